@@ -1,0 +1,177 @@
+"""The converted network: a graph of ATen operators with layers of FS-neurons between them."""
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from fewspikes.activations import Activation
+from fewspikes.capture import op_name, shapes
+from fewspikes.conversion.report import ConversionReport, OperatorReport, SiteReport
+from fewspikes.conversion.rewrite import Site
+from fewspikes.errors import FewSpikesError
+from fewspikes.inputs import InputSpec, check_autocast, check_inputs
+from fewspikes.kernels import FSNeuron
+from fewspikes.parameters import FSParameters
+from fewspikes.synapses import FanOut, Macs, fan_out, interval_steps, latency_steps, macs
+
+
+class ExactActivation(nn.Module):
+    """The activation that a site imitates, for running the ANN on the same graph."""
+
+    def __init__(self, activation: Activation) -> None:
+        super().__init__()
+        self.activation = activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        """f(x), elementwise."""
+        return self.activation(x)
+
+
+def build(graph: fx.Graph, tensors: Mapping[str, Tensor], modules: Mapping[str, nn.Module]) -> fx.GraphModule:
+    """A module that runs `graph`, with weights that ask for no gradient."""
+    root: dict[str, Any] = dict(modules)
+    for name, tensor in tensors.items():
+        root[name] = nn.Parameter(tensor, requires_grad=False) if tensor.is_floating_point() else tensor
+    return fx.GraphModule(root, graph, class_name="SpikingGraph")
+
+
+class SpikingNetwork(nn.Module):
+    """A network of FS-neurons. Call it like the model it came from; it takes the same inputs.
+
+    Its weights ask for no gradient, so inference keeps no record for backpropagation.
+
+    Attributes:
+        inputs: what it takes, per image.
+        sites: the layers of neurons, in the order of the graph.
+        report: what the conversion did.
+        preprocessing: how images become inputs, as plain JSON data, or None.
+    """
+
+    def __init__(
+        self,
+        graph: fx.Graph,
+        tensors: Mapping[str, Tensor],
+        inputs: Sequence[InputSpec],
+        sites: Sequence[Site],
+        tables: Mapping[str, FSParameters],
+        notes: Sequence[str] = (),
+        calibration_images: int = 0,
+    ) -> None:
+        super().__init__()
+        self.body = build(graph, tensors, {site.target: FSNeuron(tables[site.target]) for site in sites})
+        self.inputs = tuple(inputs)
+        self.sites = tuple(sites)
+        self.notes = tuple(notes)
+        self.calibration_images = calibration_images
+        self.preprocessing: dict[str, Any] | None = None
+        self._shapes = {batch: shapes(self.body, self.inputs, batch) for batch in (2, 3)}
+        self.report = self._make_report()
+        self.eval()
+
+    def forward(self, *args: Tensor, **kwargs: Tensor) -> Any:
+        """The network's output for a batch, in the structure of the original model's.
+
+        Raises:
+            FewSpikesError: an input of another shape or dtype than the network was converted for, or autocast.
+        """
+        check_autocast()
+        values = self._bind(args, kwargs)
+        check_inputs(self.inputs, values, self.dtype, "this network")
+        return self.body(*values)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The floating dtype that it computes in."""
+        floats = (t.dtype for t in self.body.parameters() if t.is_floating_point())
+        return next(floats, next((s.dtype for s in self.inputs if s.dtype.is_floating_point), torch.float32))
+
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+        return next((t.device for t in self.body.parameters()), torch.device("cpu"))
+
+    @property
+    def neurons(self) -> dict[str, FSNeuron]:
+        """The layers of neurons by site name."""
+        return {site.name: self.body.get_submodule(site.target) for site in self.sites}  # type: ignore[misc]
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """The weights and constants, by their names in the graph."""
+        named = dict(self.body.named_parameters()) | dict(self.body.named_buffers())
+        return {name: tensor.detach() for name, tensor in named.items()}
+
+    def as_ann(self) -> fx.GraphModule:
+        """The same graph with its original activations; it shares the weights."""
+        graph = fx.Graph()
+        graph.output(graph.graph_copy(self.body.graph, {}))
+        modules = {site.target: ExactActivation(site.activation) for site in self.sites}
+        return build(graph, self.tensors, modules).eval()
+
+    def output_shape(self) -> tuple[int, ...] | None:
+        """Shape per image of the output, or None if the network returns several tensors."""
+        output = next(node for node in self.body.graph.nodes if node.op == "output").args[0]
+        return tuple(self._shapes[2][output][1:]) if isinstance(output, fx.Node) else None
+
+    @cached_property
+    def fan_out(self) -> dict[str, FanOut]:
+        """By site name: how many synapses a spike reaches from each position."""
+        by_target = fan_out(self.body.graph, self._shapes[2])
+        return {site.name: by_target[site.target] for site in self.sites}
+
+    @cached_property
+    def macs(self) -> Macs:
+        """Multiply-adds of the ANN, and those left in the spiking network."""
+        return macs(self.body.graph, self._shapes[2])
+
+    def _bind(self, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> list[Tensor]:
+        names = [spec.name for spec in self.inputs]
+        unknown = set(kwargs) - set(names[len(args) :])
+        missing = [name for name in names[len(args) :] if name not in kwargs]
+        if unknown or missing or len(args) > len(names):
+            raise FewSpikesError(
+                f"this network takes the inputs {', '.join(names)}; got {len(args)} by position"
+                + (f" and {', '.join(kwargs)} by name" if kwargs else "")
+            )
+        return [*args, *(kwargs[name] for name in names[len(args) :])]
+
+    def _neurons_per_image(self, node: fx.Node) -> int:
+        # The difference of two batch sizes, because a model may fold the batch into other axes.
+        return self._shapes[3][node].numel() - self._shapes[2][node].numel()
+
+    def _make_report(self) -> ConversionReport:
+        nodes = {node.target: node for node in self.body.graph.nodes if node.op == "call_module"}
+        entries = []
+        for site in self.sites:
+            table = self.neurons[site.name].table
+            method = str(table.provenance.get("method", "given"))
+            neurons = self._neurons_per_image(nodes[site.target])
+            alpha = table.provenance.get("alpha")
+            entries.append(SiteReport(site.name, site.activation.label, neurons, table.K, alpha, table.domain, method))
+        by_activation: dict[str, int] = {}
+        for entry in entries:
+            by_activation[entry.activation] = by_activation.get(entry.activation, 0) + entry.neurons
+        k = {site.target: entry.K for site, entry in zip(self.sites, entries, strict=True)}
+        return ConversionReport(
+            neurons=sum(entry.neurons for entry in entries),
+            layers=len(entries),
+            neurons_by_activation=by_activation,
+            latency_steps=latency_steps(self.body.graph, k),
+            interval_steps=interval_steps(self.body.graph, k),
+            paper_latency_steps=len(entries) * max(k.values()),
+            sites=tuple(entries),
+            operators=self._operators(),
+            notes=self.notes,
+            calibration_images=self.calibration_images,
+        )
+
+    def _operators(self) -> tuple[OperatorReport, ...]:
+        names = {site.target: site.activation.label for site in self.sites}
+        return tuple(
+            OperatorReport(names.get(str(n.target), op_name(n)), n.meta["path"], n.meta["kind"], n.meta["reason"])
+            for n in self.body.graph.nodes
+            if "kind" in n.meta
+        )

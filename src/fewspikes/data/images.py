@@ -1,0 +1,174 @@
+"""`open_images`: a folder of labelled photographs as a data set of (input, class number), whatever its layout."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from fewspikes.data.folders import FolderImages, folder_splits
+from fewspikes.data.parquet import ParquetImages, parquet_splits
+from fewspikes.data.preprocessing import Preprocessing
+from fewspikes.data.splits import choose_split
+from fewspikes.errors import FewSpikesError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+DATA_VARIABLE = "FEWSPIKES_DATA"
+
+
+class LabelledImages(Protocol):
+    """What a layout offers: labels at once, images one by one."""
+
+    labels: NDArray[np.int64]
+
+    def image(self, index: int) -> "Image":
+        """Image `index`, decoded."""
+
+    def describe(self, index: int) -> str:
+        """Where image `index` lies, for messages."""
+
+
+class ImageData(Dataset[tuple[Tensor, int]]):
+    """Labelled images as a network sees them; item i is (input [C, H, W] float32, class number).
+
+    Args:
+        images: where they come from.
+        preprocessing: how an image becomes an input.
+        chosen: which images, in which order.
+        split: the name of the split they belong to.
+
+    Attributes:
+        labels: the class numbers, int64 [len].
+        split: the split's name.
+    """
+
+    def __init__(
+        self, images: LabelledImages, preprocessing: Preprocessing, chosen: NDArray[np.int64], split: str
+    ) -> None:
+        self.labels = images.labels[chosen]
+        self.split = split
+        self._images, self._chosen = images, chosen
+        self._transform = preprocessing.transform()
+
+    def __len__(self) -> int:
+        return len(self._chosen)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        image = self.image(index)
+        try:
+            return self._transform(image), int(self.labels[index])
+        except FewSpikesError as error:
+            raise FewSpikesError(f"{self._images.describe(int(self._chosen[index]))}: {error}") from None
+
+    def image(self, index: int) -> "Image":
+        """The photograph itself; raises FewSpikesError where it cannot be read."""
+        return self._images.image(int(self._chosen[index]))
+
+
+def open_images(
+    folder: str | os.PathLike[str],
+    split: str,
+    preprocessing: Preprocessing,
+    classes: int | None,
+    limit: int | None = None,
+    seed: int = 0,
+) -> ImageData:
+    """Open labelled images: class folders, or Parquet files in the Hugging Face layout.
+
+    Class folders: DIR/<split>/<class>/*.jpg with splits train, test, val, validation, or DIR/<class>/*.jpg, whose one
+    split is named "all". Parquet: DIR/train-*.parquet or DIR/data/train-*.parquet, and so on.
+
+    Args:
+        folder: DIR.
+        split: "train" (to calibrate), "evaluation" (test, else val or validation), or a split's name. The first two
+            fall back on another split, with a warning.
+        preprocessing: how an image becomes an input.
+        classes: the number of outputs of the network's head, checked against the data; None: not checked, the
+            labels of class folders are their sorted order (and ImageNet's folders raise).
+        limit: at most so many images, a random subset drawn with `seed`, in the data's order.
+        seed: of the subset; equal seeds give equal subsets.
+
+    Raises:
+        FewSpikesError: no such folder, neither layout, no such split, data that do not fit the head. Files that are
+            no images raise when they are read.
+
+    Warns:
+        FewSpikesWarning: another split stands in, or files of the split are missing.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FewSpikesError(f"no folder {folder}; give the folder that holds the images")
+    if limit is not None and limit < 1:
+        raise FewSpikesError(f"limit must be >= 1; got {limit}")
+    images, name = _open_split(folder, split, classes)
+    return ImageData(images, preprocessing, _subset(len(images.labels), limit, seed), name)
+
+
+class _Loader(DataLoader[Any]):
+    """A DataLoader whose worker processes report a bad image in one line, as the main process does."""
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        try:
+            yield from super().__iter__()
+        except FewSpikesError as error:
+            raise FewSpikesError(str(error).rpartition("FewSpikesError: ")[2].strip()) from None
+
+
+def loader(dataset: Dataset[Any], batch_size: int, workers: int = 0) -> DataLoader[Any]:
+    """Batches of (inputs [B, C, H, W], class numbers int64 [B]) in the data set's order, the last one perhaps smaller.
+
+    Args:
+        dataset: as from `open_images`.
+        batch_size: images a batch, >= 1.
+        workers: processes that read images; 0 reads them in this process. The batches are the same.
+
+    Raises:
+        FewSpikesError: a number out of range.
+    """
+    if batch_size < 1 or workers < 0:
+        raise FewSpikesError(f"batch_size must be >= 1 and workers >= 0; got {batch_size} and {workers}")
+    return _Loader(dataset, batch_size=batch_size, shuffle=False, num_workers=workers)
+
+
+def data_folder(argument: str | os.PathLike[str] | None) -> Path:
+    """The data folder that is meant: the argument, or else the environment variable FEWSPIKES_DATA.
+
+    Raises:
+        FewSpikesError: neither is given.
+    """
+    place = argument or os.environ.get(DATA_VARIABLE)
+    if not place:
+        raise FewSpikesError(f"no data folder; give --data DIR, or set the environment variable {DATA_VARIABLE}")
+    return Path(place)
+
+
+def _open_split(folder: Path, split: str, classes: int | None) -> tuple[LabelledImages, str]:
+    files, places = parquet_splits(folder), folder_splits(folder)
+    if files:
+        name = choose_split(files, split, folder)
+        return ParquetImages(files[name], classes), name
+    if places:
+        name = choose_split(places, split, folder)
+        return FolderImages(places[name], classes), name
+    raise FewSpikesError(
+        f"{folder} holds no images in a known layout; wanted {folder}/<split>/<class>/*.jpg, {folder}/<class>/*.jpg or "
+        f"{folder}/<split>-*.parquet{_better_folders(folder)}"
+    )
+
+
+def _better_folders(folder: Path) -> str:
+    below = sorted(place for place in folder.iterdir() if place.is_dir())
+    better = [str(place) for place in below if parquet_splits(place) or folder_splits(place)]
+    return f"; did you mean {' or '.join(better[:3])}?" if better else ""
+
+
+def _subset(count: int, limit: int | None, seed: int) -> NDArray[np.int64]:
+    if limit is None or limit >= count:
+        return np.arange(count)
+    return np.sort(np.random.default_rng(seed).choice(count, size=limit, replace=False))

@@ -1,0 +1,7 @@
+"""An activation and a number of steps become the parameters of an FS-neuron."""
+
+from fewspikes.fitting.closed_form import least_error_relu
+from fewspikes.fitting.fit import fit
+from fewspikes.fitting.result import FitResult, measure
+
+__all__ = ["FitResult", "fit", "least_error_relu", "measure"]

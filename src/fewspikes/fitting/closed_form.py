@@ -1,0 +1,71 @@
+"""The ReLU code with the range that makes the mean squared error least, in closed form but for one number."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewspikes.errors import FewSpikesError
+from fewspikes.histogram import Histogram
+from fewspikes.parameters import FSParameters, relu_parameters, round_scale
+
+_GRID = 256  # candidates over a factor of 2^10 in alpha: neighbours differ by 2.7%
+_REFINE = 4  # rounds of 9 candidates between the best one's neighbours: to 0.01%, below 12 bits
+_FINE_STEPS = 12  # from here on a step is narrower than a bin of the histogram
+
+
+def least_error_relu(K: int, inputs: Histogram, rounding: str = "nearest", cap: float | None = None) -> FSParameters:
+    """The (capped) ReLU parameters whose range alpha has the least squared error on `inputs`.
+
+    A capped ReLU may get an alpha slightly above its cap, so that its highest level, alpha (1 - 2^-K), is the cap.
+    A site whose inputs are never positive stays silent with alpha = 1 (or the cap).
+
+    Args:
+        K: time steps, 1 to 24.
+        inputs: gate inputs, as measured.
+        rounding: "nearest" or "down".
+        cap: the cap of a capped ReLU.
+
+    Raises:
+        FewSpikesError: K or rounding out of range.
+    """
+    relu_parameters(K, 1.0, rounding, cap)  # checks K and rounding
+    top = min(inputs.high, cap if cap is not None else np.inf)
+    if top <= 0:
+        return relu_parameters(K, cap or 1.0, rounding, cap)
+    highest = top / (1 - 2.0**-K)  # the highest level reaches the largest output: a wider range only coarsens
+    candidates = highest * 2.0 ** -np.linspace(0, 10, _GRID)
+    for _ in range(_REFINE):
+        errors = [squared_error(K, float(alpha), inputs, rounding, cap) for alpha in candidates]
+        best = int(np.argmin(errors))
+        low, high = candidates[min(best + 1, len(candidates) - 1)], candidates[max(best - 1, 0)]
+        candidates = np.concatenate([[candidates[best]], np.linspace(high, low, 9)])
+    alpha = round_scale(float(candidates[0]))
+    return relu_parameters(K, alpha, rounding, cap)
+
+
+def squared_error(K: int, alpha: float, inputs: Histogram, rounding: str, cap: float | None = None) -> float:
+    """The mean of (relu(x) - y)^2 over the inputs, exact for the histogram's density while K <= 12.
+
+    Beyond that the levels are narrower than the bins and each contributes its uniform error, step^2 / 12 or / 3.
+    """
+    if rounding not in ("down", "nearest"):
+        raise FewSpikesError(f"rounding must be 'down' or 'nearest'; got {rounding!r}")
+    step = alpha * 2.0**-K
+    half = step / 2 if rounding == "nearest" else 0.0
+    if K <= _FINE_STEPS:
+        levels, fine = np.arange(2**K) * step, 0.0
+    else:
+        levels = np.array([alpha - step])
+        inside = float(np.diff(inputs.moments(np.array([0.0, min(levels[0], inputs.high, cap or np.inf)])).m0)[0])
+        fine = inside * step**2 / (12 if rounding == "nearest" else 3)
+    edges = np.append(levels - half, np.inf)
+    edges[0] = max(edges[0], 0.0)
+    return fine + _error(inputs, edges, levels, np.inf if cap is None else cap)
+
+
+def _error(inputs: Histogram, edges: NDArray[np.float64], levels: NDArray[np.float64], cap: float) -> float:
+    """The integral of (min(x, cap) - level)^2 over the intervals between neighbouring edges, each with its level."""
+    below = inputs.moments(np.minimum(edges, cap))
+    error = np.diff(below.m2) - 2 * levels * np.diff(below.m1) + levels**2 * np.diff(below.m0)
+    if np.isfinite(cap):
+        error = error + (cap - levels) ** 2 * np.diff(inputs.moments(np.maximum(edges, cap)).m0)
+    return float(np.sum(error))

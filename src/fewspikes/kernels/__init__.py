@@ -1,0 +1,6 @@
+"""The recurrence applied to whole tensors: one dispatch, engines that are equal bit for bit."""
+
+from fewspikes.kernels.dispatch import apply
+from fewspikes.kernels.module import FSNeuron
+
+__all__ = ["FSNeuron", "apply"]

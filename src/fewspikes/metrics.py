@@ -1,0 +1,156 @@
+"""Counting spikes while a network runs: exact integers by site, mergeable with +."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fewspikes.conversion.network import SpikingNetwork
+from fewspikes.errors import FewSpikesError
+
+
+@dataclass
+class Counts:
+    """Spikes of a network over some images. Every number is an exact int.
+
+    Not counted: the input image, which is analog current into the first layer, and what stays digital.
+
+    Attributes:
+        neurons: FS-neurons per image, by site.
+        images: how many images ran.
+        by_site: spikes over all images, by site.
+        clipped_by_site: gate inputs outside the domain that the parameters were made for.
+        synops: synaptic operations over all images, or None if they were not asked for.
+        unknown_synops: sites whose fan-out the graph does not tell, with the reason; their spikes are not in synops.
+    """
+
+    neurons: Mapping[str, int]
+    images: int = 0
+    by_site: dict[str, int] = field(default_factory=dict)
+    clipped_by_site: dict[str, int] = field(default_factory=dict)
+    synops: int | None = None
+    unknown_synops: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def total(self) -> int:
+        """All spikes."""
+        return sum(self.by_site.values())
+
+    @property
+    def per_image(self) -> float:
+        """Spikes per image."""
+        return self.total / self._ran
+
+    @property
+    def per_neuron(self) -> float:
+        """Mean spikes per neuron per image."""
+        return self.total / (self._ran * sum(self.neurons.values()))
+
+    @property
+    def clipped_fraction(self) -> float:
+        """The share of gate inputs outside the domain."""
+        return sum(self.clipped_by_site.values()) / (self._ran * sum(self.neurons.values()))
+
+    @property
+    def _ran(self) -> int:
+        if not self.images:
+            raise FewSpikesError("nothing was counted yet; run the network inside `with fs.count(snn)`")
+        return self.images
+
+    def __add__(self, other: "Counts") -> "Counts":
+        if dict(self.neurons) != dict(other.neurons):
+            raise FewSpikesError("only counts of the same network can be added")
+        synops = None if self.synops is None or other.synops is None else self.synops + other.synops
+        return Counts(
+            self.neurons,
+            self.images + other.images,
+            _sum(self.by_site, other.by_site),
+            _sum(self.clipped_by_site, other.clipped_by_site),
+            synops,
+            self.unknown_synops | other.unknown_synops,
+        )
+
+
+@contextmanager
+def count(snn: SpikingNetwork, synops: bool = False) -> Iterator[Counts]:
+    """Count the spikes of every forward pass of `snn` inside the block.
+
+    A pass that fails half-way counts nothing.
+
+    Args:
+        snn: the converted network.
+        synops: also count synaptic operations (each spike times the synapses that it reaches).
+
+    Raises:
+        FewSpikesError: `snn` is not a converted network.
+
+    >>> import fewspikes as fs
+    >>> net = nn.Sequential(nn.Linear(2, 2), nn.ReLU()).eval()
+    >>> snn = fs.convert(net, torch.zeros(1, 2))
+    >>> with fs.count(snn) as counts:
+    ...     _ = snn(torch.ones(3, 2))
+    >>> counts.images
+    3
+    """
+    if not isinstance(snn, SpikingNetwork):
+        raise FewSpikesError(f"count needs a converted network; got {type(snn).__name__}")
+    counts = _nothing(snn, synops)
+    passing = replace(counts)
+    neurons = snn.neurons
+    observers = {name: partial(_observe, passing, name, snn) for name in neurons}
+
+    def begin(module: nn.Module, args: Any) -> None:
+        _assign(passing, _nothing(snn, synops))
+
+    def end(module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor], output: Any) -> None:
+        passing.images = len((*args, *kwargs.values())[0])
+        _assign(counts, counts + passing)
+
+    handles = [snn.register_forward_pre_hook(begin), snn.register_forward_hook(end, with_kwargs=True)]
+    for name, neuron in neurons.items():
+        neuron.observers.append(observers[name])
+    try:
+        yield counts
+    finally:
+        for name, neuron in neurons.items():
+            neuron.observers.remove(observers[name])
+        for handle in handles:
+            handle.remove()
+
+
+def _nothing(snn: SpikingNetwork, synops: bool) -> Counts:
+    names = [site.name for site in snn.report.sites]
+    unknown = {n: f.reason for n, f in snn.fan_out.items() if f.reason} if synops else {}
+    return Counts(
+        neurons={site.name: site.neurons for site in snn.report.sites},
+        by_site=dict.fromkeys(names, 0),
+        clipped_by_site=dict.fromkeys(names, 0),
+        synops=0 if synops else None,
+        unknown_synops=unknown,
+    )
+
+
+def _observe(counts: Counts, name: str, snn: SpikingNetwork, x: Tensor, spikes: Tensor) -> None:
+    table = snn.neurons[name].table
+    counts.by_site[name] += int(spikes.sum(dtype=torch.int64))
+    counts.clipped_by_site[name] += _clipped(x, table.domain)
+    if counts.synops is not None:
+        counts.synops += snn.fan_out[name].weigh(spikes.sum(dim=0, dtype=torch.int64)) or 0
+
+
+def _clipped(x: Tensor, domain: tuple[float, float]) -> int:
+    low, high = domain
+    below = int((x < low).sum()) if low > -float("inf") else 0
+    return below + (int((x > high).sum()) if high < float("inf") else 0)
+
+
+def _assign(target: Counts, source: Counts) -> None:
+    target.__dict__.update(source.__dict__)
+
+
+def _sum(a: dict[str, int], b: dict[str, int]) -> dict[str, int]:
+    return {name: a[name] + b[name] for name in a}

@@ -1,0 +1,34 @@
+"""Trained networks: from timm, torchvision and the user's own files, and the paper's own for CIFAR."""
+
+from fewspikes.models.cifar_resnet import (
+    CIFAR_PREPROCESSING,
+    CifarResNet,
+    resnet8,
+    resnet14,
+    resnet20,
+    resnet44,
+    resnet50,
+)
+from fewspikes.models.efficientnet_lite import LITE0_PREPROCESSING, efficientnet_lite0
+from fewspikes.models.lite0_calibration import lite0_calibration
+from fewspikes.models.loading import LoadedModel, load_model
+from fewspikes.models.photographs import imagenet_class_names, photographs
+from fewspikes.models.weights import load_weights
+
+__all__ = [
+    "CIFAR_PREPROCESSING",
+    "LITE0_PREPROCESSING",
+    "CifarResNet",
+    "LoadedModel",
+    "efficientnet_lite0",
+    "imagenet_class_names",
+    "lite0_calibration",
+    "load_model",
+    "load_weights",
+    "photographs",
+    "resnet8",
+    "resnet14",
+    "resnet20",
+    "resnet44",
+    "resnet50",
+]

@@ -1,0 +1,108 @@
+"""`load_model`: a trained network from the words of a command line."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from fewspikes.data import Preprocessing
+from fewspikes.errors import FewSpikesError
+from fewspikes.models import cifar_resnet
+from fewspikes.models.efficientnet_lite import LITE0_PREPROCESSING, efficientnet_lite0
+from fewspikes.models.libraries import Found, from_timm, from_torchvision
+from fewspikes.models.names import did_you_mean
+from fewspikes.models.user_file import call_user_function
+from fewspikes.models.weights import load_weights
+
+_CIFAR_RESNETS: dict[str, Callable[[], nn.Module]] = {
+    "resnet8": cifar_resnet.resnet8,
+    "resnet14": cifar_resnet.resnet14,
+    "resnet20": cifar_resnet.resnet20,
+    "resnet44": cifar_resnet.resnet44,
+    "resnet50": cifar_resnet.resnet50,
+}
+_FORMS = "timm:NAME, torchvision:NAME, fewspikes:NAME or path/to/file.py:function"
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A network, how its inputs are made (None: unknown), and a short name for reports."""
+
+    model: nn.Module
+    preprocessing: Preprocessing | None
+    name: str
+
+
+def load_model(spec: str, weights: str | None = None, random: bool = False) -> LoadedModel:
+    """Build a network and give it its weights.
+
+    Args:
+        spec: timm:NAME, torchvision:NAME, fewspikes:NAME (resnet8, resnet14, resnet20, resnet44, resnet50 for CIFAR,
+            and efficientnet_lite0) or path/to/file.py:function, a function without arguments that returns the trained
+            nn.Module. The first three come in eval mode; the last comes as the function made it.
+        weights: a .safetensors file with exactly the network's tensors; None: the library's own trained weights.
+        random: untrained weights, drawn from torch's global generator: good for counting neurons, not for accuracy.
+
+    Raises:
+        FewSpikesError: an unknown form or name, weights that do not fit or cannot be fetched, a missing package, or a
+            function that fails.
+
+    Warns:
+        FewSpikesWarning: the model's own preprocessing is of a kind that has no equal here.
+
+    >>> load_model("fewspikes:resnet8", random=True).preprocessing.size
+    (32, 32)
+    """
+    if weights is not None and random:
+        raise FewSpikesError("--weights and --random-weights exclude each other; give one")
+    source, name = _split(spec)
+    model, preprocessing = _build(source, name, pretrained=weights is None and not random, random=random)
+    if weights is not None:
+        load_weights(model, weights)
+    return LoadedModel(model, preprocessing, name if source in _BUILDERS else f"{Path(source).name}:{name}")
+
+
+def _split(spec: str) -> tuple[str, str]:
+    source, _, name = spec.partition(":")
+    if source in _BUILDERS and name:
+        return source, name
+    file, _, function = spec.rpartition(":")  # the last colon, because a Windows path has one of its own
+    if file.endswith(".py") and function:
+        return file, function
+    raise FewSpikesError(f"unknown model {spec!r}; give {_FORMS}{_meant(source, name or spec)}")
+
+
+def _meant(source: str, name: str) -> str:
+    if name in (*_CIFAR_RESNETS, "efficientnet_lite0"):
+        return f"; did you mean fewspikes:{name}?"
+    return did_you_mean(source, _BUILDERS)
+
+
+def _build(source: str, name: str, pretrained: bool, random: bool) -> Found:
+    if source in _BUILDERS:
+        return _BUILDERS[source](name, pretrained)
+    if random:
+        raise FewSpikesError(f"--random-weights does not go with {source}:{name}; its function chooses the weights")
+    return call_user_function(Path(source), name), None
+
+
+def _from_fewspikes(name: str, pretrained: bool) -> Found:
+    if name == "efficientnet_lite0":
+        return efficientnet_lite0(pretrained), LITE0_PREPROCESSING
+    if name not in _CIFAR_RESNETS:
+        known = (*_CIFAR_RESNETS, "efficientnet_lite0")
+        raise FewSpikesError(f"fewspikes has no model {name!r}; it has {', '.join(known)}{did_you_mean(name, known)}")
+    if pretrained:
+        raise FewSpikesError(
+            f"fewspikes:{name} comes without trained weights; give them with --weights FILE.safetensors, "
+            "or count only with --random-weights"
+        )
+    return _CIFAR_RESNETS[name]().eval(), cifar_resnet.CIFAR_PREPROCESSING
+
+
+_BUILDERS: dict[str, Callable[[str, bool], Found]] = {
+    "timm": from_timm,
+    "torchvision": from_torchvision,
+    "fewspikes": _from_fewspikes,
+}

@@ -1,0 +1,30 @@
+"""Progress bars for long work, on stderr, so that stdout stays clean for results."""
+
+import sys
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def track(items: Iterable[T], what: str, total: int | None, shown: bool | None = None) -> Iterator[T]:
+    """Iterate over `items` with a bar that shows how far it is and how long it will take.
+
+    Args:
+        items: anything iterable.
+        what: the words beside the bar.
+        total: how many items there are; without it the bar only counts.
+        shown: True or False; None shows it when stderr is a terminal.
+    """
+    if not (sys.stderr.isatty() if shown is None else shown):
+        yield from items
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=total)
+        for item in items:
+            yield item
+            bar.advance(task)

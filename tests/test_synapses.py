@@ -1,0 +1,523 @@
+"""Fan-out against numbers worked out by hand and against one-hot inputs pushed through the network."""
+
+from collections.abc import Callable, Iterator
+from functools import cache
+from typing import Any
+
+import hypothesis.strategies as st
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import HealthCheck, given, settings
+from torch import Tensor, fx, nn
+
+from fewspikes import FewSpikesError
+from fewspikes.capture import Captured, capture, op_name, shapes
+from fewspikes.conversion.operators import LINEAR, PRODUCTS, SUMS, Kind, activation_of, classify
+from fewspikes.inputs import InputSpec
+from fewspikes.synapses import FanOut, Macs, factors, fan_out, interval_steps, latency_steps, macs, union
+from fewspikes.synapses.rules import RULES
+
+aten = torch.ops.aten
+
+
+class Net(nn.Module):
+    """Layers and what to do with them."""
+
+    def __init__(self, forward: Callable[..., Any], *layers: nn.Module) -> None:
+        super().__init__()
+        self.layers, self.run = nn.ModuleList(layers), forward
+
+    def forward(self, x: Tensor) -> Any:
+        return self.run(x, *self.layers)
+
+
+def between(forward: Callable[..., Any], *layers: nn.Module) -> Net:
+    """One neuron in front of a linear chain and one behind it."""
+    return Net(lambda x, *layers: torch.relu(forward(torch.relu(x), *layers)), *layers)
+
+
+class Converted:
+    """A captured network whose activations are sites, and its shapes for two images."""
+
+    def __init__(self, captured: Captured) -> None:
+        sites = 0
+        for node in list(captured.graph.nodes):
+            if activation_of(node) is not None:
+                with captured.graph.inserting_before(node):
+                    site = captured.graph.create_node("call_module", f"sites.{sites}", (node.args[0],))
+                node.replace_all_uses_with(site)
+                captured.graph.erase_node(node)
+                sites += 1
+        neurons = {f"sites.{i}": nn.Identity() for i in range(sites)}
+        self.module = fx.GraphModule({**captured.tensors, **neurons}, captured.graph)
+        self.graph, self.tensors = self.module.graph, captured.tensors
+        self.shapes = shapes(self.module, captured.inputs, 2)
+        for node in self.graph.nodes:
+            inputs = any(n.meta["signal"] for n in node.all_input_nodes)
+            node.meta["signal"] = node.op == "placeholder" or (inputs and op_name(node) != "aten.sym_size.int")
+            if node.op.startswith("call"):
+                node.meta["kind"] = classify(node)[0]
+
+    @classmethod
+    def of(cls, net: nn.Module, *shape: int) -> "Converted":
+        return cls(capture(net.double().eval(), torch.ones(2, *shape, dtype=torch.float64)))
+
+    @classmethod
+    def traced(cls, forward: Callable[[Any], Any], *shape: int) -> "Converted":
+        """A chain of ATen calls as they stand; capture writes some of them another way."""
+        inputs = (InputSpec("x", shape, torch.float64),)
+        return cls(Captured(fx.symbolic_trace(Net(forward)).graph, {}, inputs))
+
+    def fan(self, site: int = 0) -> FanOut:
+        return fan_out(self.graph, self.shapes)[f"sites.{site}"]
+
+    def dense(self, site: int = 0) -> Tensor:
+        fan = self.fan(site)
+        assert fan.reason is None
+        return fan.dense()
+
+    def macs(self) -> Macs:
+        return macs(self.graph, self.shapes)
+
+    def operators(self) -> set[str]:
+        return {op_name(node) for node in self.graph.nodes}
+
+
+class Probe(fx.Interpreter):
+    """Runs a network in which nothing but one site is active; its spikes are given."""
+
+    def __init__(self, module: fx.GraphModule, site: str, spikes: Tensor) -> None:
+        super().__init__(module, garbage_collect_values=False)
+        self.site, self.spikes = site, spikes
+
+    def run_node(self, n: fx.Node) -> Any:
+        if n.op == "call_module" and n.target == self.site:
+            return self.spikes
+        result = super().run_node(n)
+        silent = n.op in ("placeholder", "call_module") or n.meta.get("kind") == Kind.DIGITAL
+        return torch.zeros_like(result) if silent else result
+
+
+def pushed_through(net: Converted, site: int) -> Tensor:
+    """The fan-out by brute force: an image for every neuron, positive weights, and the elements that are not 0."""
+    generator = torch.Generator().manual_seed(0)
+    for tensor in net.tensors.values():
+        tensor.copy_(torch.rand(tensor.shape, generator=generator, dtype=torch.float64) + 0.1)
+    for name, tensor in net.tensors.items():
+        parent, _, attribute = name.rpartition(".")
+        setattr(net.module.get_submodule(parent), attribute, tensor)
+    node = next(n for n in net.graph.nodes if n.target == f"sites.{site}")
+    shape = net.shapes[node][1:]
+    one_hot = torch.eye(shape.numel(), dtype=torch.float64).reshape(-1, *shape)
+    inputs = [torch.zeros(len(one_hot), *net.shapes[n][1:], dtype=torch.float64) for n in placeholders(net)]
+    probe = Probe(net.module, f"sites.{site}", one_hot)
+    probe.run(*inputs)
+    reached = [(probe.env[n] != 0).flatten(1).sum(1) for n in consumed(net) if n.meta["signal"]]
+    return sum(reached).reshape(shape)
+
+
+def placeholders(net: Converted) -> list[fx.Node]:
+    return [n for n in net.graph.nodes if n.op == "placeholder"]
+
+
+def consumed(net: Converted) -> Iterator[fx.Node]:
+    for node in net.graph.nodes:
+        if node.op == "output":
+            yield from node.all_input_nodes
+        elif node.meta.get("kind") in (Kind.NEURON, Kind.DIGITAL):
+            yield from (n for n in node.args if isinstance(n, fx.Node))
+
+
+def conv(*args: Any, **kwargs: Any) -> nn.Conv2d:
+    return nn.Conv2d(*args, bias=False, **kwargs)
+
+
+def check(converted: Converted) -> None:
+    assert torch.equal(converted.dense(), pushed_through(converted, 0))
+
+
+# By hand.
+
+
+def test_a_strided_grouped_convolution_counts_what_its_windows_cover() -> None:
+    # 2 groups of 2 -> 3 channels; rows 0..3 lie in 1, 2, 1, 1 of the windows {0, 1} and {1, 2, 3}.
+    net = Converted.of(between(lambda x, c: c(x), conv(4, 6, 3, stride=2, padding=1, groups=2)), 4, 4, 4)
+    rows = torch.tensor([1, 2, 1, 1])
+    assert torch.equal(net.dense(), (3 * rows[:, None] * rows).expand(4, 4, 4))
+
+
+def test_a_linear_map_after_flatten_reaches_all_its_features() -> None:
+    net = Converted.of(between(lambda x, f: f(x.flatten(1)), nn.Linear(2 * 3 * 3, 10)), 2, 3, 3)
+    assert torch.equal(net.dense(), torch.full((2, 3, 3), 10))
+
+
+def test_collapsed_convolutions_count_pairs_and_not_paths() -> None:
+    # 3x3 (1 -> 2 channels), then 1x1 (2 -> 5): 2 paths to each target. Corner 4 x 5, edge 6 x 5, centre 9 x 5.
+    net = Converted.of(between(lambda x, a, b: b(a(x)), conv(1, 2, 3, padding=1), conv(2, 5, 1)), 1, 3, 3)
+    assert net.dense().tolist() == [[[20, 30, 20], [30, 45, 30], [20, 30, 20]]]
+
+
+def test_a_skip_inside_a_convolution_adds_no_synapse() -> None:
+    # 9 positions x 2 channels at the centre, the skip's own target among them.
+    net = Converted.of(between(lambda x, c: x + c(x), conv(2, 2, 3, padding=1)), 2, 3, 3)
+    assert net.dense()[:, 1, 1].tolist() == [18, 18]
+
+
+def test_overlapping_branches_are_counted_once() -> None:
+    # Depthwise 3x3: 9 positions of one channel; 1x1: 4 channels of one position; one target is in both: 9 + 4 - 1.
+    net = Converted.of(between(lambda x, a, b: a(x) + b(x), conv(4, 4, 3, padding=1, groups=4), conv(4, 4, 1)), 4, 3, 3)
+    assert net.dense()[:, 1, 1].tolist() == [12] * 4
+
+
+def test_concatenated_branches_add_up() -> None:
+    # x itself: 1; 1x1 convolution to 4 channels: 4.
+    net = Converted.of(between(lambda x, c: torch.cat([x, c(x)], 1), conv(3, 4, 1)), 3, 2, 2)
+    assert torch.equal(net.dense(), torch.full((3, 2, 2), 5))
+
+
+def shuffle(x: Tensor, groups: int) -> Tensor:
+    b, c, h, w = x.shape
+    return x.view(b, groups, c // groups, h, w).transpose(1, 2).reshape(b, c, h, w)
+
+
+def test_a_channel_shuffle_carries_a_group_to_all_groups() -> None:
+    # 2 groups of 2: the first convolution reaches 2 channels, shuffled one into each group, which each have 2 outputs.
+    layers = conv(4, 4, 1, groups=2), conv(4, 4, 1, groups=2)
+    assert Converted.of(between(lambda x, a, b: b(shuffle(a(x), 2)), *layers), 4, 1, 1).dense().unique().tolist() == [4]
+    assert Converted.of(between(lambda x, a, b: b(a(x)), *layers), 4, 1, 1).dense().unique().tolist() == [2]
+
+
+def test_a_subsampled_padded_shortcut_reaches_its_even_positions_only() -> None:
+    net = Converted.of(between(lambda x: F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 1, 1))), 2, 3, 3)
+    assert net.dense().tolist() == [[[1, 0, 1], [0, 0, 0], [1, 0, 1]]] * 2
+
+
+def squeeze_and_excite() -> Net:
+    def forward(x: Tensor, first: nn.Module, squeeze: nn.Module, excite: nn.Module) -> Tensor:
+        x = torch.relu(first(x))
+        return x * torch.sigmoid(excite(torch.relu(squeeze(x.mean((2, 3), keepdim=True)))))
+
+    return Net(forward, conv(3, 4, 1), conv(4, 2, 1), conv(2, 4, 1))
+
+
+def test_a_gated_signal_reaches_the_product_and_the_gate() -> None:
+    # The map: 1 operand of the product + 2 squeezed neurons. Those: 4 gates each. A gate: 1 operand of size 1x1.
+    net = Converted.of(squeeze_and_excite(), 3, 5, 5)
+    assert [net.dense(site).unique().tolist() for site in range(3)] == [[3], [4], [1]]
+
+
+def test_consumers_of_one_tensor_count_each() -> None:
+    net = Converted.of(Net(lambda x, c: {"a": (y := c(torch.relu(x))), "b": torch.relu(y)}, conv(1, 2, 1)), 1, 2, 2)
+    assert net.dense(0).unique().tolist() == [4]  # 2 channels, returned and taken by the second neuron
+    assert net.dense(1).unique().tolist() == [1]  # returned
+
+
+def test_a_tensor_returned_twice_is_there_once() -> None:
+    net = Converted.of(Net(lambda x: (y := torch.relu(x), y)), 3)
+    assert net.dense().tolist() == [1, 1, 1]
+
+
+def test_a_square_takes_both_operands() -> None:
+    assert Converted.of(Net(lambda x: (y := torch.relu(x)) * y), 3).dense().tolist() == [2, 2, 2]
+
+
+def test_zero_weights_and_biases_change_nothing() -> None:
+    layer = nn.Linear(3, 4)
+    nn.init.zeros_(layer.weight)
+    assert Converted.of(between(lambda x, f: f(x) + 1.5, layer), 3).dense().tolist() == [4, 4, 4]
+
+
+def test_spikes_of_a_neuron_nobody_reads_reach_nothing() -> None:
+    assert Converted.of(between(lambda x: x[:, 1:2]), 3).dense().tolist() == [0, 1, 0]
+
+
+# Against brute force.
+
+
+def split_and_add(x: Tensor) -> Tensor:
+    a, b = aten.split_with_sizes.default(x, [1, 3], 1)
+    c, d, e = aten.chunk.default(b, 3, 1)
+    return (
+        a + c + 2 * torch.stack([d, e], 1).sum(1) + aten.split.Tensor(x, 3, 1)[-1] + torch.unbind(x, 2)[1].unsqueeze(2)
+    )
+
+
+def scalars(x: Tensor) -> Tensor:
+    x = aten.add.Scalar(-aten.div.Scalar(aten.mul.Scalar(x, 2.0), 3.0), 0.0)
+    return aten.rsub.Tensor(x, aten.rsub.Scalar(aten.sub.Scalar(x, 0.0), 0.0), alpha=2)
+
+
+W = torch.rand(6, 5, dtype=torch.float64)
+CASES: dict[str, tuple[Net, tuple[int, ...]]] = {
+    "same": (between(lambda x, c: c(x), conv(2, 2, (4, 3), padding="same", dilation=(1, 2))), (2, 6, 5)),
+    "valid": (between(lambda x, c: c(x), conv(2, 2, 2, padding="valid", stride=(2, 1))), (2, 5, 5)),
+    "dilated": (between(lambda x, c: c(x), conv(4, 2, 3, padding=2, dilation=2, stride=2, groups=2)), (4, 6, 5)),
+    "conv1d": (between(lambda x, c: c(x), nn.Conv1d(2, 3, 3, stride=2, padding=2, bias=False)), (2, 7)),
+    "conv1d same": (between(lambda x, c: c(x), nn.Conv1d(2, 3, 4, padding="same", bias=False)), (2, 7)),
+    "ceil pool": (between(lambda x: F.avg_pool2d(x, 3, 2, 1, ceil_mode=True)), (1, 6, 5)),
+    "pool1d": (between(lambda x: F.avg_pool1d(x, 3, ceil_mode=True)), (2, 7)),
+    "adaptive": (between(lambda x: F.adaptive_avg_pool2d(x, (3, 1))), (2, 5, 4)),
+    "adaptive1d": (between(lambda x: F.adaptive_avg_pool1d(x, 4)), (2, 6)),
+    "two pools": (between(lambda x, c: F.adaptive_avg_pool2d(c(x), 2), conv(2, 4, 3, padding=1, groups=2)), (2, 5, 5)),
+    "mean": (between(lambda x: x.mean(2, keepdim=True) + x), (2, 3, 4)),
+    "sums": (between(lambda x: x.sum((1, -1))), (2, 3, 4)),
+    "scalars": (between(scalars), (3,)),
+    "constants": (between(lambda x: x[:, None] * W / W.T.mean() - x[:, None].expand(-1, 6, -1)), (5,)),
+    "matmul": (between(lambda x: x @ W + aten.mm.default(x.flatten(1)[:, :6], W)[:, None]), (4, 6)),
+    "matmul vector": (between(lambda x: torch.cat([x, (x @ W[:, 0])[..., None]], -1)), (4, 6)),
+    "matmul stack": (between(lambda x: x[:, None] @ torch.stack([W, W])), (4, 6)),
+    "transposes": (between(lambda x: aten.t.default(aten.t.default(x)[:2]).unsqueeze(1).squeeze(1)), (4,)),
+    "permute": (
+        between(lambda x, f: f(x.permute(0, 2, 3, 1)).transpose(1, -1), nn.Linear(2, 3, bias=False)),
+        (2, 3, 4),
+    ),
+    "pieces": (between(split_and_add), (4, 3)),
+    "select": (between(lambda x: x.select(2, -1) + x[:, :, 0]), (2, 3, 4)),
+    "steps": (between(lambda x: x[:, :, -5:-1:2, 1:]), (2, 6, 3)),
+    "crop": (between(lambda x: F.pad(x, (1, -1, -2, 1))), (2, 4, 4)),
+    "pad": (between(lambda x: aten.pad.default(x, [1, 2], "constant", 0.0)), (2, 4)),
+    "squeezes": (between(lambda x: aten.squeeze.dims(x[:, :1, :, :1], [1, 3])), (2, 4, 3)),
+    "shuffle": (
+        between(lambda x, a, b: b(shuffle(a(x), 3)), conv(6, 6, 1, groups=3), conv(6, 4, 1, groups=2)),
+        (6, 2, 2),
+    ),
+    "odd reshape": (between(lambda x, f: f(x.reshape(-1, 6, 2)), nn.Conv1d(6, 4, 1, groups=2, bias=False)), (4, 3)),
+    "reshaped sum": (between(lambda x: x.flatten(1) + x.transpose(1, 2).flatten(1)), (4, 6)),
+    "windows": (
+        between(lambda x, f: f(x.view(-1, 2, 2, 2, 2).transpose(2, 3).flatten(3)), nn.Linear(4, 3, bias=False)),
+        (4, 4),
+    ),
+    "folded batch": (
+        between(lambda x, c: c(x.reshape(-1, 1, 3, 3)).view(-1, 4, 3, 3), conv(1, 2, 3, padding=1)),
+        (2, 3, 3),
+    ),
+    "size": (between(lambda x: x.reshape(x.size(0), x.size(1) * x.size(2))[:, : x.shape[2]]), (2, 3)),
+    "gate": (squeeze_and_excite(), (3, 2, 2)),
+    "dense block": (
+        between(
+            lambda x, a, b: torch.cat([y := torch.cat([x, a(x)], 1), b(y)], 1),
+            conv(2, 2, 3, padding=1),
+            conv(4, 1, 3, padding=1),
+        ),
+        (2, 3, 3),
+    ),
+    "three branches": (
+        between(
+            lambda x, a, b: a(x) + b(x) + x.mean((2, 3), keepdim=True),
+            conv(4, 4, 3, padding=1, groups=2),
+            conv(4, 4, 1),
+        ),
+        (4, 3, 4),
+    ),
+}
+TRACED = {
+    "chunk": lambda x: aten.chunk.default(x, 2, 1)[-1],
+    "constant pad": lambda x: aten.constant_pad_nd.default(x, [-1, 2], 0.0),
+    "flatten": lambda x: aten.flatten.using_ints(x, 1),
+    "squeeze": lambda x: aten.squeeze.dim(aten.slice.Tensor(x, 2, 1, 2), -1),
+}
+
+
+@cache
+def case(name: str) -> Converted:
+    if name in TRACED:
+        relu = aten.relu.default
+        return Converted.traced(lambda x: relu(TRACED[name](relu(x))), 5, 3)
+    net, shape = CASES[name]
+    return Converted.of(net, *shape)
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same'")
+@pytest.mark.parametrize("name", [*CASES, *TRACED])
+def test_fan_out_equals_the_targets_that_one_hot_inputs_reach(name: str) -> None:
+    check(case(name))
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same'")
+def test_the_cases_use_every_linear_operator() -> None:
+    used = set().union(*(case(name).operators() for name in [*CASES, *TRACED]))
+    assert sorted((LINEAR | SUMS | PRODUCTS) - used) == []
+
+
+def test_every_linear_operator_has_a_rule() -> None:
+    assert set(RULES) == LINEAR | SUMS | PRODUCTS
+
+
+@st.composite
+def steps(draw: st.DrawFn) -> tuple[Callable[..., Any], list[nn.Module]]:
+    """A linear step that keeps four channels and makes no map larger."""
+    groups = draw(st.sampled_from([1, 2, 4]))
+    kernel, dilation = draw(st.integers(1, 3)), draw(st.integers(1, 2))
+    layer = conv(4, 4, kernel, padding="same" if kernel != 2 else 1, dilation=dilation, groups=groups)
+    half = conv(2, 2, 3, padding=1)
+    return draw(
+        st.sampled_from(
+            [
+                (lambda x, c: c(x)[:, :, : x.shape[2], : x.shape[3]], [layer]),
+                (lambda x, c: x + c(x)[:, :, : x.shape[2], : x.shape[3]], [layer]),
+                (lambda x, c: torch.cat([x[:, ::2], c(x[:, 2:])], 1), [half]),
+                (lambda x, c: torch.cat([c(x[:, :2]), x[:, 2:]], 1), [half]),
+                (lambda x: F.avg_pool2d(x, 2, ceil_mode=True), []),
+                (lambda x: shuffle(x, 2), []),
+                (lambda x: x + 2 * F.adaptive_avg_pool2d(x, (1, x.shape[3])), []),
+                (lambda x: F.pad(x[:, 1:, ::2], (0, 0, 0, 0, 0, 1)), []),
+                (lambda x: x.flatten(2).transpose(1, 2).reshape(x.shape), []),
+                (lambda x: x.transpose(2, 3), []),
+            ]
+        )
+    )
+
+
+def chain(parts: list[tuple[Callable[..., Any], list[nn.Module]]]) -> Net:
+    layers = [layer for _, own in parts for layer in own]
+
+    def forward(x: Tensor, *layers: nn.Module) -> Tensor:
+        left = list(layers)
+        for step, own in parts:
+            x = step(x, *(left.pop(0) for _ in own))
+        return x
+
+    return between(forward, *layers)
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(steps(), min_size=2, max_size=5), st.integers(2, 6), st.integers(2, 6))
+def test_fan_out_of_random_chains_equals_brute_force(parts: list, height: int, width: int) -> None:
+    check(Converted.of(chain(parts), 4, height, width))
+
+
+# Sums over spikes, and what cannot be known.
+
+
+def test_weigh_is_the_exact_sum_of_spikes_times_fan_out() -> None:
+    net = case("three branches")
+    spikes = torch.randint(0, 2**40, net.fan().shape, generator=torch.Generator().manual_seed(1))
+    expected = sum(n * fan for n, fan in zip(spikes.flatten().tolist(), net.dense().flatten().tolist(), strict=True))
+    assert net.fan().weigh(spikes) == expected
+
+
+def test_weigh_takes_small_counts_without_overflow() -> None:
+    net = Converted.of(between(lambda x, f: f(x), nn.Linear(300, 10)), 300)
+    assert net.fan().weigh(torch.full((300,), 255, dtype=torch.uint8)) == 300 * 255 * 10
+
+
+@pytest.mark.parametrize("spikes", [torch.zeros(4), torch.zeros(2, 4, dtype=torch.uint8)])
+def test_weigh_refuses_what_is_no_count_per_neuron(spikes: Tensor) -> None:
+    with pytest.raises(FewSpikesError, match=r"integers of shape \(4,\)"):
+        FanOut((4,)).weigh(spikes)
+
+
+def test_an_operator_without_rule_is_named_with_its_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(RULES, "aten.linear.default")
+    fan = Converted.of(between(lambda x, f: f(x), nn.Linear(3, 4)), 3).fan()
+    assert fan.reason == "operator aten.linear.default at layers.0: no rule for its connections"
+    assert fan.dense() is None
+    assert fan.weigh(torch.ones(3, dtype=torch.uint8)) is None
+
+
+def test_a_table_too_large_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    net = case("shuffle")
+    monkeypatch.setattr(factors, "MAX_TABLE", 35)
+    assert net.fan().reason == "a connection table of 6 x 6 entries is too large"
+
+
+def test_too_many_overlapping_branches_are_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    net = case("three branches")
+    monkeypatch.setattr(union, "MAX_TERMS", 2)
+    assert "overlapping branches" in str(net.fan().reason)
+
+
+def test_mixing_the_images_of_a_batch_is_unknown() -> None:
+    net = Converted.of(between(lambda x: x - x.mean(0, keepdim=True)), 3)
+    assert net.fan().reason == "the images of a batch are mixed with each other"
+
+
+def test_a_site_with_the_batch_folded_away_is_unknown() -> None:
+    net = Converted.of(Net(lambda x: torch.relu(x.flatten(0, 1))), 3, 2)
+    assert "axis 0 of" in str(net.fan().reason)
+
+
+# Multiply-adds.
+
+
+def plain_network() -> Net:
+    def forward(x: Tensor, a: nn.Module, b: nn.Module, c: nn.Module) -> Tensor:
+        return c(torch.relu(b(torch.relu(a(x)))).flatten(1))
+
+    return Net(forward, nn.Conv2d(3, 4, 3, 2, 1), nn.Conv2d(4, 6, 3, padding=2, dilation=2, groups=2), nn.Linear(54, 5))
+
+
+def test_multiply_adds_leave_out_the_padding() -> None:
+    # 3 -> 4 channels, 6x6 -> 3x3: 2 + 3 + 3 rows in the windows, the same columns: 3 4 8^2 = 768.
+    # 2 channels of the group -> 6, 3x3, dilation 2: output rows take inputs {0, 2}, {1}, {0, 2}: 2 6 5^2 = 300.
+    # 54 -> 5 features: 270.
+    assert sorted(Converted.of(plain_network(), 3, 6, 6).macs().by_node.values()) == [270, 300, 768]
+
+
+def test_only_the_image_is_analog_without_digital_operators() -> None:
+    assert Converted.of(plain_network(), 3, 6, 6).macs().analog == 768
+
+
+def test_synapses_and_analog_multiply_adds_are_the_networks_if_every_neuron_spikes_once() -> None:
+    net = Converted.of(plain_network(), 3, 6, 6)
+    synops = sum(int(net.dense(site).sum()) for site in range(2))
+    # The last layer's input has no neuron behind it, so all 270 synapses are those of the second site.
+    assert synops + net.macs().analog == net.macs().ann
+
+
+def test_a_product_and_all_behind_it_up_to_a_neuron_is_analog() -> None:
+    # First 1x1: 3 4 25 = 300, analog (the image). Squeeze 4 2 and excite 2 4 take spikes. Product: 4 25 = 100.
+    # Behind the product: 1x1 to 2 channels: 4 2 25 = 200, analog.
+    def forward(x: Tensor, gated: nn.Module, after: nn.Module) -> Tensor:
+        return torch.relu(after(gated(x)))
+
+    counted = Converted.of(Net(forward, squeeze_and_excite(), conv(4, 2, 1)), 3, 5, 5).macs()
+    assert (counted.analog, counted.ann) == (300 + 100 + 200, 300 + 8 + 8 + 100 + 200)
+
+
+def test_a_max_pool_makes_values_analog_and_multiplies_nothing() -> None:
+    # 3x3 on a 4x4 map pooled to 2x2, no padding left to take: each of 2x2 outputs takes 2x2 inputs: 16 pairs.
+    net = Converted.of(Net(lambda x, c: c(F.max_pool2d(torch.relu(x), 2)), conv(1, 1, 3, padding=1)), 1, 4, 4)
+    assert (net.macs().analog, net.macs().ann) == (16, 16)
+
+
+def test_matrix_products_count_their_inner_size() -> None:
+    # [4, 6] @ [6, 5]: 4 5 6 = 120.
+    assert Converted.of(between(lambda x: x @ W), 4, 6).macs().ann == 120
+
+
+# Steps.
+
+
+def branches() -> Converted:
+    """Site 0 feeds site 1; both, added, feed site 2."""
+    return Converted.of(Net(lambda x: torch.relu((y := torch.relu(x)) + torch.relu(y * 2))), 3)
+
+
+def test_latency_is_the_longest_chain_of_sites() -> None:
+    assert latency_steps(branches().graph, {"sites.0": 4, "sites.1": 8, "sites.2": 3}) == 15
+
+
+def test_the_interval_is_the_largest_pair_of_neighbours() -> None:
+    assert interval_steps(branches().graph, {"sites.0": 10, "sites.1": 1, "sites.2": 4}) == 14
+
+
+def test_a_network_of_one_site_takes_an_image_every_2k_steps() -> None:
+    assert interval_steps(Converted.of(Net(torch.relu), 3).graph, {"sites.0": 6}) == 12
+
+
+def test_digital_operators_lie_between_neighbours() -> None:
+    net = Converted.of(Net(lambda x: torch.relu((y := torch.relu(x)) * y)), 3)
+    assert interval_steps(net.graph, {"sites.0": 6, "sites.1": 5}) == 11
+
+
+def test_shape_arithmetic_is_no_chain() -> None:
+    net = Converted.of(Net(lambda x: torch.relu(x.reshape(torch.relu(x).size(0), -1))), 3)
+    k = {str(n.target): 4 for n in net.graph.nodes if n.op == "call_module"}
+    assert latency_steps(net.graph, k) == 4
+
+
+def test_a_site_without_k_is_named() -> None:
+    with pytest.raises(FewSpikesError, match=r"no K given for the site sites\.1"):
+        latency_steps(branches().graph, {"sites.0": 4})
