@@ -20,6 +20,12 @@ class FanOut:
     """How many synapses one spike of each neuron of a site reaches.
 
     `shape` is the layer's shape per image. `reason` says why the number is unknown; None if it is known.
+
+    >>> fan = FanOut((2, 3), ({(): torch.tensor(4), (0,): torch.tensor([1, 2]), (1,): torch.ones(3, dtype=torch.int64)},))
+    >>> fan.dense().tolist()
+    [[4, 4, 4], [8, 8, 8]]
+    >>> fan.weigh(torch.ones(2, 3, dtype=torch.uint8))
+    36
     """
 
     shape: tuple[int, ...]
