@@ -108,7 +108,8 @@ def test_a_pixel_is_divided_by_255_and_normalised_by_its_channel(photos):
     x = CIFAR.transform()(photo)
     red, green, blue = photo.getpixel((5, 7))  # (column, row)
     expected = [(red / 255 - 0.485) / 0.229, (green / 255 - 0.456) / 0.224, (blue / 255 - 0.406) / 0.225]
-    assert x.dtype == torch.float32 and x.shape == (3, 32, 32)
+    assert x.dtype == torch.float32
+    assert x.shape == (3, 32, 32)
     assert x[:, 7, 5].tolist() == pytest.approx(expected, abs=1e-6)
 
 
@@ -218,7 +219,8 @@ def test_class_folders_give_sorted_classes_and_their_photographs(save, tmp_path,
     save("test/dog/1.png", "coffee"), save("test/cat/2.png", "china"), save("test/cat/1.PNG", "chelsea")
     (tmp_path / "test/cat/notes.txt").write_text("no image")
     data = open_images(tmp_path, "evaluation", SMALL, classes=2)
-    assert data.labels.tolist() == [0, 0, 1] and [label for _, label in data] == [0, 0, 1]
+    assert data.labels.tolist() == [0, 0, 1]
+    assert [label for _, label in data] == [0, 0, 1]
     for (x, _), photo in zip(data, ("chelsea", "china", "coffee"), strict=True):
         assert torch.equal(x, SMALL.transform()(photos[photo].resize((32, 24))))
 
@@ -297,7 +299,8 @@ def test_every_second_imagenet_folder_keeps_its_number_among_1000(data):
 
 def test_the_split_folder_itself_finds_the_class_list_above_it(data):
     images = open_images(data / "imagenet-sample" / "val", "evaluation", SMALL, classes=1000, limit=3)
-    assert images.split == "all" and all(images.labels % 2 == 0)
+    assert images.split == "all"
+    assert all(images.labels % 2 == 0)
 
 
 def test_without_a_class_list_timm_knows_imagenets_order(save, tmp_path):
@@ -352,12 +355,15 @@ def test_a_limit_draws_a_subset_that_the_seed_decides(data):
     def draw(seed):
         return open_images(data / "cifar10", "test", CIFAR, classes=10, limit=100, seed=seed).labels.tolist()
 
-    assert len(draw(0)) == 100 and draw(0) == draw(0) and draw(0) != draw(1)
+    assert len(draw(0)) == 100
+    assert draw(0) == draw(0)
+    assert draw(0) != draw(1)
 
 
 def test_a_subset_of_sorted_data_holds_all_classes_in_the_datas_order(data):
     labels = open_images(data / "cifar10", "test", CIFAR, classes=10, limit=200).labels.tolist()
-    assert set(labels) == set(range(10)) and labels == sorted(labels)
+    assert set(labels) == set(range(10))
+    assert labels == sorted(labels)
 
 
 def test_a_limit_beyond_the_data_takes_all(save, tmp_path):
@@ -527,7 +533,8 @@ def test_damaged_image_pages_raise_by_name(write_parquet, tmp_path):
 
 def test_cifar10_has_1000_test_images_of_each_class(data):
     images = open_images(data / "cifar10", "evaluation", CIFAR, classes=10)
-    assert images.split == "test" and np.bincount(images.labels).tolist() == [1000] * 10
+    assert images.split == "test"
+    assert np.bincount(images.labels).tolist() == [1000] * 10
 
 
 def test_reading_parquet_writes_nothing(write_parquet, tmp_path, monkeypatch):
@@ -556,7 +563,8 @@ def test_worker_processes_read_the_same_batches(data):
     images = open_images(data / "cifar10", "test", CIFAR, classes=10, limit=8)
     assert images[0]  # a row group is held in this process, which the worker must not inherit
     for (x, y), (x1, y1) in zip(loader(images, 3), loader(images, 3, workers=1), strict=True):
-        assert torch.equal(x, x1) and torch.equal(y, y1)
+        assert torch.equal(x, x1)
+        assert torch.equal(y, y1)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -579,7 +587,8 @@ def test_a_loader_out_of_range_raises(batch_size, workers):
 
 def test_the_argument_wins_over_the_environment(monkeypatch):
     monkeypatch.setenv("FEWSPIKES_DATA", "there")
-    assert data_folder("here") == Path("here") and data_folder(None) == Path("there")
+    assert data_folder("here") == Path("here")
+    assert data_folder(None) == Path("there")
 
 
 def test_no_data_folder_raises_naming_both_ways(monkeypatch):
@@ -594,7 +603,8 @@ def test_a_photograph_is_turned_upright(photos, tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # orientation: the camera was turned by 90 degrees
     photos["coffee"].save(tmp_path / "turned.jpg", exif=exif)
-    assert photos["coffee"].size == (600, 400) and read_image(tmp_path / "turned.jpg").size == (400, 600)
+    assert photos["coffee"].size == (600, 400)
+    assert read_image(tmp_path / "turned.jpg").size == (400, 600)
 
 
 def test_a_missing_photograph_raises(tmp_path):

@@ -292,7 +292,7 @@ CASES: dict[str, tuple[Net, tuple[int, ...]]] = {
         between(lambda x, c: c(x.reshape(-1, 1, 3, 3)).view(-1, 4, 3, 3), conv(1, 2, 3, padding=1)),
         (2, 3, 3),
     ),
-    "size": (between(lambda x: x.reshape(x.size(0), x.size(1) * x.size(2))[:, : x.shape[2]]), (2, 3)),
+    "stack": (between(lambda x: torch.stack([x, x.mean(1, keepdim=True).expand(-1, 4)], 1)[:, :1]), (4,)),
     "gate": (squeeze_and_excite(), (3, 2, 2)),
     "dense block": (
         between(
@@ -313,6 +313,8 @@ CASES: dict[str, tuple[Net, tuple[int, ...]]] = {
 }
 TRACED = {
     "chunk": lambda x: aten.chunk.default(x, 2, 1)[-1],
+    "size": lambda x: aten.slice.Tensor(x, 1, 1, aten.sym_size.int(x, 2)),
+    "half": lambda x: aten.slice.Tensor(x, 1, 0, aten.sym_size.int(x, 1) // 2),
     "constant pad": lambda x: aten.constant_pad_nd.default(x, [-1, 2], 0.0),
     "flatten": lambda x: aten.flatten.using_ints(x, 1),
     "squeeze": lambda x: aten.squeeze.dim(aten.slice.Tensor(x, 2, 1, 2), -1),
@@ -428,8 +430,10 @@ def test_too_many_overlapping_branches_are_unknown(monkeypatch: pytest.MonkeyPat
     assert "overlapping branches" in str(net.fan().reason)
 
 
-def test_mixing_the_images_of_a_batch_is_unknown() -> None:
-    net = Converted.of(between(lambda x: x - x.mean(0, keepdim=True)), 3)
+@pytest.mark.parametrize("dims", [[0], []])
+def test_mixing_the_images_of_a_batch_is_unknown(dims: list[int]) -> None:
+    relu = aten.relu.default
+    net = Converted.traced(lambda x: relu(aten.mean.dim(relu(x), dims, True)), 3)
     assert net.fan().reason == "the images of a batch are mixed with each other"
 
 
@@ -513,9 +517,9 @@ def test_digital_operators_lie_between_neighbours() -> None:
 
 
 def test_shape_arithmetic_is_no_chain() -> None:
-    net = Converted.of(Net(lambda x: torch.relu(x.reshape(torch.relu(x).size(0), -1))), 3)
-    k = {str(n.target): 4 for n in net.graph.nodes if n.op == "call_module"}
-    assert latency_steps(net.graph, k) == 4
+    relu = aten.relu.default
+    net = Converted.traced(lambda x: relu(aten.reshape.default(x, [aten.sym_size.int(relu(x), 0), 6])), 2, 3)
+    assert latency_steps(net.graph, {"sites.0": 4, "sites.1": 4}) == 4
 
 
 def test_a_site_without_k_is_named() -> None:

@@ -2,6 +2,7 @@
 
 import operator
 import re
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -108,7 +109,8 @@ def _export(model: nn.Module, named: dict[str, Tensor], keywords: bool) -> torch
     args, kwargs = ((), named) if keywords else (tuple(named.values()), {})
     shapes: Any = {name: batch for name in named} if keywords else (batch,) * len(named)
     try:
-        with torch.no_grad():
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about the export itself; what matters comes as an error
             exported = torch.export.export(model, args, kwargs, dynamic_shapes=shapes, strict=False)
             exported = exported.run_decompositions({})
     except Exception as error:  # torch.export raises nearly every class there is

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from math import ceil, isfinite, log2
+from math import ceil, frexp, isfinite, log2
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,8 @@ from torch import Tensor
 from fewspikes.errors import FewSpikesError
 
 MAX_BINS = 8192  # so a bin is never wider than 1/4096 of the range, plus one bin at the ends
+
+_FINEST = -100  # 2^100 is still a float32, so that values can be divided by any width
 
 
 @dataclass(frozen=True)
@@ -131,10 +133,13 @@ def _bin(x: float, exponent: int) -> int:
 
 
 def _exponent(low: float, high: float) -> int:
-    # A single value gets bins of its own size / 2^12, so that its bin says where it lies.
-    span = high - low or abs(high) or 1.0
-    exponent = ceil(log2(span / MAX_BINS))
-    exponent = max(exponent, -126)
+    """The smallest exponent with at most MAX_BINS bins, and with bins no finer than a float32 of that size can tell.
+
+    Both limits only grow with the range, so that merging never needs finer bins than its parts have.
+    """
+    largest = max(abs(low), abs(high))
+    finest = max(frexp(largest)[1] - 24, _FINEST) if largest else _FINEST
+    exponent = max(ceil(log2((high - low) / MAX_BINS)) if high > low else finest, finest)
     while _bin(high, exponent) - _bin(low, exponent) + 1 > MAX_BINS:
         exponent += 1
     return exponent

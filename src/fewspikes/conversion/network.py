@@ -17,6 +17,8 @@ from fewspikes.kernels import FSNeuron
 from fewspikes.parameters import FSParameters
 from fewspikes.synapses import FanOut, Macs, fan_out, interval_steps, latency_steps, macs
 
+_BATCH = 97  # for shapes: unlikely to be the size of any other axis, so that it can be told from them
+
 
 class ExactActivation(nn.Module):
     """The activation that a site imitates, for running the ANN on the same graph."""
@@ -67,7 +69,8 @@ class SpikingNetwork(nn.Module):
         self.notes = tuple(notes)
         self.calibration_images = calibration_images
         self.preprocessing: dict[str, Any] | None = None
-        self._shapes = {batch: shapes(self.body, self.inputs, batch) for batch in (2, 3)}
+        self._shapes = shapes(self.body, self.inputs, _BATCH)
+        self._shapes_one_more = shapes(self.body, self.inputs, _BATCH + 1)
         self.report = self._make_report()
         self.eval()
 
@@ -114,18 +117,18 @@ class SpikingNetwork(nn.Module):
     def output_shape(self) -> tuple[int, ...] | None:
         """Shape per image of the output, or None if the network returns several tensors."""
         output = next(node for node in self.body.graph.nodes if node.op == "output").args[0]
-        return tuple(self._shapes[2][output][1:]) if isinstance(output, fx.Node) else None
+        return tuple(self._shapes[output][1:]) if isinstance(output, fx.Node) else None
 
     @cached_property
     def fan_out(self) -> dict[str, FanOut]:
         """By site name: how many synapses a spike reaches from each position."""
-        by_target = fan_out(self.body.graph, self._shapes[2])
+        by_target = fan_out(self.body.graph, self._shapes)
         return {site.name: by_target[site.target] for site in self.sites}
 
     @cached_property
     def macs(self) -> Macs:
         """Multiply-adds of the ANN, and those left in the spiking network."""
-        return macs(self.body.graph, self._shapes[2])
+        return macs(self.body.graph, self._shapes)
 
     def _bind(self, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> list[Tensor]:
         names = [spec.name for spec in self.inputs]
@@ -140,7 +143,7 @@ class SpikingNetwork(nn.Module):
 
     def _neurons_per_image(self, node: fx.Node) -> int:
         # The difference of two batch sizes, because a model may fold the batch into other axes.
-        return self._shapes[3][node].numel() - self._shapes[2][node].numel()
+        return self._shapes_one_more[node].numel() - self._shapes[node].numel()
 
     def _make_report(self) -> ConversionReport:
         nodes = {node.target: node for node in self.body.graph.nodes if node.op == "call_module"}

@@ -34,9 +34,9 @@ LINEAR = _aten(
 SUMS = _aten("add.Tensor sub.Tensor rsub.Tensor cat.default stack.default")  # linear in all operands together
 PRODUCTS = _aten("mul.Tensor div.Tensor matmul.default mm.default")  # linear if all operands but one are constant
 MAX_POOLS = _aten("max_pool1d.default max_pool2d.default")
-_SHAPES = _aten("sym_size.int ones_like.default zeros_like.default full_like.default zeros.default ones.default full.default")
+SHAPES = _aten("sym_size.int ones_like.default zeros_like.default full_like.default zeros.default ones.default full.default")
 PYTHON = frozenset(("add", "sub", "mul", "floordiv", "truediv", "mod", "neg"))  # arithmetic on sizes
-KNOWN = LINEAR | SUMS | PRODUCTS | MAX_POOLS | _SHAPES | PYTHON | {"getitem"}
+KNOWN = LINEAR | SUMS | PRODUCTS | MAX_POOLS | SHAPES | PYTHON | {"getitem"}
 
 DIGITAL_REASONS = {
     "product": "a product of two signals is not a weighted sum of spikes; the paper leaves it to the digital processor",
@@ -60,7 +60,7 @@ def classify(node: fx.Node) -> tuple[Kind, str]:
     signals = [n for n in node.all_input_nodes if n.meta["signal"]]
     if node.op == "call_module":
         return Kind.NEURON, ""
-    if name in _SHAPES or name in PYTHON or (not signals and name in KNOWN):
+    if name in SHAPES or name in PYTHON or (not signals and name in KNOWN):
         return Kind.BOOKKEEPING, ""
     if name == "getitem" or (name in SUMS and not _unclear_pad(node)):
         return Kind.SYNAPTIC, ""
@@ -122,7 +122,8 @@ def _two(node: fx.Node, first: object, second: object) -> tuple[object, object]:
 
 def _unclear_pad(node: fx.Node) -> bool:
     """Padding with anything but constants (reflect, replicate, circular) has no rule yet."""
-    return op_name(node) == "aten.pad.default" and len(node.args) > 2 and node.args[2] != "constant"
+    mode = node.args[2] if len(node.args) > 2 else node.kwargs.get("mode", "constant")
+    return op_name(node) == "aten.pad.default" and mode != "constant"
 
 
 def _is_linear_product(node: fx.Node, signal: fx.Node) -> bool:

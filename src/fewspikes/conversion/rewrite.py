@@ -11,7 +11,7 @@ from torch import Tensor, fx
 
 from fewspikes.activations import Activation
 from fewspikes.capture import Captured, fold_constants, op_name
-from fewspikes.conversion.operators import activation_of, classify, describe
+from fewspikes.conversion.operators import SHAPES, activation_of, classify, describe
 from fewspikes.errors import FewSpikesError, FewSpikesWarning
 
 _NO_TRAINING = "aten._native_batch_norm_legit_no_training.default"
@@ -60,8 +60,8 @@ def mark(graph: fx.Graph) -> None:
     for node in graph.nodes:
         inputs = node.all_input_nodes
         node.meta["signal"] = node.op == "placeholder" or any(n.meta["signal"] for n in inputs)
-        if op_name(node) == "aten.sym_size.int":
-            node.meta["signal"] = False
+        if op_name(node) in SHAPES:
+            node.meta["signal"] = False  # reads the shape, not the values
         if node.op in ("call_function", "call_module"):
             node.meta["kind"], node.meta["reason"] = classify(node)
 

@@ -80,27 +80,27 @@ class CifarResNet(nn.Module):
 
 
 def resnet8(classes: int = 10) -> CifarResNet:
-    """n = 1: 8 layers, untrained."""
+    """Untrained ResNet of 8 layers, n = 1."""
     return CifarResNet(1, classes)
 
 
 def resnet14(classes: int = 10) -> CifarResNet:
-    """n = 2: 14 layers, untrained."""
+    """Untrained ResNet of 14 layers, n = 2."""
     return CifarResNet(2, classes)
 
 
 def resnet20(classes: int = 10) -> CifarResNet:
-    """n = 3: 20 layers, untrained."""
+    """Untrained ResNet of 20 layers, n = 3."""
     return CifarResNet(3, classes)
 
 
 def resnet44(classes: int = 10) -> CifarResNet:
-    """n = 7: 44 layers, untrained."""
+    """Untrained ResNet of 44 layers, n = 7."""
     return CifarResNet(7, classes)
 
 
 def resnet50(classes: int = 10) -> CifarResNet:
-    """n = 8: 50 layers, untrained; not the ImageNet network of that name."""
+    """Untrained ResNet of 50 layers, n = 8; not the ImageNet network of that name."""
     return CifarResNet(8, classes)
 
 

@@ -21,7 +21,7 @@ _AS_TRAINED = {name: {"transform_input": True, "init_weights": False} for name i
 
 
 def from_timm(name: str, pretrained: bool) -> Found:
-    """timm's model `name` in eval mode, trained or not.
+    """Build timm's model `name` in eval mode, trained or not.
 
     Raises:
         FewSpikesError: timm is missing, has no such model or no weights for it, or the weights cannot be fetched.
@@ -38,7 +38,7 @@ def from_timm(name: str, pretrained: bool) -> Found:
 
 
 def from_torchvision(name: str, pretrained: bool) -> Found:
-    """torchvision's model `name` in eval mode, trained (its default weights) or not.
+    """Build torchvision's model `name` in eval mode, trained (its default weights) or not.
 
     Raises:
         FewSpikesError: torchvision is missing, has no such model, or the weights cannot be fetched.

@@ -7,11 +7,10 @@ import torch
 from torch import fx
 
 from fewspikes.capture import op_name
-from fewspikes.conversion.operators import describe
+from fewspikes.conversion.operators import PYTHON, describe
 from fewspikes.synapses.factors import Unknown
 
 Shapes = Mapping[fx.Node, torch.Size]
-_ARITHMETIC = {"add", "sub", "mul", "floordiv", "truediv", "mod", "neg"}
 
 
 def arguments(node: fx.Node, shapes: Shapes) -> dict[str, Any]:
@@ -33,7 +32,7 @@ def _resolve(node: fx.Node, shapes: Shapes) -> Any:
     if op_name(node) == "aten.sym_size.int":
         tensor, dim = node.args
         return shapes[tensor][dim]  # type: ignore[index]
-    if op_name(node) in _ARITHMETIC:
+    if op_name(node) in PYTHON:
         target: Callable[..., Any] = node.target  # type: ignore[assignment]
         return target(*resolve(node.args, shapes))
     raise Unknown(f"the value of {describe(node)} is not known beforehand")

@@ -21,7 +21,8 @@ class FanOut:
 
     `shape` is the layer's shape per image. `reason` says why the number is unknown; None if it is known.
 
-    >>> fan = FanOut((2, 3), ({(): torch.tensor(4), (0,): torch.tensor([1, 2]), (1,): torch.ones(3, dtype=torch.int64)},))
+    >>> term = {(): torch.tensor(4), (0,): torch.tensor([1, 2]), (1,): torch.tensor([1, 1, 1])}
+    >>> fan = FanOut((2, 3), (term,))
     >>> fan.dense().tolist()
     [[4, 4, 4], [8, 8, 8]]
     >>> fan.weigh(torch.ones(2, 3, dtype=torch.uint8))

@@ -61,7 +61,7 @@ def adaptively_pooled(call: Call) -> Iterable[Box]:
 def summed(call: Call) -> Iterable[Box]:
     """Sum and mean: all positions along some axes, or all axes."""
     count = len(call.shape_of("self"))
-    dims = sorted((dim % count for dim in call.given["dim"] or range(count)), reverse=True)
+    dims = [dim % count for dim in call.given["dim"] or range(count)]
     return [_summed(box, dims, call.given["keepdim"]) for box in call.boxes()]
 
 

@@ -12,7 +12,7 @@ def latency_steps(graph: fx.Graph, k: Mapping[str, int]) -> int:
     """The steps from an image to its output: the largest sum of K over a chain of sites.
 
     Args:
-        graph: a converted network, with `meta["signal"]` and `meta["kind"]` on its nodes.
+        graph: a converted network, with `meta["kind"]` on all operators.
         k: K of each site by its target.
 
     Raises:
@@ -31,7 +31,7 @@ def interval_steps(graph: fx.Graph, k: Mapping[str, int]) -> int:
     neurons. With one K everywhere, or no neighbours at all, that is 2K.
 
     Args:
-        graph: a converted network, with `meta["signal"]` and `meta["kind"]` on its nodes.
+        graph: a converted network, with `meta["kind"]` on all operators.
         k: K of each site by its target.
 
     Raises:
@@ -48,8 +48,8 @@ def interval_steps(graph: fx.Graph, k: Mapping[str, int]) -> int:
 
 
 def _carriers(node: fx.Node) -> list[fx.Node]:
-    """The inputs that carry values from neuron to neuron; shapes, constants and arithmetic on sizes carry none."""
-    return [n for n in node.all_input_nodes if n.meta.get("signal") and n.meta.get("kind") != Kind.BOOKKEEPING]
+    """The inputs that carry values from neuron to neuron; shapes and arithmetic on sizes carry none."""
+    return [n for n in node.all_input_nodes if n.meta.get("kind") != Kind.BOOKKEEPING]
 
 
 def _own(node: fx.Node, k: Mapping[str, int]) -> int:

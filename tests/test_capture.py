@@ -1,0 +1,136 @@
+"""Capture: the graph computes what the model computes, and the model stays as it is."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import fx, nn
+
+from fewspikes import FewSpikesError
+from fewspikes.capture import capture, shapes
+from networks import Small, small, squeeze_excite
+
+
+class Lambda(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+        self.weight = nn.Parameter(torch.randn(4, 4))
+
+    def forward(self, x):
+        return self.function(self, x)
+
+
+def run(model, x, other):
+    captured = capture(model.eval(), x)
+    return fx.GraphModule(captured.tensors, captured.graph)(other)
+
+
+@pytest.mark.parametrize("make", [small, squeeze_excite])
+@pytest.mark.parametrize("batch", [1, 2, 5])
+def test_the_graph_computes_the_model_at_any_batch_size(make, batch):
+    model, x = make(), torch.randn(batch, 3, 8, 8)
+    assert torch.equal(run(model, torch.randn(1, 3, 8, 8), x), model(x))
+
+
+def test_views_take_channels_last_inputs():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 2)).eval()
+    x = torch.randn(2, 3, 8, 8).to(memory_format=torch.channels_last)
+    torch.testing.assert_close(run(model, torch.zeros(1, 3, 8, 8), x), model(x))
+
+
+def test_a_no_grad_block_is_part_of_the_graph():
+    def forward(self, x):
+        with torch.no_grad():
+            y = F.relu(x @ self.weight)
+        return y + 1
+
+    model, x = Lambda(forward), torch.randn(3, 4)
+    assert torch.equal(run(model, x, x), model(x))
+
+
+def test_what_depends_on_weights_alone_is_computed_once():
+    model = Lambda(lambda self, x: F.relu(F.linear(x, (self.weight - self.weight.mean()) / self.weight.std())))
+    captured = capture(model.eval(), torch.zeros(1, 4))
+    calls = [str(node.target) for node in captured.graph.nodes if node.op == "call_function"]
+    assert calls == ["aten.linear.default", "aten.relu.default"]
+
+
+def test_keyword_inputs_and_structured_outputs_keep_their_names():
+    class Two(nn.Module):
+        def forward(self, image, mask):
+            return {"sum": F.relu(image + mask), "pair": (image, [mask])}
+
+    named = {"mask": torch.ones(1, 4), "image": torch.zeros(1, 4)}
+    captured = capture(Two().eval(), named)
+    graph = fx.GraphModule(captured.tensors, captured.graph)
+    values = {spec.name: torch.full((2, 4), float(i)) for i, spec in enumerate(captured.inputs)}
+    result = graph(*values.values())
+    assert torch.equal(result["sum"], F.relu(values["image"] + values["mask"]))
+    assert torch.equal(result["pair"][0], values["image"])
+    assert torch.equal(result["pair"][1][0], values["mask"])
+
+
+def test_a_weight_with_two_names_is_one_tensor():
+    model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4))
+    model[2].weight = model[0].weight
+    assert len(capture(model.eval(), torch.zeros(1, 4)).tensors) == 3
+
+
+def test_shapes_are_known_without_running():
+    captured = capture(squeeze_excite(), torch.zeros(1, 3, 8, 8))
+    found = shapes(fx.GraphModule(captured.tensors, captured.graph), captured.inputs, 7)
+    outputs = next(node for node in captured.graph.nodes if node.op == "output").args[0]
+    assert found[outputs] == (7, 10)
+
+
+@pytest.mark.parametrize(
+    ("model", "inputs", "message"),
+    [
+        (Small().train(), torch.zeros(1, 3, 8, 8), "the model is in training mode; call model.eval"),
+        (Small().eval().half(), torch.zeros(1, 3, 8, 8), "is torch.float16; convert the model with model.float"),
+        (Small().eval(), torch.zeros(1, 3, 8, 8).half(), "input x is torch.float16"),
+        (Small().eval(), torch.full((1, 3, 8, 8), float("nan")), "example_inputs holds NaN or inf"),
+        (Small().eval(), torch.zeros(1, 4, 8, 8), "torch.export could not capture Small"),
+        (Small().eval(), [], "inputs must be a tensor"),
+        (Small().eval(), "image", "inputs must be a tensor"),
+        (Small().eval(), torch.zeros(0, 3, 8, 8), "batch axis 0 of one common size"),
+        (Small().eval(), (torch.zeros(2, 3), torch.zeros(3, 3)), "batch axis 0 of one common size"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_bad_models_and_inputs_raise(model, inputs, message):
+    with pytest.raises(FewSpikesError, match=message):
+        capture(model, inputs)
+
+
+def test_one_submodule_in_training_mode_raises_with_its_name():
+    model = Small().eval()
+    model.bn1.train()
+    with pytest.raises(FewSpikesError, match="bn1 is in training mode"):
+        capture(model, torch.zeros(1, 3, 8, 8))
+
+
+def test_a_weight_that_is_not_finite_raises_with_its_name():
+    model = Small().eval()
+    model.conv2.weight.data[0, 0, 0, 0] = float("inf")
+    with pytest.raises(FewSpikesError, match="weight conv2.weight holds NaN or inf"):
+        capture(model, torch.zeros(1, 3, 8, 8))
+
+
+def test_a_model_that_changes_its_buffers_raises():
+    class Counter(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("seen", torch.zeros(1))
+
+        def forward(self, x):
+            self.seen += 1
+            return F.relu(x + self.seen)
+
+    with pytest.raises(FewSpikesError, match="the model changes seen in its forward"):
+        capture(Counter().eval(), torch.zeros(1, 4))
+
+
+def test_autocast_is_refused():
+    with torch.autocast("cpu", torch.bfloat16), pytest.raises(FewSpikesError, match="leave torch.autocast"):
+        capture(Small().eval(), torch.zeros(1, 3, 8, 8))

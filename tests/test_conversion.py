@@ -1,0 +1,358 @@
+"""Conversion: every operator in its class, the same network however it is written, the caps kept."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import fewspikes as fs
+from fewspikes.conversion.operators import Kind
+from fewspikes.convert import calibrate_model
+from networks import small, squeeze_excite, trained
+
+IMAGES = torch.zeros(1, 3, 8, 8)
+
+
+class Lambda(nn.Module):
+    """A convolution, then what the test wants."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.conv, self.function = nn.Conv2d(3, 4, 3, padding=1), function
+
+    def forward(self, x):
+        return self.function(self.conv(x))
+
+
+def assert_kept(function, x=None, exact=True):
+    """The converted graph with its original activations computes what the model computes."""
+    model = Lambda(function).eval()
+    snn = fs.convert(model, IMAGES)
+    x = torch.randn(3, 3, 8, 8) if x is None else x
+    wanted, got = model(x), snn.as_ann()(x)
+    assert torch.equal(got, wanted) if exact else torch.allclose(got, wanted, atol=1e-6)
+    return snn
+
+
+@pytest.mark.parametrize("style", ["functional", "shared", "inplace"])
+def test_every_way_of_writing_the_activation_gives_the_same_network(style):
+    x = torch.randn(4, 3, 8, 8)
+    plain, other = (fs.convert(small(s), IMAGES) for s in ("module", style))
+    assert torch.equal(plain(x), other(x))
+    assert other.report.neurons == plain.report.neurons == 2 * 8 * 8 * 8
+
+
+def test_a_shared_activation_gives_two_sites_with_numbers():
+    assert [site.name for site in fs.convert(small("shared"), IMAGES).report.sites] == ["relu1#1", "relu1#2"]
+    assert [site.name for site in fs.convert(small("module"), IMAGES).report.sites] == ["relu1", "relu2"]
+    assert [site.name for site in fs.convert(small("functional"), IMAGES).report.sites] == ["relu#1", "relu#2"]
+
+
+def test_the_users_model_stays_bitwise_as_it_was():
+    model = small()
+    before = copy.deepcopy(model.state_dict())
+    snn = fs.convert(model, IMAGES, calibration=torch.randn(8, 3, 8, 8))
+    snn(torch.randn(2, 3, 8, 8))
+    after = model.state_dict()
+    assert list(before) == list(after)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert not model.training
+    assert not any(m._forward_pre_hooks or m._forward_hooks for m in model.modules())
+
+
+def test_the_converted_network_shares_no_memory_with_the_model():
+    model = small()
+    snn = fs.convert(model, IMAGES)
+    x = torch.randn(2, 3, 8, 8)
+    before = snn(x)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    assert torch.equal(snn(x), before)
+
+
+def test_folded_batch_norm_computes_the_same():
+    model, x = small(), torch.randn(4, 3, 8, 8)
+    snn = fs.convert(model, IMAGES)
+    torch.testing.assert_close(snn.as_ann()(x), model(x), rtol=1e-5, atol=1e-5)
+    assert not any("batch_norm" in entry.operator for entry in snn.report.operators)
+
+
+def test_a_batch_norm_that_stands_alone_becomes_scale_and_shift():
+    class PreActivation(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.bn, self.fc, self.bn1d = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Linear(4, 4), nn.BatchNorm1d(4)
+
+        def forward(self, x):
+            y = self.conv(x)
+            y = (F.relu(self.bn(y)) + y).mean((2, 3))
+            return F.relu(self.bn1d(self.fc(y)))
+
+    model, x = trained(PreActivation(), 3, 8, 8), torch.randn(4, 3, 8, 8)
+    snn = fs.convert(model, IMAGES)
+    torch.testing.assert_close(snn.as_ann()(x), model(x), rtol=1e-5, atol=1e-5)
+    assert snn.report.notes == ("batch norm at bn stands alone: kept as a scale and a shift per channel",)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda y: F.relu(F.avg_pool2d(y, 3, 2, 1)),
+        lambda y: F.relu(F.adaptive_avg_pool2d(y, (3, 5))),
+        lambda y: F.relu(y.mean((2, 3))),
+        lambda y: F.relu(y + 2 * y - 0.5 * y / 4),
+        lambda y: F.relu(-y + 1),
+        lambda y: F.relu(1 - y),
+        lambda y: F.relu(torch.cat([y, y[:, 1:3]], 1)),
+        lambda y: F.relu(torch.cat(torch.split(y, [1, 3], 1)[::-1], 1)),
+        lambda y: F.relu(torch.cat(y.chunk(2, 1), 2)),
+        lambda y: F.relu(y.flatten(1)),
+        lambda y: F.relu(y.view(y.size(0), -1)),
+        lambda y: F.relu(y.reshape(y.shape[0], 2, 2, 64).permute(0, 2, 1, 3)),
+        lambda y: F.relu(y.transpose(1, 2)),
+        lambda y: F.relu(F.pad(y[:, :, ::2, ::2], (0, 0, 0, 0, 2, 2))),
+        lambda y: F.relu(y.select(1, 2)),
+        lambda y: F.relu(F.dropout(y, 0.5, training=False)),
+        lambda y: F.relu(nn.Identity()(y)),
+        lambda y: F.relu(y[:, :1].squeeze(1).unsqueeze(1)),
+    ],
+)
+def test_every_synaptic_operator_is_kept_exactly(function):
+    snn = assert_kept(function)
+    assert {entry.kind for entry in snn.report.operators} <= {Kind.SYNAPTIC, Kind.NEURON, Kind.BOOKKEEPING}
+    assert snn.report.left_digital == ()
+
+
+@pytest.mark.parametrize(
+    ("function", "label"),
+    [
+        (F.relu, "relu"),
+        (nn.ReLU(inplace=True), "relu"),
+        (lambda y: y.relu_(), "relu"),
+        (lambda y: y.clamp(min=0), "relu"),
+        (lambda y: y.clamp_min(0), "relu"),
+        (lambda y: F.threshold(y, 0, 0), "relu"),
+        (F.relu6, "relu6"),
+        (nn.ReLU6(inplace=True), "relu6"),
+        (lambda y: F.hardtanh(y, 0, 6), "relu6"),
+        (lambda y: y.clamp(0, 6), "relu6"),
+        (lambda y: y.clamp_(0, 3.5), "relu[0,3.5]"),
+        (nn.Hardtanh(0.0, 1.0), "relu[0,1]"),
+        (F.silu, "silu"),
+        (nn.SiLU(inplace=True), "silu"),
+        (lambda y: y * torch.sigmoid(y), "silu"),
+        (torch.sigmoid, "sigmoid"),
+        (nn.Sigmoid(), "sigmoid"),
+    ],
+)
+def test_every_form_of_an_activation_becomes_its_neuron(function, label):
+    snn = assert_kept(function, exact=False)
+    assert snn.report.neurons_by_activation == {label: 4 * 8 * 8}
+
+
+def test_the_cap_of_a_relu6_is_kept():
+    # Forgetting the cap costs EfficientNet-Lite0 18 points: inputs above 6 must come out at 6, not at themselves.
+    model = nn.Sequential(nn.Linear(1, 1, bias=False), nn.ReLU6()).eval()
+    nn.init.ones_(model[0].weight)
+    x = torch.tensor([[3.0], [6.0], [20.0]])
+    for options in ({}, {"K": 10}, {"K": 10, "alpha": 25.0}, {"K": 10, "calibration": x}):
+        y = fs.convert(model, x, **options)(x)
+        assert y.flatten().tolist() == pytest.approx([3.0, 6.0, 6.0], abs=6 * 2**-10)
+
+
+def test_squeeze_and_excitation_products_stay_digital_with_the_reason():
+    report = fs.convert(squeeze_excite(), IMAGES).report
+    assert [(entry.operator, entry.kind) for entry in report.left_digital] == [("aten.mul.Tensor", "digital")]
+    assert "the paper leaves it to the digital processor" in report.left_digital[0].reason
+    assert report.neurons_by_activation == {"silu": 8 * 4 * 4 + 2, "sigmoid": 8}
+
+
+def test_max_pools_stay_digital_with_reason_and_remedy():
+    report = fs.convert(Lambda(lambda y: F.max_pool2d(F.relu(y), 2)).eval(), IMAGES).report
+    assert [entry.operator for entry in report.left_digital] == ["aten.max_pool2d.default"]
+    assert "max_pool='average'" in report.left_digital[0].reason
+
+
+def test_average_in_place_of_max_pools_warns_and_changes_the_ann_likewise():
+    model = Lambda(lambda y: F.max_pool2d(F.relu(y), 3, 2, 1)).eval()
+    with pytest.warns(fs.FewSpikesWarning, match="a changed network; it is compared with the ANN changed likewise"):
+        snn = fs.convert(model, IMAGES, max_pool="average")
+    x = torch.randn(2, 3, 8, 8)
+    changed = Lambda(lambda y: F.avg_pool2d(F.relu(y), 3, 2, 1, count_include_pad=False)).eval()
+    changed.load_state_dict(model.state_dict())
+    assert torch.equal(snn.as_ann()(x), changed(x))
+    assert snn.report.left_digital == ()
+
+
+def test_every_operator_of_the_graph_is_in_the_report_once():
+    snn = fs.convert(squeeze_excite(), IMAGES)
+    nodes = [node for node in snn.body.graph.nodes if node.op in ("call_function", "call_module")]
+    assert len(snn.report.operators) == len(nodes)
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (F.gelu, "no rule for operator aten.gelu.default at the top of the model; replace it"),
+        (torch.tanh, "no rule for operator aten.tanh"),
+        (lambda y: F.relu(y).softmax(1), "no rule for operator aten.softmax|no rule for operator aten._softmax"),
+        (lambda y: F.relu(y) / (y + 1), "no rule for operator aten.div.Tensor"),
+        (lambda y: F.hardtanh(y), r"limits to \[-1.0, 1.0\]; only a lower limit of 0"),
+        (lambda y: y.clamp(max=3), r"limits to \[None, 3\]; only a lower limit of 0"),
+        (lambda y: F.relu(F.pad(y, (1, 1, 1, 1), mode="reflect")), "no rule for operator aten.*pad"),
+        (lambda y: y - y.mean(), "no rule for operator aten.mean.default"),
+        (lambda y: y + 1, "nothing to convert"),
+    ],
+)
+def test_what_has_no_rule_raises(function, message):
+    with pytest.raises(fs.FewSpikesError, match=message):
+        fs.convert(Lambda(function).eval(), IMAGES)
+
+
+def test_a_batch_norm_on_batch_statistics_raises():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, track_running_stats=False), nn.ReLU()).eval()
+    with pytest.raises(fs.FewSpikesError, match="running statistics|no rule"):
+        fs.convert(model, IMAGES)
+
+
+def test_without_data_and_k_it_is_the_papers_setting():
+    class All(nn.Module):
+        def forward(self, x):
+            return F.silu(F.relu(x) + F.relu6(x)) + torch.sigmoid(x)
+
+    snn = fs.convert(All().eval(), IMAGES)
+    tables = [neuron.table for neuron in snn.neurons.values()]
+    assert tables[0] == fs.published("relu")
+    assert tables[1] == fs.relu_parameters(10, 6.0, "down", cap=6.0)
+    assert tables[2:] == [fs.published("silu"), fs.published("sigmoid")]
+
+
+def test_spelling_the_papers_setting_out_gives_the_same():
+    snn = fs.convert(small(), IMAGES, K=10, alpha=25.0, rounding="down")
+    assert all(neuron.table == fs.published("relu") for neuron in snn.neurons.values())
+
+
+def test_k_without_data_warns_that_alpha_is_25():
+    with pytest.warns(fs.FewSpikesWarning, match="K=6 without calibration data: alpha=25"):
+        snn = fs.convert(small(), IMAGES, K=6)
+    assert all(neuron.table == fs.relu_parameters(6, 25.0, "nearest") for neuron in snn.neurons.values())
+
+
+def test_with_data_it_is_k_8_rounded_to_nearest_and_fitted_per_site():
+    snn = fs.convert(small(), IMAGES, calibration=torch.randn(64, 3, 8, 8))
+    tables = [neuron.table for neuron in snn.neurons.values()]
+    assert [table.K for table in tables] == [8, 8]
+    assert tables[0].provenance["rounding"] == "nearest"
+    assert tables[0].provenance["alpha"] != tables[1].provenance["alpha"]
+    assert snn.report.calibration_images == 64
+
+
+def test_alpha_wins_over_calibration():
+    snn = fs.convert(small(), IMAGES, calibration=torch.randn(8, 3, 8, 8), K=8, alpha=4.0)
+    assert all(neuron.table == fs.relu_parameters(8, 4.0, "nearest") for neuron in snn.neurons.values())
+
+
+def test_a_k_without_a_table_raises():
+    with pytest.raises(fs.FewSpikesError, match="site act is a silu, whose table has K=16; there is none for K=8"):
+        fs.convert(squeeze_excite(), IMAGES, K=8)
+
+
+@pytest.mark.parametrize("K", [0, 25, True, 2.5])
+def test_a_k_out_of_range_raises(K):
+    with pytest.raises(fs.FewSpikesError, match="K must be a whole number from 1 to 24"):
+        fs.convert(small(), IMAGES, K=K)
+
+
+def test_calibrating_once_serves_several_k():
+    x = torch.randn(32, 3, 8, 8)
+    seen = calibrate_model(small(), IMAGES, x)
+    for K in (4, 6):
+        once, twice = fs.convert(small(), IMAGES, calibration=seen, K=K), fs.convert(small(), IMAGES, calibration=x, K=K)
+        assert [n.table for n in once.neurons.values()] == [n.table for n in twice.neurons.values()]
+
+
+def test_calibration_is_the_same_however_the_images_are_batched():
+    x = torch.randn(32, 3, 8, 8)
+    a = calibrate_model(small(), IMAGES, [x[:16], x[16:]])
+    b = calibrate_model(small(), IMAGES, [(x[16:], torch.zeros(16)), (x[:16], torch.zeros(16))])
+    assert {k: h.to_json() for k, h in a.sites.items()} == {k: h.to_json() for k, h in b.sites.items()}
+
+
+def test_a_calibration_of_another_network_raises():
+    seen = calibrate_model(small(), IMAGES, torch.randn(4, 3, 8, 8))
+    with pytest.raises(fs.FewSpikesError, match="the calibration is for 2 other sites"):
+        fs.convert(squeeze_excite(), IMAGES, calibration=seen)
+
+
+@pytest.mark.parametrize(
+    ("calibration", "message"),
+    [
+        (torch.randn(4, 3, 9, 9), r"calibration data: x has shape \[batch, 3, 9, 9\].*converted for \[batch, 3, 8, 8\]"),
+        (torch.full((4, 3, 8, 8), float("nan")), "calibration data holds NaN or inf"),
+        (torch.randn(4, 3, 8, 8).half(), "calibration data: x is torch.float16, the network takes torch.float32"),
+        ([], "calibration data is empty"),
+        (torch.zeros(0, 3, 8, 8), "calibration data is empty"),
+        (iter([torch.randn(4, 3, 8, 8)]), "one-shot iterator"),
+        (5, "must be a tensor or a re-iterable"),
+        ([{"image": torch.zeros(1)}], "a batch lacks x"),
+        ([("a", 1)], "x must be a tensor; got str"),
+    ],
+)
+def test_calibration_data_that_do_not_fit_raise(calibration, message):
+    with pytest.raises(fs.FewSpikesError, match=message):
+        fs.convert(small(), IMAGES, calibration=calibration)
+
+
+def test_another_image_size_says_both_sizes():
+    snn = fs.convert(small(), IMAGES)
+    with pytest.raises(fs.FewSpikesError, match=r"\[batch, 3, 16, 16\], the network was converted for \[batch, 3, 8, 8\]"):
+        snn(torch.zeros(1, 3, 16, 16))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.int64, torch.float64])
+def test_another_dtype_is_refused(dtype):
+    snn = fs.convert(small(), IMAGES)
+    with pytest.raises(fs.FewSpikesError, match=f"x is {dtype}, the network takes torch.float32"):
+        snn(torch.zeros(1, 3, 8, 8).to(dtype))
+
+
+def test_autocast_around_the_spiking_network_is_refused():
+    snn = fs.convert(small(), IMAGES)
+    with torch.autocast("cpu", torch.bfloat16), pytest.raises(fs.FewSpikesError, match=r"leave torch\.autocast"):
+        snn(torch.zeros(1, 3, 8, 8))
+
+
+def test_inputs_go_by_position_or_name():
+    snn, x = fs.convert(small(), IMAGES), torch.randn(2, 3, 8, 8)
+    assert torch.equal(snn(x=x), snn(x))
+    with pytest.raises(fs.FewSpikesError, match="takes the inputs x; got 1 by position and y by name"):
+        snn(x, y=x)
+
+
+def test_a_float64_network_computes_in_float64():
+    snn = fs.convert(small().double(), IMAGES.double())
+    assert snn(torch.randn(2, 3, 8, 8, dtype=torch.float64)).dtype is torch.float64
+
+
+def test_inference_keeps_no_record_for_backpropagation():
+    assert not fs.convert(small(), IMAGES)(torch.randn(1, 3, 8, 8)).requires_grad
+
+
+def test_the_report_reads_as_text_and_as_json():
+    report = fs.convert(squeeze_excite(), IMAGES).report
+    assert "138 FS-neurons in 3 layers (130 silu, 8 sigmoid)" in str(report)
+    content = report.to_json()
+    assert content["neurons"] == 138
+    assert content["k"] == {"act": 16, "silu": 16, "sigmoid": 12}
+    assert content["left_digital"][0]["operator"] == "aten.mul.Tensor"
+
+
+def test_latency_and_interval_follow_the_chain_of_sites():
+    # act (16) -> reduce's silu (16) -> sigmoid (12): 44 steps to the answer; the largest neighbours are 16 + 16.
+    report = fs.convert(squeeze_excite(), IMAGES).report
+    assert (report.latency_steps, report.interval_steps, report.paper_latency_steps) == (44, 32, 48)
+
+

@@ -1,0 +1,108 @@
+"""Evaluation: the report's numbers against plain arithmetic, and data that do not fit."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import fewspikes as fs
+from fewspikes.evaluation import _paired_interval
+from networks import small, squeeze_excite
+
+IMAGES = torch.zeros(1, 3, 8, 8)
+
+
+def labelled(n=50):
+    return torch.randn(n, 3, 8, 8), torch.randint(0, 10, (n,))
+
+
+def test_accuracies_agreement_and_spikes_are_those_of_the_outputs():
+    model = small()
+    snn = fs.convert(model, IMAGES, calibration=torch.randn(32, 3, 8, 8), K=3)
+    x, labels = labelled()
+    report = fs.evaluate(snn, DataLoader(TensorDataset(x, labels), batch_size=16), model)
+    with torch.no_grad(), fs.count(snn) as counts:
+        batches = list(zip(x.split(16), labels.split(16), strict=True))
+        ann, got = (torch.cat([net(b) for b, _ in batches]) for net in (model, snn))
+    assert report.images == 50
+    assert report.ann_top1 == pytest.approx(100 * (ann.argmax(1) == labels).double().mean().item())
+    assert report.snn_top1 == pytest.approx(100 * (got.argmax(1) == labels).double().mean().item())
+    assert report.snn_top5 == pytest.approx(100 * (got.topk(5).indices == labels[:, None]).any(1).double().mean().item())
+    assert report.agreement == pytest.approx(100 * (ann.argmax(1) == got.argmax(1)).double().mean().item())
+    assert report.drop == pytest.approx(report.ann_top1 - report.snn_top1)
+    assert report.spikes_per_image == counts.total / 50
+    assert report.spikes_per_neuron == counts.total / 50 / 1024
+    assert (report.k, report.neurons, report.layers) == (3, 1024, 2)
+
+
+def test_the_interval_of_the_drop_is_agresti_and_mins():
+    # n = 100, 6 images only the ANN gets right, 2 only the SNN: b = 6.5, c = 2.5, N = 102, difference 4 / 102;
+    # standard error sqrt(9 - 16 / 102) / 102 = 0.029154: 3.9216% -+ 1.959964 * 2.9154% = -1.7924% to 9.6355%.
+    assert _paired_interval(100, 6, 2) == pytest.approx((-1.7924, 9.6355), abs=1e-3)
+
+
+def test_without_labels_there_is_agreement_and_no_accuracy():
+    report = fs.evaluate(fs.convert(small(), IMAGES), torch.randn(20, 3, 8, 8))
+    assert (report.ann_top1, report.snn_top5, report.drop, report.drop_ci95) == (None, None, None, None)
+    assert 0 <= report.agreement <= 100
+
+
+def test_the_default_reference_is_the_networks_own_ann():
+    model = small()
+    snn, x = fs.convert(model, IMAGES), torch.randn(64, 3, 8, 8)
+    assert fs.evaluate(snn, x).agreement == fs.evaluate(snn, x, model).agreement
+
+
+def test_few_classes_have_no_top5():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3)).eval()
+    x = torch.randn(8, 3, 8, 8)
+    report = fs.evaluate(fs.convert(model, IMAGES), [(x, torch.zeros(8, dtype=torch.int64))])
+    assert report.snn_top5 is None
+    assert report.snn_top1 is not None
+
+
+def test_the_report_is_json():
+    report = fs.evaluate(fs.convert(squeeze_excite(), IMAGES), [labelled(8)], name="se")
+    content = json.loads(json.dumps(report.to_json()))
+    assert content["model"] == "se"
+    assert content["k"] == {"act": 16, "silu": 16, "sigmoid": 12}
+    assert (content["latency_steps"], content["interval_steps"]) == (44, 32)
+    assert content["synops_per_image"] > 0
+    assert content["macs_per_image"] < content["ann_macs_per_image"]
+
+
+@pytest.mark.parametrize(
+    ("loader", "message"),
+    [
+        ([], "evaluation data is empty"),
+        (iter([]), "one-shot iterator"),
+        (torch.randn(2, 3, 9, 9), r"converted for \[batch, 3, 8, 8\]"),
+        (torch.full((2, 3, 8, 8), float("inf")), "evaluation data holds NaN or inf"),
+        ([(torch.zeros(2, 3, 8, 8), torch.tensor([0, 10]))], "label 10 is outside the network's classes 0 to 9"),
+        ([(torch.zeros(2, 3, 8, 8), torch.tensor([-1, 0]))], "label -1 is outside"),
+        ([(torch.zeros(2, 3, 8, 8), torch.tensor([1]))], "labels must be 2 whole numbers"),
+        ([(torch.zeros(2, 3, 8, 8), torch.tensor([1.0, 2.0]))], "labels must be 2 whole numbers"),
+        ([labelled(2), torch.zeros(2, 3, 8, 8)], "only 2 of 4 images have labels"),
+    ],
+)
+def test_data_that_do_not_fit_raise(loader, message):
+    with pytest.raises(fs.FewSpikesError, match=message):
+        fs.evaluate(fs.convert(small(), IMAGES), loader)
+
+
+def test_a_reference_that_does_not_fit_raises():
+    snn, x = fs.convert(small(), IMAGES), torch.zeros(2, 3, 8, 8)
+    with pytest.raises(fs.FewSpikesError, match="reference is in training mode"):
+        fs.evaluate(snn, x, small().train())
+    with pytest.raises(fs.FewSpikesError, match=r"the reference returns \(2, 192\)"):
+        fs.evaluate(snn, x, nn.Flatten().eval())
+
+
+def test_an_output_that_is_no_row_of_classes_raises():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()).eval()
+    with pytest.raises(fs.FewSpikesError, match=r"output of shape \[batch, classes\]; this network returns \(4, 6, 6\)"):
+        fs.evaluate(fs.convert(model, IMAGES), torch.zeros(2, 3, 8, 8))
+    with pytest.raises(fs.FewSpikesError, match="evaluate needs a converted network; got Sequential"):
+        fs.evaluate(model, torch.zeros(2, 3, 8, 8))

@@ -1,0 +1,71 @@
+"""Histograms: exact counts, the same whatever the order, and moments that match the data."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fewspikes import FewSpikesError
+from fewspikes.histogram import MAX_BINS, Histogram
+
+values = st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=50)
+
+
+def same(a, b):
+    return (a.low, a.high, a.exponent, a.first) == (b.low, b.high, b.exponent, b.first) and np.array_equal(a.counts, b.counts)
+
+
+@given(values, values, values)
+def test_merging_in_any_order_equals_counting_at_once(a, b, c):
+    whole = Histogram.of(torch.tensor(a + b + c))
+    parts = [Histogram.of(torch.tensor(part)) for part in (a, b, c)]
+    assert same(parts[0] + parts[1] + parts[2], whole)
+    assert same(parts[2] + (parts[1] + parts[0]), whole)
+
+
+@given(values)
+def test_every_value_is_counted_in_its_bin(x):
+    histogram = Histogram.of(torch.tensor(x))
+    assert histogram.total == len(x)
+    assert len(histogram.counts) <= MAX_BINS
+    numbers = torch.tensor(x).double().numpy()
+    for i in np.flatnonzero(histogram.counts):
+        low = (histogram.first + i) * histogram.width
+        assert ((numbers >= low) & (numbers < low + histogram.width)).sum() == histogram.counts[i]
+
+
+def test_bins_are_no_wider_than_a_4000th_of_the_range():
+    histogram = Histogram.of(torch.randn(10_000))
+    assert histogram.width <= (histogram.high - histogram.low) / 4000
+
+
+@given(values)
+def test_a_histogram_is_the_same_after_json(x):
+    histogram = Histogram.of(torch.tensor(x))
+    assert same(Histogram.from_json(json.loads(json.dumps(histogram.to_json()))), histogram)
+
+
+def test_moments_are_those_of_the_data():
+    x = torch.randn(100_000, dtype=torch.float64)
+    points = np.array([-1.0, 0.0, 0.7, 10.0])
+    moments = Histogram.of(x).moments(points)
+    for i, point in enumerate(points):
+        below = x[x < point].numpy()
+        for power, found in enumerate((moments.m0, moments.m1, moments.m2)):
+            assert found[i] == pytest.approx((below**power).sum() / len(x), abs=2e-4)
+
+
+@pytest.mark.parametrize(("x", "message"), [([], "at least one value"), ([1.0, float("inf")], "finite values")])
+def test_a_histogram_of_nothing_or_infinity_raises(x, message):
+    with pytest.raises(FewSpikesError, match=message):
+        Histogram.of(torch.tensor(x))
+
+
+def test_bins_that_do_not_cover_the_range_raise():
+    content = Histogram.of(torch.randn(100)).to_json()
+    content["counts"] = content["counts"][:-3]
+    with pytest.raises(FewSpikesError, match="bins; got"):
+        Histogram.from_json(content)

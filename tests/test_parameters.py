@@ -1,0 +1,127 @@
+"""Parameters: checked when made, never changed, the same after a file."""
+
+import json
+from math import inf, nan
+
+import numpy as np
+import pytest
+from hypothesis import given
+
+from fewspikes import FewSpikesError, FSParameters, published, relu_parameters
+from fewspikes.parameters import round_scale
+from strategies import arguments
+
+
+def test_the_published_relu_is_the_papers_closed_form():
+    p = published("relu")
+    assert p.K == 10
+    assert p.T.tolist() == p.h.tolist() == p.d.tolist() == [25.0 * 2.0**-t for t in range(1, 11)]
+
+
+def test_nearest_lowers_every_threshold_by_half_a_step():
+    down, nearest = relu_parameters(4, 8.0, "down"), relu_parameters(4, 8.0, "nearest")
+    assert (down.T - nearest.T).tolist() == [8.0 * 2.0**-5] * 4
+    assert nearest.h.tolist() == nearest.d.tolist() == down.h.tolist()
+
+
+@pytest.mark.parametrize(("name", "K", "domain"), [("silu", 16, (-8.0, 12.0)), ("sigmoid", 12, (-10.0, 10.0))])
+def test_published_tables_carry_steps_domain_and_provenance(name, K, domain):
+    p = published(name)
+    assert (p.K, p.domain, p.activation, p.offset) == (K, domain, name, 0.0)
+    assert p.provenance["source"] == "10.1038/s42256-021-00311-4"
+
+
+def test_published_tables_are_the_published_numbers(data):
+    original = json.loads((data.parent / "published_tables.json").read_text())
+    for name in ("silu", "sigmoid"):
+        for vector in "Thd":
+            assert getattr(published(name), vector).tolist() == original[name][vector]
+
+
+def test_parameters_cannot_be_changed():
+    p = relu_parameters()
+    with pytest.raises(ValueError, match="read-only"):
+        p.T[0] = 1.0
+    with pytest.raises(AttributeError, match="cannot assign"):
+        p.offset = 1.0
+
+
+@pytest.mark.parametrize(
+    ("T", "h", "d", "message"),
+    [
+        ([1.0], [1.0, 2.0], [1.0], "one length K; got 1, 2, 1"),
+        ([], [], [], "from 1 to 24 numbers"),
+        ([1.0] * 25, [1.0] * 25, [1.0] * 25, "from 1 to 24 numbers"),
+        ([nan], [1.0], [1.0], "T must be finite"),
+        ([1.0], [inf], [1.0], "h must be finite"),
+    ],
+)
+def test_invalid_vectors_raise(T, h, d, message):
+    with pytest.raises(FewSpikesError, match=message):
+        FSParameters(T, h, d)
+
+
+def test_an_offset_or_domain_that_is_none_raises():
+    with pytest.raises(FewSpikesError, match="offset must be finite"):
+        FSParameters([1.0], [1.0], [1.0], offset=nan)
+    with pytest.raises(FewSpikesError, match="low < high"):
+        FSParameters([1.0], [1.0], [1.0], domain=(2.0, 2.0))
+
+
+@pytest.mark.parametrize(
+    ("K", "alpha", "rounding", "message"),
+    [(0, 1.0, "down", "K must be"), (25, 1.0, "down", "K must be"), (4, 0.0, "down", "alpha"), (4, 1.0, "up", "rounding")],
+)
+def test_relu_parameters_out_of_range_raise(K, alpha, rounding, message):
+    with pytest.raises(FewSpikesError, match=message):
+        relu_parameters(K, alpha, rounding)
+
+
+def test_an_activation_without_published_parameters_raises():
+    with pytest.raises(FewSpikesError, match="'gelu'; there are silu, sigmoid and relu"):
+        published("gelu")
+
+
+@given(arguments())
+def test_parameters_are_the_same_after_json(drawn):
+    p = FSParameters(*drawn)
+    again = FSParameters.from_json(json.loads(json.dumps(p.to_json())))
+    assert again == p
+    assert hash(again) == hash(p)
+
+
+def test_parameters_are_the_same_after_a_file(tmp_path):
+    for p in (published("silu"), relu_parameters(6, 3.7, "nearest")):
+        p.save(tmp_path / "p.json")
+        assert FSParameters.load(tmp_path / "p.json") == p
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("no json", "cannot read"),
+        ("[1]", "has format None"),
+        ('{"format": "other"}', "has format 'other'"),
+        ('{"format": "fewspikes-parameters", "version": 99}', "version 99"),
+        ('{"format": "fewspikes-parameters", "version": 1}', "incomplete"),
+    ],
+)
+def test_a_file_that_holds_no_parameters_raises(tmp_path, content, message):
+    (tmp_path / "p.json").write_text(content)
+    with pytest.raises(FewSpikesError, match=message):
+        FSParameters.load(tmp_path / "p.json")
+
+
+def test_saving_leaves_nothing_behind_when_it_fails(tmp_path):
+    with pytest.raises(FewSpikesError, match="the folder .* does not exist"):
+        relu_parameters().save(tmp_path / "missing" / "p.json")
+    with pytest.raises(FewSpikesError, match="it is a folder"):
+        relu_parameters().save(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_rounded_scale_keeps_every_multiple_in_float32():
+    alpha = round_scale(3.14159265)
+    multiples = np.arange(2**12) * alpha * 2.0**-12
+    assert abs(alpha / 3.14159265 - 1) < 2**-12
+    assert (multiples.astype(np.float32).astype(np.float64) == multiples).all()

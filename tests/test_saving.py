@@ -1,0 +1,172 @@
+"""Saving: the same network back without its class, and no file that is broken, renamed or tampered with."""
+
+import json
+import pickle
+import subprocess
+import sys
+
+import pytest
+import safetensors
+import safetensors.torch
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import fewspikes as fs
+from fewspikes.saving import _digest
+from networks import small, squeeze_excite
+
+IMAGES = torch.zeros(1, 3, 8, 8)
+
+
+@pytest.fixture
+def saved(tmp_path):
+    snn = fs.convert(small(), IMAGES, calibration=torch.randn(16, 3, 8, 8))
+    fs.save(snn, tmp_path / "net.fs")
+    return snn, tmp_path / "net.fs"
+
+
+@pytest.mark.parametrize("make", [small, squeeze_excite])
+def test_a_loaded_network_computes_counts_and_reports_the_same(make, tmp_path):
+    snn = fs.convert(make(), IMAGES)
+    fs.save(snn, tmp_path / "net.fs")
+    again, x = fs.load(tmp_path / "net.fs"), torch.randn(3, 3, 8, 8)
+    with fs.count(snn, synops=True) as a, fs.count(again, synops=True) as b:
+        assert torch.equal(snn(x), again(x))
+    assert a == b
+    assert snn.report == again.report
+    assert torch.equal(snn.as_ann()(x), again.as_ann()(x))
+    assert [neuron.table for neuron in snn.neurons.values()] == [neuron.table for neuron in again.neurons.values()]
+
+
+def test_structured_outputs_and_odd_arguments_come_back(tmp_path):
+    class Odd(nn.Module):
+        def forward(self, image, mask):
+            y = F.relu(image + mask)
+            y = F.pad(y.view(y.size(0), 2, -1), (1, 0), value=float("inf")).clamp(0, 2)
+            return {"pair": (y, [y.flatten(1)]), "sum": y.sum(1)}
+
+    named = {"image": torch.zeros(1, 4), "mask": torch.ones(1, 4)}
+    snn = fs.convert(Odd().eval(), named)
+    fs.save(snn, tmp_path / "net.fs")
+    again = fs.load(tmp_path / "net.fs")
+    a, b = snn(**named), again(**named)
+    assert list(a) == list(b) == ["pair", "sum"]
+    assert torch.equal(a["pair"][1][0], b["pair"][1][0])
+    assert torch.equal(a["sum"], b["sum"])
+
+
+def test_it_loads_in_a_process_that_never_saw_the_models_class(saved):
+    snn, path = saved
+    code = f"import fewspikes as fs, torch; torch.manual_seed(1); print(fs.load({str(path)!r})(torch.randn(2,3,8,8)).sum().item())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    torch.manual_seed(1)
+    assert float(done.stdout) == snn(torch.randn(2, 3, 8, 8)).sum().item()
+
+
+def test_preprocessing_travels_with_the_network(saved):
+    snn, path = saved
+    fs.save(snn, path, preprocessing={"size": [8, 8]})
+    again = fs.load(path)
+    assert again.preprocessing == {"size": [8, 8]}
+    fs.save(again, path)
+    assert fs.load(path).preprocessing == {"size": [8, 8]}
+
+
+def test_the_name_of_the_file_does_not_matter(saved):
+    snn, path = saved
+    moved = path.rename(path.with_name("weights.bin"))
+    assert fs.load(moved).report == snn.report
+
+
+def test_a_missing_file_raises(tmp_path):
+    with pytest.raises(fs.FewSpikesError, match="no saved network at"):
+        fs.load(tmp_path / "net.fs")
+
+
+@pytest.mark.parametrize("keep", [0, 7, 100, -1])
+def test_a_truncated_file_raises(saved, keep):
+    _, path = saved
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(fs.FewSpikesError, match="is no complete saved network"):
+        fs.load(path)
+
+
+@pytest.mark.parametrize("content", [b"\x89PNG\r\n\x1a\n" + b"0" * 100, pickle.dumps({"weights": 1})])
+def test_another_kind_of_file_raises(tmp_path, content):
+    (tmp_path / "net.fs").write_bytes(content)
+    with pytest.raises(fs.FewSpikesError, match="is no complete saved network"):
+        fs.load(tmp_path / "net.fs")
+
+
+def test_plain_safetensors_weights_raise(tmp_path):
+    safetensors.torch.save_file({"w": torch.zeros(1)}, tmp_path / "net.fs")
+    with pytest.raises(fs.FewSpikesError, match="but no converted network"):
+        fs.load(tmp_path / "net.fs")
+
+
+def test_one_flipped_bit_in_the_weights_raises(saved):
+    _, path = saved
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(bytes(content))
+    with pytest.raises(fs.FewSpikesError, match="checksum differs"):
+        fs.load(path)
+
+
+def forge(path, change):
+    """Rewrite the file's description with a checksum that fits, as an attacker would."""
+    with safetensors.safe_open(path, framework="pt") as file:
+        tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
+    content = json.loads(metadata["network"])
+    change(content)
+    described = json.dumps(content)
+    metadata |= {"network": described, "sha256": _digest(described, tensors)}
+    path.write_bytes(safetensors.torch.save(tensors, metadata))
+
+
+def node(content, op):
+    return next(entry for entry in content["graph"] if entry["op"] == op)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: node(c, "call_function").update(target="aten.system.default"), "is none that this library converts"),
+        (lambda c: node(c, "call_function").update(target="os.system"), "is none that this library converts"),
+        (lambda c: node(c, "call_function").update(name="x; import os"), "is no name for a node"),
+        (lambda c: node(c, "get_attr").update(target='weights.x"); boom("'), "which is not in the file"),
+        (lambda c: node(c, "get_attr").update(target="weights.other"), "which is not in the file"),
+        (lambda c: node(c, "placeholder").update(target="x=boom()"), "is a 'placeholder' named"),
+        (lambda c: node(c, "call_function").update(kwargs={"a=boom(), b": 1}), "an argument that is no name"),
+        (lambda c: node(c, "call_function").update(args=[{"node": "nobody"}]), "does not hold a valid network"),
+        (lambda c: node(c, "call_function").update(args=[{"torch": "load"}]), "unknown argument"),
+        (lambda c: c["graph"].pop(), "does not hold a valid network"),
+        (lambda c: c["sites"][0]["parameters"].update(T=[]), "from 1 to 24 numbers"),
+        (lambda c: c["sites"][0]["activation"].update(name="boom"), "unknown activation"),
+        (lambda c: c["inputs"][0].update(dtype="load"), "is no dtype"),
+        (lambda c: c["inputs"][0].update(shape=[9]), "does not hold a valid network"),
+        (lambda c: c.update(version=2), "has version 2; this library reads version 1"),
+        (lambda c: c.pop("sites"), "does not hold a valid network"),
+    ],
+)
+def test_a_forged_description_raises_and_runs_nothing(saved, change, message):
+    _, path = saved
+    forge(path, change)
+    with pytest.raises(fs.FewSpikesError, match=message):
+        fs.load(path)
+
+
+def test_a_failed_save_leaves_the_old_file_and_nothing_else(saved):
+    snn, path = saved
+    before = path.read_bytes()
+    snn.preprocessing = {"mean": float("nan")}
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        fs.save(snn, path)
+    assert path.read_bytes() == before
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_only_converted_networks_can_be_saved(tmp_path):
+    with pytest.raises(fs.FewSpikesError, match="save needs a converted network; got ReLU"):
+        fs.save(nn.ReLU(), tmp_path / "net.fs")
