@@ -84,7 +84,12 @@ def test_a_batch_norm_that_stands_alone_becomes_scale_and_shift():
     class PreActivation(nn.Module):
         def __init__(self):
             super().__init__()
-            self.conv, self.bn, self.fc, self.bn1d = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Linear(4, 4), nn.BatchNorm1d(4)
+            self.conv, self.bn, self.fc, self.bn1d = (
+                nn.Conv2d(3, 4, 3),
+                nn.BatchNorm2d(4),
+                nn.Linear(4, 4),
+                nn.BatchNorm1d(4),
+            )
 
         def forward(self, x):
             y = self.conv(x)
@@ -270,7 +275,10 @@ def test_calibrating_once_serves_several_k():
     x = torch.randn(32, 3, 8, 8)
     seen = calibrate_model(small(), IMAGES, x)
     for K in (4, 6):
-        once, twice = fs.convert(small(), IMAGES, calibration=seen, K=K), fs.convert(small(), IMAGES, calibration=x, K=K)
+        once, twice = (
+            fs.convert(small(), IMAGES, calibration=seen, K=K),
+            fs.convert(small(), IMAGES, calibration=x, K=K),
+        )
         assert [n.table for n in once.neurons.values()] == [n.table for n in twice.neurons.values()]
 
 
@@ -290,7 +298,10 @@ def test_a_calibration_of_another_network_raises():
 @pytest.mark.parametrize(
     ("calibration", "message"),
     [
-        (torch.randn(4, 3, 9, 9), r"calibration data: x has shape \[batch, 3, 9, 9\].*converted for \[batch, 3, 8, 8\]"),
+        (
+            torch.randn(4, 3, 9, 9),
+            r"calibration data: x has shape \[batch, 3, 9, 9\].*converted for \[batch, 3, 8, 8\]",
+        ),
         (torch.full((4, 3, 8, 8), float("nan")), "calibration data holds NaN or inf"),
         (torch.randn(4, 3, 8, 8).half(), "calibration data: x is torch.float16, the network takes torch.float32"),
         ([], "calibration data is empty"),
@@ -308,7 +319,9 @@ def test_calibration_data_that_do_not_fit_raise(calibration, message):
 
 def test_another_image_size_says_both_sizes():
     snn = fs.convert(small(), IMAGES)
-    with pytest.raises(fs.FewSpikesError, match=r"\[batch, 3, 16, 16\], the network was converted for \[batch, 3, 8, 8\]"):
+    with pytest.raises(
+        fs.FewSpikesError, match=r"\[batch, 3, 16, 16\], the network was converted for \[batch, 3, 8, 8\]"
+    ):
         snn(torch.zeros(1, 3, 16, 16))
 
 
@@ -354,5 +367,3 @@ def test_latency_and_interval_follow_the_chain_of_sites():
     # act (16) -> reduce's silu (16) -> sigmoid (12): 44 steps to the answer; the largest neighbours are 16 + 16.
     report = fs.convert(squeeze_excite(), IMAGES).report
     assert (report.latency_steps, report.interval_steps, report.paper_latency_steps) == (44, 32, 48)
-
-

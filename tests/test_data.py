@@ -314,10 +314,9 @@ def test_imagenet_folders_of_a_head_of_their_own_number_are_sorted(save, tmp_pat
     assert open_images(tmp_path, "evaluation", SMALL, classes=2).labels.tolist() == [0, 1]
 
 
-def test_imagenet_folders_without_a_head_raise(save, tmp_path):
-    save("val/n01440764/1.png")
-    with pytest.raises(FewSpikesError, match="say how many classes it has"):
-        open_images(tmp_path, "evaluation", SMALL, classes=None)
+def test_without_a_head_class_folders_are_numbered_in_order(save, tmp_path):
+    save("val/n01440764/1.png"), save("val/n01484850/1.png")
+    assert open_images(tmp_path, "evaluation", SMALL, classes=None).labels.tolist() == [0, 1]
 
 
 def test_imagenet_folders_for_a_head_of_another_size_raise(save, tmp_path):

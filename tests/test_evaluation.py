@@ -29,7 +29,9 @@ def test_accuracies_agreement_and_spikes_are_those_of_the_outputs():
     assert report.images == 50
     assert report.ann_top1 == pytest.approx(100 * (ann.argmax(1) == labels).double().mean().item())
     assert report.snn_top1 == pytest.approx(100 * (got.argmax(1) == labels).double().mean().item())
-    assert report.snn_top5 == pytest.approx(100 * (got.topk(5).indices == labels[:, None]).any(1).double().mean().item())
+    assert report.snn_top5 == pytest.approx(
+        100 * (got.topk(5).indices == labels[:, None]).any(1).double().mean().item()
+    )
     assert report.agreement == pytest.approx(100 * (ann.argmax(1) == got.argmax(1)).double().mean().item())
     assert report.drop == pytest.approx(report.ann_top1 - report.snn_top1)
     assert report.spikes_per_image == counts.total / 50
@@ -102,7 +104,9 @@ def test_a_reference_that_does_not_fit_raises():
 
 def test_an_output_that_is_no_row_of_classes_raises():
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()).eval()
-    with pytest.raises(fs.FewSpikesError, match=r"output of shape \[batch, classes\]; this network returns \(4, 6, 6\)"):
+    with pytest.raises(
+        fs.FewSpikesError, match=r"output of shape \[batch, classes\]; this network returns \(4, 6, 6\)"
+    ):
         fs.evaluate(fs.convert(model, IMAGES), torch.zeros(2, 3, 8, 8))
     with pytest.raises(fs.FewSpikesError, match="evaluate needs a converted network; got Sequential"):
         fs.evaluate(model, torch.zeros(2, 3, 8, 8))

@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fewspikes as fs
+from fewspikes.activations import Activation
 from fewspikes.fitting import least_error_relu, measure
 from fewspikes.fitting.closed_form import squared_error
-from fewspikes.activations import Activation
 from fewspikes.histogram import Histogram
 
 SAMPLES = torch.randn(200_000, generator=torch.Generator().manual_seed(1), dtype=torch.float64) * 1.5 - 0.3

@@ -15,7 +15,9 @@ values = st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=50)
 
 
 def same(a, b):
-    return (a.low, a.high, a.exponent, a.first) == (b.low, b.high, b.exponent, b.first) and np.array_equal(a.counts, b.counts)
+    return (a.low, a.high, a.exponent, a.first) == (b.low, b.high, b.exponent, b.first) and np.array_equal(
+        a.counts, b.counts
+    )
 
 
 @given(values, values, values)

@@ -29,7 +29,9 @@ def test_engines_agree_on_and_one_float_beside_every_breakpoint(name):
     x = torch.linspace(-12, 30, 100_001)
     y, _ = fs.apply(x, p)
     jumps = x[1:][y.diff() != 0]
-    near = torch.cat([jumps, torch.nextafter(jumps, jumps - 1), torch.nextafter(jumps, jumps + 1), torch.tensor(p.T).float()])
+    near = torch.cat(
+        [jumps, torch.nextafter(jumps, jumps - 1), torch.nextafter(jumps, jumps + 1), torch.tensor(p.T).float()]
+    )
     assert_same(fs.apply(near, p, engine="blocked"), fs.apply(near, p, engine="reference"))
 
 

@@ -140,7 +140,12 @@ def test_synops_are_left_out_unless_asked_for():
     ("call", "message"),
     [
         (lambda: fs.count(nn.ReLU()).__enter__(), "count needs a converted network; got ReLU"),
-        (lambda: counted(fs.convert(small(), IMAGES), IMAGES) + counted(fs.convert(squeeze_excite(), IMAGES), IMAGES), "same"),
+        (
+            lambda: (
+                counted(fs.convert(small(), IMAGES), IMAGES) + counted(fs.convert(squeeze_excite(), IMAGES), IMAGES)
+            ),
+            "same",
+        ),
     ],
 )
 def test_what_cannot_be_counted_raises(call, message):

@@ -70,7 +70,12 @@ def test_an_offset_or_domain_that_is_none_raises():
 
 @pytest.mark.parametrize(
     ("K", "alpha", "rounding", "message"),
-    [(0, 1.0, "down", "K must be"), (25, 1.0, "down", "K must be"), (4, 0.0, "down", "alpha"), (4, 1.0, "up", "rounding")],
+    [
+        (0, 1.0, "down", "K must be"),
+        (25, 1.0, "down", "K must be"),
+        (4, 0.0, "down", "alpha"),
+        (4, 1.0, "up", "rounding"),
+    ],
 )
 def test_relu_parameters_out_of_range_raise(K, alpha, rounding, message):
     with pytest.raises(FewSpikesError, match=message):

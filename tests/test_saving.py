@@ -58,7 +58,8 @@ def test_structured_outputs_and_odd_arguments_come_back(tmp_path):
 
 def test_it_loads_in_a_process_that_never_saw_the_models_class(saved):
     snn, path = saved
-    code = f"import fewspikes as fs, torch; torch.manual_seed(1); print(fs.load({str(path)!r})(torch.randn(2,3,8,8)).sum().item())"
+    run = f"fs.load({str(path)!r})(torch.randn(2, 3, 8, 8)).sum().item()"
+    code = f"import fewspikes as fs, torch; torch.manual_seed(1); print({run})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     torch.manual_seed(1)
     assert float(done.stdout) == snn(torch.randn(2, 3, 8, 8)).sum().item()

@@ -28,12 +28,19 @@ class Batches:
     """
 
     def __init__(
-        self, loader: Any, specs: tuple[InputSpec, ...], dtype: torch.dtype, what: str, device: torch.device | None = None
+        self,
+        loader: Any,
+        specs: tuple[InputSpec, ...],
+        dtype: torch.dtype,
+        what: str,
+        device: torch.device | None = None,
     ) -> None:
         if isinstance(loader, Tensor):
             loader = loader.split(_DEALT) if loader.ndim and len(loader) else ()
         if isinstance(loader, Iterator):
-            raise FewSpikesError(f"{what} is a one-shot iterator; give a list or a DataLoader, it is read more than once")
+            raise FewSpikesError(
+                f"{what} is a one-shot iterator; give a list or a DataLoader, it is read more than once"
+            )
         if not hasattr(loader, "__iter__") or isinstance(loader, str | Mapping):
             raise FewSpikesError(f"{what} must be a tensor or a re-iterable of batches; got {type(loader).__name__}")
         self._loader, self._specs, self._dtype, self._what, self._device = loader, specs, dtype, what, device

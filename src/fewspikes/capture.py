@@ -18,11 +18,16 @@ from fewspikes.inputs import InputSpec, as_named, check_autocast, check_finite, 
 # Operators that leave their first operand as it is; `view` and `_unsafe_view` become `reshape`, which also takes
 # channels-last inputs.
 _IDENTITIES = frozenset(
-    f"aten.{name}"
-    for name in (
-        "clone.default contiguous.default alias.default detach.default lift_fresh_copy.default dropout.default "
-        "feature_dropout.default alpha_dropout.default native_dropout.default"
-    ).split()
+    (
+        "aten.clone.default",
+        "aten.contiguous.default",
+        "aten.alias.default",
+        "aten.detach.default",
+        "aten.lift_fresh_copy.default",
+        "aten.dropout.default",
+        "aten.feature_dropout.default",
+        "aten.alpha_dropout.default",
+    )
 )
 _VIEWS = frozenset(("aten.view.default", "aten._unsafe_view.default"))
 _CHECKS = frozenset(("aten._assert_tensor_metadata.default", "aten._assert_scalar.default"))
@@ -107,12 +112,12 @@ def _pair(value: Tensor) -> Tensor:
 def _export(model: nn.Module, named: dict[str, Tensor], keywords: bool) -> torch.export.ExportedProgram:
     batch = {0: torch.export.Dim("batch")}
     args, kwargs = ((), named) if keywords else (tuple(named.values()), {})
-    shapes: Any = {name: batch for name in named} if keywords else (batch,) * len(named)
+    shapes: Any = dict.fromkeys(named, batch) if keywords else (batch,) * len(named)
     try:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about the export itself; what matters comes as an error
-            exported = torch.export.export(model, args, kwargs, dynamic_shapes=shapes, strict=False)
-            exported = exported.run_decompositions({})
+            whole = torch.export.export(model, args, kwargs, dynamic_shapes=shapes, strict=False)
+            exported: torch.export.ExportedProgram = whole.run_decompositions({})
     except Exception as error:  # torch.export raises nearly every class there is
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise FewSpikesError(
@@ -162,7 +167,9 @@ def _weight(captured: Captured, exported: torch.export.ExportedProgram, target: 
     name = "weights." + re.sub(r"[^A-Za-z0-9_.]", "_", str(target))
     tensor = exported.state_dict.get(target) if target in exported.state_dict else exported.constants.get(target)
     if not isinstance(tensor, Tensor):
-        raise FewSpikesError(f"the model's constant {target} is a {type(tensor).__name__}; only tensors can be captured")
+        raise FewSpikesError(
+            f"the model's constant {target} is a {type(tensor).__name__}; only tensors can be captured"
+        )
     captured.tensors[name] = tensor.detach()
     node = captured.graph.create_node("get_attr", name)
     node.meta["path"] = str(target).rpartition(".")[0]
@@ -174,11 +181,15 @@ def _plain(outputs: Any) -> Any:
     if isinstance(outputs, Mapping):
         return {str(key): _plain(value) for key, value in outputs.items() if value is not None}
     if isinstance(outputs, list | tuple):
-        return type(outputs)(_plain(value) for value in outputs) if type(outputs) in (list, tuple) else tuple(
-            _plain(value) for value in outputs
+        return (
+            type(outputs)(_plain(value) for value in outputs)
+            if type(outputs) in (list, tuple)
+            else tuple(_plain(value) for value in outputs)
         )
     if not isinstance(outputs, fx.Node):
-        raise FewSpikesError(f"the model returns a {type(outputs).__name__}; only tensors in tuples, lists, dicts convert")
+        raise FewSpikesError(
+            f"the model returns a {type(outputs).__name__}; only tensors in tuples, lists, dicts convert"
+        )
     return outputs
 
 
@@ -217,7 +228,7 @@ def _unshare(captured: Captured) -> None:
 
 def _is_whole_slice(node: fx.Node) -> bool:
     dim, start, stop, step = (tuple(node.args[1:]) + (0, None, None, 1)[len(node.args) - 1 :])[:4]
-    return start in (0, None) and stop in (None, 2**63 - 1) and step == 1 and isinstance(dim, int)
+    return bool(start in (0, None) and stop in (None, 2**63 - 1) and step == 1 and isinstance(dim, int))
 
 
 def fold_constants(captured: Captured) -> None:
@@ -231,9 +242,9 @@ def fold_constants(captured: Captured) -> None:
             with torch.no_grad():
                 constant[node] = node.target(*args, **kwargs)  # type: ignore[operator]
     for node in list(captured.graph.nodes):
-        if node in constant and node.op == "call_function" and isinstance(constant[node], Tensor):
-            if any(user not in constant for user in node.users):
-                node.replace_all_uses_with(captured.add_constant(node, constant[node]))
+        computed = constant.get(node) if node.op == "call_function" else None
+        if isinstance(computed, Tensor) and any(user not in constant for user in node.users):
+            node.replace_all_uses_with(captured.add_constant(node, computed))
     captured.graph.eliminate_dead_code()
     used = {node.target for node in captured.graph.nodes if node.op == "get_attr"}
     for name in set(captured.tensors) - used:

@@ -153,7 +153,9 @@ def _checked(labels: Tensor | None, images: int, classes: int, device: torch.dev
     if labels is None:
         return None
     if labels.shape != (images,) or labels.is_floating_point():
-        raise FewSpikesError(f"labels must be {images} whole numbers; got {labels.dtype} of shape {tuple(labels.shape)}")
+        raise FewSpikesError(
+            f"labels must be {images} whole numbers; got {labels.dtype} of shape {tuple(labels.shape)}"
+        )
     if int(labels.min()) < 0 or int(labels.max()) >= classes:
         worst = int(labels.min()) if int(labels.min()) < 0 else int(labels.max())
         raise FewSpikesError(f"label {worst} is outside the network's classes 0 to {classes - 1}; map the labels first")

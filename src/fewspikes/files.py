@@ -36,11 +36,10 @@ def read_json(path: str | os.PathLike[str], format: str) -> dict[str, Any]:
         FewSpikesError: no such file, not JSON, or another format.
     """
     try:
-        content = json.loads(Path(path).read_text())
+        content: Any = json.loads(Path(path).read_text())
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise FewSpikesError(f"cannot read {path}: {error}; wanted a JSON file of format {format!r}") from None
     found = content.get("format") if isinstance(content, dict) else None
-    if found != format:
+    if not isinstance(content, dict) or found != format:
         raise FewSpikesError(f"{path} has format {found!r}; wanted {format!r}")
     return content
-

@@ -77,7 +77,7 @@ class Histogram:
     @property
     def centres(self) -> NDArray[np.float64]:
         """The middle of each bin."""
-        return (self.first + np.arange(len(self.counts)) + 0.5) * self.width
+        return np.asarray((self.first + np.arange(len(self.counts)) + 0.5) * self.width, np.float64)
 
     def __add__(self, other: "Histogram") -> "Histogram":
         low, high = min(self.low, other.low), max(self.high, other.high)
@@ -101,7 +101,7 @@ class Histogram:
     @cached_property
     def _cumulative(self) -> tuple[NDArray[np.float64], NDArray[np.float64], list[NDArray[np.float64]]]:
         """Edges of the bins, density in them, and the three integrals up to each edge."""
-        edges = (self.first + np.arange(len(self.counts) + 1)) * self.width
+        edges = np.asarray((self.first + np.arange(len(self.counts) + 1)) * self.width, np.float64)
         density = self.counts / (self.total * self.width)
         whole = [np.concatenate([[0.0], np.cumsum(density * np.diff(edges**p) / p)]) for p in (1, 2, 3)]
         return edges, density, whole

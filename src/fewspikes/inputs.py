@@ -43,7 +43,9 @@ def as_named(inputs: Any) -> dict[str, Tensor]:
     if isinstance(inputs, tuple | list):
         named = {f"x{i}" if i else "x": value for i, value in enumerate(inputs)}
     if not named or not all(isinstance(value, Tensor) for value in named.values()):
-        raise FewSpikesError(f"inputs must be a tensor, a tuple of tensors or a dict of tensors; got {_describe(inputs)}")
+        raise FewSpikesError(
+            f"inputs must be a tensor, a tuple of tensors or a dict of tensors; got {_describe(inputs)}"
+        )
     sizes = {tuple(value.shape[:1]) for value in named.values()}
     if len(sizes) != 1 or sizes & {(), (0,)}:
         raise FewSpikesError(
@@ -68,7 +70,9 @@ def check_inputs(specs: Sequence[InputSpec], values: Sequence[Any], dtype: torch
         FewSpikesError: another number, shape, or dtype, with both sides named.
     """
     if len(values) != len(specs):
-        raise FewSpikesError(f"{what}: {len(specs)} inputs wanted ({', '.join(s.name for s in specs)}); got {len(values)}")
+        raise FewSpikesError(
+            f"{what}: {len(specs)} inputs wanted ({', '.join(s.name for s in specs)}); got {len(values)}"
+        )
     for spec, value in zip(specs, values, strict=True):
         if not isinstance(value, Tensor):
             raise FewSpikesError(f"{what}: {spec.name} must be a tensor; got {_describe(value)}")
@@ -79,7 +83,9 @@ def check_inputs(specs: Sequence[InputSpec], values: Sequence[Any], dtype: torch
                 f"{_batch((0, *spec.shape))}; resize the images, or convert again with such an example"
             )
         if value.dtype != wanted:
-            raise FewSpikesError(f"{what}: {spec.name} is {value.dtype}, the network takes {wanted}; convert it with .to()")
+            raise FewSpikesError(
+                f"{what}: {spec.name} is {value.dtype}, the network takes {wanted}; convert it with .to()"
+            )
 
 
 def check_finite(values: Iterable[Tensor], what: str) -> None:
@@ -100,4 +106,6 @@ def _batch(shape: Sequence[int]) -> str:
 
 
 def _describe(value: Any) -> str:
-    return f"{type(value).__name__} of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+    return (
+        f"{type(value).__name__} of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+    )

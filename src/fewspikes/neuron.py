@@ -1,6 +1,7 @@
 """The recurrence of the FS-neuron. It stands here once; every engine must equal it bit for bit."""
 
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -19,12 +20,14 @@ class TriangleSpike(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, v: Tensor, T: Tensor) -> Tensor:  # type: ignore[override]  # noqa: ANN001
+    def forward(ctx: Any, v: Tensor, T: Tensor) -> Tensor:  # type: ignore[override]
+        """The Heaviside step of v - T."""
         ctx.save_for_backward(v, T)
         return (v >= T).to(v.dtype)
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]  # noqa: ANN001
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        """The gradient times the triangle."""
         v, T = ctx.saved_tensors
         slope = grad * (1 - (v - T).abs()).clamp_min(0)
         return slope, -slope.sum_to_size(T.shape)
@@ -67,7 +70,7 @@ def check_dtype(x: Tensor) -> None:
     """Raise FewSpikesError unless x is float32 or float64: fewer bits cannot hold the code."""
     if x.dtype not in (torch.float32, torch.float64):
         raise FewSpikesError(
-            f"FS-neurons compute in float32 or float64; got {x.dtype}. Leave autocast, or convert the tensor with .float()"
+            f"FS-neurons compute in float32 or float64; got {x.dtype}. Leave autocast, or convert it with .float()"
         )
 
 

@@ -139,9 +139,7 @@ class FSParameters:
         return cls.from_json(read_json(path, _FORMAT))
 
 
-def relu_parameters(
-    K: int = 10, alpha: float = 25.0, rounding: str = "down", cap: float | None = None
-) -> FSParameters:
+def relu_parameters(K: int = 10, alpha: float = 25.0, rounding: str = "down", cap: float | None = None) -> FSParameters:
     """The ReLU code in closed form: h[t] = d[t] = alpha 2^-t, a binary number, most significant bit first.
 
     "down" has T = h, the paper's code: y is x rounded down to a multiple of alpha 2^-K. "nearest" lowers every

@@ -72,7 +72,9 @@ def load(path: str | os.PathLike[str]) -> SpikingNetwork:
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     if not path.is_file():
-        raise FewSpikesError(f"no saved network at {path}; give the file that fewspikes.save or `fewspikes convert -o` wrote")
+        raise FewSpikesError(
+            f"no saved network at {path}; give the file that fewspikes.save or `fewspikes convert -o` wrote"
+        )
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
@@ -85,7 +87,7 @@ def _digest(described: str, tensors: Mapping[str, Tensor]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
@@ -117,6 +119,8 @@ def _rebuild(content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Spiki
     nodes: dict[str, fx.Node] = {}
     for entry in content["graph"]:
         nodes[entry["name"]] = _node_from_json(graph, entry, nodes, {*tensors, *tables})
+    if [node.op for node in graph.nodes].index("output") != len(nodes) - 1:
+        raise FewSpikesError("the graph does not end in its output")
     mark(graph)
     inputs = [InputSpec.from_json(spec) for spec in content["inputs"]]
     images, notes = int(content["calibration_images"]), [str(note) for note in content["notes"]]
@@ -147,7 +151,7 @@ def _node_from_json(graph: fx.Graph, entry: Any, nodes: Mapping[str, fx.Node], n
     elif op in ("get_attr", "call_module"):
         if target not in names or not _TARGET.fullmatch(target):
             raise FewSpikesError(f"node {name} refers to {target!r}, which is not in the file")
-    elif op == "placeholder" and not _NODE_NAME.fullmatch(target) or op not in ("placeholder", "output"):
+    elif op not in ("placeholder", "output") or (op == "placeholder" and not _NODE_NAME.fullmatch(target)):
         raise FewSpikesError(f"node {name} is a {op!r} named {target!r}")
     args = tuple(_decode(value, nodes) for value in entry["args"])
     kwargs = {str(key): _decode(value, nodes) for key, value in entry["kwargs"].items()}

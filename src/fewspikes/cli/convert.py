@@ -24,13 +24,18 @@ def convert(
     steps: Annotated[
         int | None, typer.Option("-K", help="Time steps. Default: 8 with --data; the paper's without.")
     ] = None,
-    alpha: Annotated[float | None, typer.Option(help="One range for all uncapped ReLUs, instead of calibrating.")] = None,
-    rounding: Annotated[str | None, typer.Option(help="nearest (default with --data or -K) or down (the paper's).")] = None,
+    alpha: Annotated[
+        float | None, typer.Option(help="One range for all uncapped ReLUs, instead of calibrating.")
+    ] = None,
+    rounding: Annotated[
+        str | None, typer.Option(help="nearest (default with --data or -K) or down (the paper's).")
+    ] = None,
     max_pool: Annotated[str, typer.Option(help="digital, or average (changes the network).")] = "digital",
     weights: options.Weights = None,
     random_weights: options.RandomWeights = False,
     data: Annotated[
-        Path | None, typer.Option(help="Folder of images to calibrate on; labels are not used. Without: no calibration.")
+        Path | None,
+        typer.Option(help="Folder of images to calibrate on; labels are not used. Without: no calibration."),
     ] = None,
     split: options.Split = None,
     limit: options.Limit = _CALIBRATION_IMAGES,
@@ -43,7 +48,10 @@ def convert(
     device: options.Device = "cpu",
     as_json: options.Json = False,
 ) -> None:
-    """Convert a trained network into a spiking network, calibrated on images if --data is given."""
+    """A trained network in, a spiking network out.
+
+    It is calibrated on images if --data is given, and set as in the paper if neither --data nor -K is.
+    """
     if output is not None and not output.parent.is_dir():
         raise FewSpikesError(f"cannot write {output}: the folder {output.parent} does not exist; make it first")
     place = options.device(device)

@@ -51,11 +51,13 @@ def demo(
     steps: Annotated[int, typer.Option("-K", min=1, help="Time steps of the calibrated conversion.")] = _STEPS,
     as_json: options.Json = False,
 ) -> None:
-    """Classify photographs with EfficientNet-Lite0 and with its spiking versions, and count the spikes."""
+    """Photographs, by a network and by its spiking versions."""
     pictures = photographs() | {str(path): read_image(path) for path in image or ()}
     columns = _run(pictures, steps)
     names = imagenet_class_names()
-    typer.echo(json.dumps(_content(list(pictures), columns, names)) if as_json else _text(list(pictures), columns, names))
+    typer.echo(
+        json.dumps(_content(list(pictures), columns, names)) if as_json else _text(list(pictures), columns, names)
+    )
 
 
 def _run(pictures: dict[str, "Image"], steps: int) -> list[_Column]:
@@ -84,7 +86,8 @@ def _content(pictures: list[str], columns: list[_Column], names: list[str]) -> d
 
 
 def _cost(column: _Column) -> dict[str, Any]:
-    assert column.network is not None and column.counts is not None
+    assert column.network is not None
+    assert column.counts is not None
     report = column.network.report
     return {
         "network": column.title,
@@ -112,4 +115,6 @@ def _text(pictures: list[str], columns: list[_Column], names: list[str]) -> str:
     ):
         table.append([title, "", *(form.format(**cost) for cost in costs)])
     widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table)
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table
+    )

@@ -24,7 +24,10 @@ def fit(
     output: Annotated[Path | None, typer.Option("-o", "--output", help="The JSON file to write.")] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Parameters of an FS-neuron: ReLU in closed form, SiLU and sigmoid as published."""
+    """Parameters of an FS-neuron for an activation.
+
+    ReLU in closed form, SiLU and sigmoid as published.
+    """
     result = fit_activation(activation, steps, domain, alpha=alpha, rounding=rounding)
     if output is not None:
         result.parameters.save(output)

@@ -46,23 +46,30 @@ def main() -> None:
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     warnings.showwarning = _show
     try:
-        app(arguments)
-    except FewSpikesError as error:
-        if debug:
-            raise
-        _leave(error, 2)
+        sys.exit(app(arguments or ["--help"], prog_name="fewspikes", standalone_mode=False) or 0)
     except Exception as error:
         if debug:
             raise
-        _leave(f"{type(error).__name__}: {error}; run again with --debug for the traceback", 1)
+        _leave(*_said(error))
 
 
-def _leave(message: object, code: int) -> None:
-    print("error:", " ".join(str(message).split()), file=sys.stderr)
+def _said(error: Exception) -> tuple[str, int]:
+    """What to say of an error, and the exit code."""
+    if isinstance(error, FewSpikesError):
+        return str(error), 2
+    if hasattr(error, "format_message"):  # typer's own, for bad usage
+        return f"{error.format_message()} See fewspikes --help.", 2
+    if isinstance(error, typer.Abort):
+        return "interrupted", 1
+    return f"{type(error).__name__}: {error}; run again with --debug for the traceback", 1
+
+
+def _leave(message: str, code: int) -> None:
+    typer.echo("error: " + " ".join(message.split()), err=True)
     sys.exit(code)
 
 
-def _show(message: Warning | str, category: type[Warning], *rest: Any) -> None:
+def _show(message: Warning | str, category: type[Warning], *rest: Any, **more: Any) -> None:
     """Our own warnings in one line; those of other libraries stay out of the way."""
     if issubclass(category, FewSpikesWarning):
-        print("warning:", " ".join(str(message).split()), file=sys.stderr)
+        typer.echo("warning: " + " ".join(str(message).split()), err=True)

@@ -19,7 +19,8 @@ Data = Annotated[
     ),
 ]
 Split = Annotated[
-    str | None, typer.Option(help="Split of the data: train, val, test, ... Default: train to convert, test to evaluate.")
+    str | None,
+    typer.Option(help="Split of the data: train, val, test, ... Default: train to convert, test to evaluate."),
 ]
 Limit = Annotated[int | None, typer.Option(min=1, help="A random subset of so many images, drawn with --seed.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Images a batch.")]
@@ -33,7 +34,9 @@ Weights = Annotated[Path | None, typer.Option(help="The model's weights, as .saf
 RandomWeights = Annotated[
     bool, typer.Option("--random-weights", help="Untrained weights: for counting neurons and steps only.")
 ]
-MODEL_HELP = "timm:NAME, torchvision:NAME, fewspikes:NAME or file.py:function, a function that returns the trained module."
+MODEL_HELP = (
+    "timm:NAME, torchvision:NAME, fewspikes:NAME or file.py:function, a function that returns the trained module."
+)
 
 
 def device(name: str) -> torch.device:
@@ -71,7 +74,9 @@ def preprocessing(
     if means is not None and stds is not None:
         known = replace(known, mean=means, std=stds)
     if pixels is not None and pixels != known.size:
-        resize = known.resize if not isinstance(known.resize, int) else round(known.resize * min(pixels) / min(known.size))
+        resize = (
+            known.resize if not isinstance(known.resize, int) else round(known.resize * min(pixels) / min(known.size))
+        )
         known = replace(known, size=pixels, resize=pixels if isinstance(resize, tuple) else resize)
     return known
 
@@ -88,7 +93,9 @@ def image_size(found: Preprocessing | None, size: str | None, what: str) -> tupl
     if found is not None:
         return (len(found.mean), *found.size)
     if size is None:
-        raise FewSpikesError(f"{what} does not say the size of its input; give --size N (and --mean, --std with --data)")
+        raise FewSpikesError(
+            f"{what} does not say the size of its input; give --size N (and --mean, --std with --data)"
+        )
     return (3, *_size(size))
 
 

@@ -39,7 +39,8 @@ def choose(
         raise FewSpikesError(f"K must be a whole number from 1 to {MAX_STEPS}; got {K!r}")
     if calibration is not None and set(calibration.sites) != {site.name for site in sites}:
         raise FewSpikesError(
-            f"the calibration is for {len(calibration.sites)} other sites than the network's {len(sites)}; calibrate again"
+            f"the calibration is for {len(calibration.sites)} other sites than the network's {len(sites)}; "
+            "calibrate again"
         )
     paper = K is None and calibration is None
     steps = K or (PAPER_RELU_STEPS if paper else DEFAULT_STEPS)

@@ -34,7 +34,9 @@ LINEAR = _aten(
 SUMS = _aten("add.Tensor sub.Tensor rsub.Tensor cat.default stack.default")  # linear in all operands together
 PRODUCTS = _aten("mul.Tensor div.Tensor matmul.default mm.default")  # linear if all operands but one are constant
 MAX_POOLS = _aten("max_pool1d.default max_pool2d.default")
-SHAPES = _aten("sym_size.int ones_like.default zeros_like.default full_like.default zeros.default ones.default full.default")
+SHAPES = _aten(
+    "sym_size.int ones_like.default zeros_like.default full_like.default zeros.default ones.default full.default"
+)
 PYTHON = frozenset(("add", "sub", "mul", "floordiv", "truediv", "mod", "neg"))  # arithmetic on sizes
 KNOWN = LINEAR | SUMS | PRODUCTS | MAX_POOLS | SHAPES | PYTHON | {"getitem"}
 
@@ -92,11 +94,12 @@ def activation_of(node: fx.Node) -> Activation | None:
     if limits is None:
         return None
     low, high = limits
-    if low != 0 or isinstance(high, fx.Node):
+    cap = float(high) if isinstance(high, int | float) else None
+    if low != 0 or (high is not None and cap is None):
         raise FewSpikesError(
             f"{describe(node)} limits to [{low}, {high}]; only a lower limit of 0 makes a (capped) ReLU neuron"
         )
-    return Activation("relu", cap=None if high is None else float(high))
+    return Activation("relu", cap)
 
 
 def describe(node: fx.Node) -> str:
@@ -123,7 +126,7 @@ def _two(node: fx.Node, first: object, second: object) -> tuple[object, object]:
 def _unclear_pad(node: fx.Node) -> bool:
     """Padding with anything but constants (reflect, replicate, circular) has no rule yet."""
     mode = node.args[2] if len(node.args) > 2 else node.kwargs.get("mode", "constant")
-    return op_name(node) == "aten.pad.default" and mode != "constant"
+    return op_name(node) == "aten.pad.default" and str(mode) != "constant"
 
 
 def _is_linear_product(node: fx.Node, signal: fx.Node) -> bool:

@@ -51,7 +51,9 @@ def rewrite(captured: Captured, max_pool: str) -> tuple[list[Site], list[str]]:
     sites = _place_sites(captured)
     mark(captured.graph)
     if not sites:
-        raise FewSpikesError("nothing to convert: the network has no relu, relu6, silu or sigmoid that depends on its input")
+        raise FewSpikesError(
+            "nothing to convert: the network has no relu, relu6, silu or sigmoid that depends on its input"
+        )
     return sites, notes
 
 
@@ -86,7 +88,9 @@ def _fold_batch_norms(captured: Captured, notes: list[str]) -> None:
 def _check_eval(node: fx.Node) -> None:
     training = op_name(node) != _NO_TRAINING and node.args[5]
     if training or node.args[3] is None:
-        raise FewSpikesError(f"{describe(node)} uses the batch's own statistics; only running statistics can be converted")
+        raise FewSpikesError(
+            f"{describe(node)} uses the batch's own statistics; only running statistics can be converted"
+        )
 
 
 def _results(node: fx.Node) -> list[fx.Node]:
@@ -99,7 +103,8 @@ def _results(node: fx.Node) -> list[fx.Node]:
 def _scale_and_shift(captured: Captured, node: fx.Node) -> tuple[Tensor, Tensor]:
     """y = scale x + shift per channel, in float64."""
     weight, bias, mean, variance = (captured.value(n) for n in node.args[1:5])
-    assert mean is not None and variance is not None
+    assert mean is not None
+    assert variance is not None
     epsilon = node.args[6 if op_name(node) == _NO_TRAINING else 7]
     scale = (variance.double() + float(epsilon)).rsqrt()  # type: ignore[arg-type]
     if weight is not None:
@@ -151,7 +156,9 @@ def _settle_max_pools(captured: Captured, max_pool: str, notes: list[str]) -> No
             _to_average(captured, node)
             changed.append(node.meta["path"] or "the top of the model")
     if changed:
-        message = f"max_pool='average' put average pools in place of the max pools at {', '.join(changed)}: a changed network"
+        message = (
+            f"max_pool='average' put average pools in place of the max pools at {', '.join(changed)}: a changed network"
+        )
         warnings.warn(f"{message}; it is compared with the ANN changed likewise", FewSpikesWarning, stacklevel=4)
         notes.append(message)
 

@@ -20,8 +20,8 @@ def class_numbers(names: Sequence[str], classes: int | None, folder: Path) -> di
 
     Args:
         names: names of the class folders, sorted.
-        classes: the number of outputs of the network's head; None: any, the sorted order holds. ImageNet's folders
-            need it, because their sorted order means nothing to a network that was trained on more of them.
+        classes: the number of outputs of the network's head; None: not checked, for images whose labels do not
+            matter (calibration): the sorted order then is no network's numbering.
         folder: where they lie; a classes.tsv (columns index, wnid) there or above it gives ImageNet's order.
 
     Raises:
@@ -30,14 +30,8 @@ def class_numbers(names: Sequence[str], classes: int | None, folder: Path) -> di
     >>> class_numbers(["cat", "dog"], 2, Path("photos"))
     {'cat': 0, 'dog': 1}
     """
-    if all(_WNID.fullmatch(name) for name in names):
-        if classes is None:
-            raise FewSpikesError(
-                f"{folder} has ImageNet folders ({names[0]}, ...), whose class numbers depend on the network; "
-                f"say how many classes it has ({_IMAGENET} for ImageNet)"
-            )
-        if classes == _IMAGENET:
-            return _imagenet_numbers(names, folder)
+    if classes == _IMAGENET and all(_WNID.fullmatch(name) for name in names):
+        return _imagenet_numbers(names, folder)
     if classes is not None and classes != len(names):
         raise FewSpikesError(
             f"{folder} has {len(names)} class folders ({', '.join(names[:3])}{', ...' * (len(names) > 3)}), where the "

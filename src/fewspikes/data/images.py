@@ -89,8 +89,8 @@ def open_images(
         split: "train" (to calibrate), "evaluation" (test, else val or validation), or a split's name. The first two
             fall back on another split, with a warning.
         preprocessing: how an image becomes an input.
-        classes: the number of outputs of the network's head, checked against the data; None: not checked, the
-            labels of class folders are their sorted order (and ImageNet's folders raise).
+        classes: the number of outputs of the network's head, checked against the data; None: not checked, for
+            images whose labels do not matter (calibration).
         limit: at most so many images, a random subset drawn with `seed`, in the data's order.
         seed: of the subset; equal seeds give equal subsets.
 

@@ -98,4 +98,4 @@ def _weights(x: NDArray[np.float64], inputs: Inputs) -> NDArray[np.float64]:
     if not variance > 0:
         raise FewSpikesError(f"the inputs' variance must be > 0; got {variance}")
     weights = np.exp(-((x - mean) ** 2) / (2 * variance))
-    return weights / weights.sum()
+    return np.asarray(weights / weights.sum(), np.float64)

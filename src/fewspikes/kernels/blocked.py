@@ -11,11 +11,9 @@ from torch import Tensor
 _BLOCK = 1 << 15
 
 
-def apply(
-    x: Tensor, T: Tensor, h: Tensor, d: Tensor, offset: Tensor, count: bool
-) -> tuple[Tensor, Tensor | None]:
+def apply(x: Tensor, T: Tensor, h: Tensor, d: Tensor, offset: Tensor, count: bool) -> tuple[Tensor, Tensor | None]:
     """y in x's memory layout and, if `count`, the spikes per element (uint8)."""
-    order = sorted(range(x.ndim), key=lambda axis: -x.stride(axis))
+    order = sorted(range(x.ndim), key=x.stride, reverse=True)
     if not x.permute(order).is_contiguous():
         x, order = x.contiguous(), list(range(x.ndim))
     y = torch.empty_like(x)
@@ -25,7 +23,8 @@ def apply(
     flat = [None if t is None else t.permute(order).view(-1) for t in (x, y, spikes)]
     for start in range(0, x.numel(), _BLOCK):
         source, target, counted = (None if t is None else t[start : start + _BLOCK] for t in flat)
-        assert source is not None and target is not None
+        assert source is not None
+        assert target is not None
         size = len(source)
         _run(source, target, counted, steps, offset, v[:size], z[:size], n[:size])
     return y, spikes

@@ -48,5 +48,5 @@ def run(
     fits = x.device.type == "cpu" and not reference.learns(x, T, h, d) and not torch.compiler.is_compiling()
     if engine == "blocked" and not fits:
         raise FewSpikesError("the engine 'blocked' runs on the CPU without gradients; use engine='reference'")
-    chosen = blocked if fits and engine != "reference" else reference
-    return chosen.apply(x, T, h, d, offset, count)
+    chosen = blocked.apply if fits and engine != "reference" else reference.apply
+    return chosen(x, T, h, d, offset, count)

@@ -6,13 +6,13 @@ from torch import Tensor
 from fewspikes.neuron import TriangleSpike, heaviside, spike_train
 
 
-def apply(
-    x: Tensor, T: Tensor, h: Tensor, d: Tensor, offset: Tensor, count: bool
-) -> tuple[Tensor, Tensor | None]:
+def apply(x: Tensor, T: Tensor, h: Tensor, d: Tensor, offset: Tensor, count: bool) -> tuple[Tensor, Tensor | None]:
     """y and, if `count`, the spikes per element (uint8)."""
     y = offset.expand_as(x)
     spikes = torch.zeros_like(x) if count else None
-    for weight, z in zip(d, spike_train(x, T, h, TriangleSpike.apply if learns(x, T, h, d) else heaviside), strict=True):
+    for weight, z in zip(
+        d, spike_train(x, T, h, TriangleSpike.apply if learns(x, T, h, d) else heaviside), strict=True
+    ):
         y = y + weight * z
         if spikes is not None:
             spikes += z.detach()

@@ -10,5 +10,7 @@ def lite0_calibration() -> Calibration:
 
     Made by `python benchmarks/lite0_calibration.py` from every tenth of 500 sample photographs.
     """
-    with resources.as_file(resources.files("fewspikes").joinpath("tables", "efficientnet_lite0_calibration.json")) as path:
+    with resources.as_file(
+        resources.files("fewspikes").joinpath("tables", "efficientnet_lite0_calibration.json")
+    ) as path:
         return Calibration.load(path)

@@ -1,0 +1,190 @@
+"""The command, run as a person runs it: in a process of its own, with its exit codes, stdout and stderr."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import fewspikes as fs
+from fewspikes.models import load_model, resnet8
+from networks import small
+
+MODEL_FILE = """
+import sys
+sys.path.insert(0, {tests!r})
+from networks import small, squeeze_excite
+
+def in_training_mode():
+    return small().train()
+"""
+
+
+def run(*arguments, code=0, **environment):
+    done = subprocess.run(
+        [sys.executable, "-m", "fewspikes", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "FEWSPIKES_DATA": "", **environment},
+    )
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A file with models, weights of a ResNet8, and a converted network."""
+    folder = tmp_path_factory.mktemp("cli")
+    (folder / "net.py").write_text(MODEL_FILE.format(tests=os.path.dirname(__file__)))
+    torch.manual_seed(0)
+    save_file(resnet8().state_dict(), folder / "resnet8.safetensors")
+    return folder
+
+
+def test_fit_writes_parameters_and_says_their_error(tmp_path):
+    done = run("fit", "relu", "-K", 6, "--alpha", 10, "--rounding", "nearest", "-o", tmp_path / "relu.json")
+    assert "relu, K=6: mean squared error" in done.stdout
+    assert fs.FSParameters.load(tmp_path / "relu.json") == fs.relu_parameters(6, 10.0, "nearest")
+
+
+def test_fit_as_json_is_json_alone():
+    content = json.loads(run("fit", "silu", "--json").stdout)
+    assert content["mse_main"] == pytest.approx(2.394e-3, rel=1e-3)
+    assert fs.FSParameters.from_json(content["parameters"]) == fs.published("silu")
+
+
+def test_convert_without_data_is_the_papers_setting(folder):
+    done = run("convert", "fewspikes:resnet8", "--weights", folder / "resnet8.safetensors", "-o", folder / "resnet8.fs")
+    assert "73,728 FS-neurons in 7 layers (73,728 relu)" in done.stdout
+    snn = fs.load(folder / "resnet8.fs")
+    assert snn.report.k == 10
+    assert snn.preprocessing["size"] == [32, 32]
+
+
+def test_convert_takes_a_function_of_a_file(folder):
+    content = json.loads(run("convert", f"{folder}/net.py:small", "--size", 8, "--json").stdout)
+    assert content["neurons"] == 1024
+    assert content["model"] == "net.py:small"
+    assert content["output"] is None
+
+
+def test_convert_and_evaluate_on_images(folder, data, tmp_path):
+    saved = tmp_path / "resnet8.fs"
+    run(
+        *("convert", "fewspikes:resnet8", "--weights", folder / "resnet8.safetensors", "-K", 6),
+        *("--data", data / "cifar10", "--limit", 32, "-o", saved),
+    )
+    assert fs.load(saved).report.calibration_images == 32
+    done = run("evaluate", saved, "--data", data / "cifar10", "--limit", 40, "--json")
+    content = json.loads(done.stdout)
+    assert (content["images"], content["k"], content["neurons"]) == (40, 6, 73_728)
+    assert content["model"] == "resnet8"
+    same = json.loads(run("evaluate", saved, "--limit", 40, "--json", FEWSPIKES_DATA=str(data / "cifar10")).stdout)
+    assert same["spikes_per_image"] == content["spikes_per_image"]
+    other = run(
+        *("evaluate", saved, "--data", data / "cifar10", "--limit", 40, "--reference", "fewspikes:resnet8"),
+        *("--weights", folder / "resnet8.safetensors"),
+    )
+    assert f"same class              {content['agreement']:.2f}%" in other.stdout
+
+
+def test_a_folder_with_one_split_is_used_with_a_warning(data, tmp_path):
+    done = run(
+        *("convert", "fewspikes:efficientnet_lite0", "--data", data / "imagenet-sample", "--limit", 2),
+        *("-o", tmp_path / "lite0.fs"),
+    )
+    assert "warning:" in done.stderr
+    assert "val" in done.stderr
+
+
+def test_the_demo_names_the_pictures_and_counts_spikes():
+    content = json.loads(run("demo", "--json").stdout)
+    tops = {row["picture"]: row["classes"] for row in content["pictures"]}
+    assert list(tops) == ["chelsea", "coffee", "rocket", "motorcycle_left", "flower", "china"]
+    assert tops["coffee"]["ANN"]["class"] == "espresso"
+    for classes in tops.values():  # six clear photographs: both spiking networks name what the ANN names
+        assert len({top["index"] for top in classes.values()}) == 1
+    calibrated, paper = content["networks"]
+    assert calibrated["neurons"] == paper["neurons"] == 6_157_536
+    assert calibrated["latency_steps"] < paper["latency_steps"] == 330
+    assert calibrated["spikes_per_neuron"] < paper["spikes_per_neuron"]
+
+
+def test_the_demo_takes_a_picture_of_yours(tmp_path):
+    from fewspikes.models import photographs
+
+    photographs()["coffee"].save(tmp_path / "mine.png")
+    assert "mine.png" in run("demo", "--image", tmp_path / "mine.png").stdout
+
+
+@pytest.mark.parametrize("command", [(), ("demo",), ("convert",), ("evaluate",), ("fit",)])
+def test_help_ends_with_an_example(command):
+    done = run(*command, "--help")
+    assert "Usage" in done.stdout
+    assert not command or f"Example: fewspikes {command[0]}" in done.stdout
+
+
+def test_the_version_is_the_packages():
+    assert run("--version").stdout.strip() == f"fewspikes {fs.__version__}"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("fit", "gelu"), "no fit for 'gelu'; there are relu, relu6, silu and sigmoid"),
+        (("fit", "relu", "-K", "30"), "K must be from 1 to 24; got 30"),
+        (("fit", "relu", "-o", "missing/p.json"), "the folder missing does not exist"),
+        (("convert", "{folder}/net.py:in_training_mode", "--size", "8"), "the model is in training mode"),
+        (("convert", "{folder}/net.py:small"), "does not say the size of its input; give --size"),
+        (("convert", "{folder}/net.py:small", "--size", "big"), "'big' is not a number"),
+        (("convert", "{folder}/net.py:small", "--size", "8", "--device", "cuda:7"), "no device 'cuda:7' here"),
+        (("convert", "{folder}/net.py:small", "--size", "8", "--data", "{folder}"), "give --mean, --std and --size"),
+        (
+            ("convert", "{folder}/net.py:small", "--size", "8", "-o", "missing/x.fs"),
+            "the folder missing does not exist",
+        ),
+        (("convert", "fewspikes:resnet8", "--random-weights", "--data", "missing"), "no folder missing"),
+        (("convert", "fewspikes:resnet8", "--random-weights", "--mean", "0.5"), "--mean and --std go together"),
+        (("convert", "fewspikes:resnet9"), "fewspikes has no model 'resnet9'"),
+        (("convert", "fewspikes:resnet8", "--random-weights", "--alpha", "-1"), "alpha must be a finite number > 0"),
+        (("evaluate", "missing.fs", "--data", "."), "no saved network at missing.fs"),
+        (("evaluate", "{folder}/net.py", "--data", "."), "is no complete saved network"),
+        (("demo", "--image", "{folder}/net.py"), "net.py"),
+        (("demo", "--image", "missing.jpg"), "missing.jpg"),
+        (("convert", "{folder}/net.py:small", "--limit", "0"), "Invalid value for '--limit'"),
+        (("nonsense",), "No such command"),
+        (("convert", "fewspikes:resnet8", "--nonsense"), "No such option: --nonsense"),
+        (("convert",), "Missing argument"),
+    ],
+)
+def test_bad_input_gets_one_line_that_names_it_and_exit_code_2(folder, arguments, message):
+    done = run(*(argument.format(folder=folder) for argument in arguments), code=2)
+    assert message in done.stderr
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith("error: ")
+
+
+def test_evaluating_without_data_says_how_to_give_it(folder):
+    snn = fs.convert(resnet8().eval(), torch.zeros(1, 3, 32, 32))
+    loaded = load_model("fewspikes:resnet8", random=True)
+    fs.save(snn, folder / "plain.fs", loaded.preprocessing.to_json())
+    assert "FEWSPIKES_DATA" in run("evaluate", folder / "plain.fs", code=2).stderr
+
+
+def test_a_network_without_preprocessing_asks_for_it(folder):
+    fs.save(fs.convert(small(), torch.zeros(1, 3, 8, 8)), folder / "bare.fs")
+    assert "give --mean, --std and --size" in run("evaluate", folder / "bare.fs", "--data", folder, code=2).stderr
+
+
+def test_debug_shows_the_traceback():
+    done = subprocess.run(
+        [sys.executable, "-m", "fewspikes", "fit", "gelu", "--debug"], capture_output=True, text=True, check=False
+    )
+    assert "Traceback" in done.stderr
+    assert "no fit for 'gelu'" in done.stderr
