@@ -1,6 +1,6 @@
 """Accuracy, agreement, spikes and steps of converted networks on real images, written as JSON with its conditions.
 
-Two networks: a third-party ResNet20 on all 10,000 CIFAR-10 test images (calibrated on 512 training images), and
+Third-party ResNet20 and ResNet44 on all 10,000 CIFAR-10 test images (calibrated on 512 training images), and
 EfficientNet-Lite0 on 450 ImageNet photographs (calibrated on the other 50). Each in the paper's setting and
 calibrated at several K.
 
@@ -22,11 +22,14 @@ from torch.utils.data import Subset
 import fewspikes as fs
 from fewspikes.convert import calibrate_model
 from fewspikes.data import loader, open_images
-from fewspikes.files import write_json
+from fewspikes.files import write_aside, write_json
 from fewspikes.models import LITE0_PREPROCESSING, efficientnet_lite0, lite0_calibration, load_model
 
 SEED = 0
 _COLUMNS = ("setting", "k", "ann_top1", "snn_top1", "drop", "agreement", "spikes_per_neuron", "latency_steps")
+_HEAD = """| network | images | setting | K | top-1 ANN → SNN | same class | spikes per neuron | steps to the answer |
+|---|---|---|---|---|---|---|---|
+"""
 
 
 def cifar(data: Path, name: str, steps: tuple[int, ...]) -> Iterator[dict[str, Any]]:
@@ -37,19 +40,20 @@ def cifar(data: Path, name: str, steps: tuple[int, ...]) -> Iterator[dict[str, A
     test = loader(open_images(data / "cifar10", "test", loaded.preprocessing, 10), 250)
     x = torch.zeros(1, 3, 32, 32)
     seen = calibrate_model(loaded.model, x, loader(train, 64))
-    yield from rows(name, loaded.model, x, seen, test, steps)
+    yield from rows(name, "CIFAR-10", loaded.model, x, seen, test, steps)
 
 
 def lite0(data: Path, steps: tuple[int, ...]) -> Iterator[dict[str, Any]]:
     """EfficientNet-Lite0 on the photographs that did not calibrate it."""
-    images = open_images(data / "imagenet-sample", "val", LITE0_PREPROCESSING, classes=1000)
-    rest = Subset(images, [i for i in range(len(images)) if i % 10])
+    sample = open_images(data / "imagenet-sample", "val", LITE0_PREPROCESSING, classes=1000)
+    rest = Subset(sample, [i for i in range(len(sample)) if i % 10])
     x = torch.zeros(1, 3, 224, 224)
-    yield from rows("efficientnet_lite0", efficientnet_lite0(), x, lite0_calibration(), loader(rest, 25), steps)
+    model, images = efficientnet_lite0(), loader(rest, 25)
+    yield from rows("efficientnet_lite0", "photographs", model, x, lite0_calibration(), images, steps)
 
 
 def rows(
-    name: str, model: torch.nn.Module, x: torch.Tensor, seen: Any, images: Any, steps: tuple[int, ...]
+    name: str, data: str, model: torch.nn.Module, x: torch.Tensor, seen: Any, images: Any, steps: tuple[int, ...]
 ) -> Iterator[dict[str, Any]]:
     """The paper's setting, then calibrated at each K."""
     settings: list[tuple[str, dict[str, Any]]] = [("paper", {})]
@@ -57,7 +61,26 @@ def rows(
     for setting, options in settings:
         snn = fs.convert(model, x, **options)
         report = fs.evaluate(snn, images, model, name=name)
-        yield {"setting": setting, "calibration_images": snn.report.calibration_images, **report.to_json()}
+        yield {
+            "setting": setting,
+            "data": data,
+            "calibration_images": snn.report.calibration_images,
+            **report.to_json(),
+        }
+
+
+def show_in_readme(done: list[dict[str, Any]], readme: Path) -> None:
+    """Put the table between its marks in the README."""
+    begin, end = "<!-- accuracy: begin -->\n", "<!-- accuracy: end -->"
+    text = readme.read_text()
+    lines = [
+        f"| {row['model']} | {row['images']:,} {row['data']} | {row['setting']} | {row['k']} "
+        f"| {row['ann_top1']:.2f} → {row['snn_top1']:.2f} | {row['agreement']:.2f}% | {row['spikes_per_neuron']:.2f} "
+        f"| {row['latency_steps']} |\n"
+        for row in done
+    ]
+    before, after = text.partition(begin)[0], text.partition(end)[2]
+    write_aside(readme, (before + begin + _HEAD + "".join(lines) + end + after).encode())
 
 
 def conditions() -> dict[str, Any]:
@@ -90,6 +113,7 @@ def main() -> None:
             done.append(row)
             print(row["model"], *(f"{column}={row[column]}" for column in _COLUMNS), f"n={row['images']}", flush=True)
             write_json(arguments.output, {"conditions": conditions(), "rows": done})
+    show_in_readme(done, Path(__file__).parent.parent / "README.md")
 
 
 if __name__ == "__main__":

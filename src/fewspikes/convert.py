@@ -9,8 +9,8 @@ from fewspikes.batches import Batches
 from fewspikes.calibration import Calibration, calibrate
 from fewspikes.capture import Captured, capture
 from fewspikes.conversion.choose import choose
-from fewspikes.conversion.network import ExactActivation, SpikingNetwork, build
 from fewspikes.conversion.rewrite import Site, rewrite
+from fewspikes.network import ExactActivation, SpikingNetwork, build
 from fewspikes.progress import track
 
 

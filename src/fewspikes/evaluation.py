@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from fewspikes.batches import Batches
-from fewspikes.conversion.network import SpikingNetwork
 from fewspikes.errors import FewSpikesError
 from fewspikes.metrics import Counts, count
+from fewspikes.network import SpikingNetwork
 from fewspikes.progress import track
 
 

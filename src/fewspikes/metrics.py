@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fewspikes.conversion.network import SpikingNetwork
 from fewspikes.errors import FewSpikesError
+from fewspikes.network import SpikingNetwork
 
 
 @dataclass

@@ -17,12 +17,12 @@ from torch import Tensor, fx
 
 from fewspikes.activations import Activation
 from fewspikes.capture import op_name
-from fewspikes.conversion.network import SpikingNetwork
 from fewspikes.conversion.operators import KNOWN, PYTHON
 from fewspikes.conversion.rewrite import Site, mark
 from fewspikes.errors import FewSpikesError
 from fewspikes.files import write_aside
 from fewspikes.inputs import InputSpec
+from fewspikes.network import SpikingNetwork
 from fewspikes.parameters import FSParameters
 
 _FORMAT, _VERSION = "fewspikes-network", 1

@@ -10,7 +10,6 @@ import typer
 from torch import Tensor
 
 from fewspikes.cli import options
-from fewspikes.conversion.network import SpikingNetwork
 from fewspikes.convert import convert
 from fewspikes.data import read_image
 from fewspikes.metrics import Counts, count
@@ -21,6 +20,7 @@ from fewspikes.models import (
     lite0_calibration,
     photographs,
 )
+from fewspikes.network import SpikingNetwork
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -22,3 +22,11 @@ def data() -> Path:
     if not DATA or not Path(DATA).is_dir():
         pytest.skip("needs FEWSPIKES_DATA: the folder with cifar10/, weights/ and imagenet-sample/")
     return Path(DATA)
+
+
+@pytest.fixture(autouse=True)
+def examples_write_into_a_scratch_folder(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if isinstance(request.node, pytest.DoctestItem):
+        monkeypatch.chdir(tmp_path)
