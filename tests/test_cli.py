@@ -137,7 +137,7 @@ def test_the_version_is_the_packages():
     ("arguments", "message"),
     [
         (("fit", "gelu"), "no fit for 'gelu'; there are relu, relu6, silu and sigmoid"),
-        (("fit", "relu", "-K", "30"), "K must be from 1 to 24; got 30"),
+        (("fit", "relu", "-K", "30"), "K must be a whole number from 1 to 24; got 30"),
         (("fit", "relu", "-o", "missing/p.json"), "the folder missing does not exist"),
         (("convert", "{folder}/net.py:in_training_mode", "--size", "8"), "the model is in training mode"),
         (("convert", "{folder}/net.py:small"), "does not say the size of its input; give --size"),

@@ -207,7 +207,7 @@ def test_every_operator_of_the_graph_is_in_the_report_once():
         (lambda y: F.relu(y) / (y + 1), "no rule for operator aten.div.Tensor"),
         (lambda y: F.hardtanh(y), r"limits to \[-1.0, 1.0\]; only a lower limit of 0"),
         (lambda y: y.clamp(max=3), r"limits to \[None, 3\]; only a lower limit of 0"),
-        (lambda y: F.relu(F.pad(y, (1, 1, 1, 1), mode="reflect")), "no rule for operator aten.*pad"),
+        (lambda y: F.relu(F.pad(y, (1, 1, 1, 1), mode="reflect")), "no rule for padding by anything but a constant"),
         (lambda y: y - y.mean(), "no rule for operator aten.mean.default"),
         (lambda y: y + 1, "nothing to convert"),
     ],

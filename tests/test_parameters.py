@@ -62,7 +62,7 @@ def test_invalid_vectors_raise(T, h, d, message):
 
 
 def test_an_offset_or_domain_that_is_none_raises():
-    with pytest.raises(FewSpikesError, match="offset must be finite"):
+    with pytest.raises(FewSpikesError, match="offset must be a finite number"):
         FSParameters([1.0], [1.0], [1.0], offset=nan)
     with pytest.raises(FewSpikesError, match="low < high"):
         FSParameters([1.0], [1.0], [1.0], domain=(2.0, 2.0))
@@ -71,8 +71,8 @@ def test_an_offset_or_domain_that_is_none_raises():
 @pytest.mark.parametrize(
     ("K", "alpha", "rounding", "message"),
     [
-        (0, 1.0, "down", "K must be"),
-        (25, 1.0, "down", "K must be"),
+        (0, 1.0, "down", "K must be a whole number"),
+        (25, 1.0, "down", "K must be a whole number"),
         (4, 0.0, "down", "alpha"),
         (4, 1.0, "up", "rounding"),
     ],

@@ -17,7 +17,8 @@ class Batches:
 
     Args:
         loader: a tensor (dealt into batches), or any re-iterable of batches (DataLoader, list, tuple). A batch is a
-            tensor, a dict of inputs, or a tuple whose first n items are the network's n inputs, the next the label.
+            tensor, a dict of inputs (labels under "label" or "labels"), or a tuple whose first n items are the
+            network's n inputs, the next the label.
         specs: the network's inputs.
         dtype: the network's floating dtype.
         what: how messages call the data.
@@ -48,9 +49,12 @@ class Batches:
     @property
     def total(self) -> int | None:
         """Number of batches, or None if the loader does not tell."""
-        return len(self._loader) if hasattr(self._loader, "__len__") else None
+        try:
+            return len(self._loader)
+        except TypeError:  # no length, or a DataLoader over a data set that has none
+            return None
 
-    def __iter__(self) -> Iterator[tuple[tuple[Tensor, ...], Tensor | None]]:
+    def __iter__(self) -> Iterator[tuple[tuple[Tensor, ...], Any]]:
         empty = True
         for batch in self._loader:
             inputs, labels = self._split(batch)
@@ -63,7 +67,7 @@ class Batches:
         if empty:
             raise FewSpikesError(f"{self._what} is empty; at least one batch with one image is needed")
 
-    def _split(self, batch: Any) -> tuple[tuple[Tensor, ...], Tensor | None]:
+    def _split(self, batch: Any) -> tuple[tuple[Tensor, ...], Any]:
         n = len(self._specs)
         if isinstance(batch, Mapping):
             missing = [spec.name for spec in self._specs if spec.name not in batch]
@@ -72,4 +76,4 @@ class Batches:
             return tuple(batch[spec.name] for spec in self._specs), batch.get("labels", batch.get("label"))
         items = (batch,) if isinstance(batch, Tensor) else tuple(batch)
         labels = items[n] if len(items) > n else None
-        return items[:n], None if labels is None else torch.as_tensor(labels)
+        return items[:n], labels

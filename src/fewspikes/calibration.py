@@ -45,14 +45,16 @@ class Calibration:
         try:
             sites = {str(name): Histogram.from_json(entry) for name, entry in content["sites"].items()}
             return cls(int(content["images"]), sites)
-        except (KeyError, TypeError, AttributeError, OverflowError) as error:
+        except FewSpikesError:
+            raise
+        except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
             raise FewSpikesError(f"{path} is not a complete calibration: {error!r}") from None
 
 
 def calibrate(
     network: Callable[..., Any],
     sites: Mapping[str, nn.Module],
-    batches: Iterable[tuple[tuple[Tensor, ...], Tensor | None]],
+    batches: Iterable[tuple[tuple[Tensor, ...], Any]],
 ) -> Calibration:
     """Run the ANN over the batches and collect what arrives at each site.
 

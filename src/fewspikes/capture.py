@@ -37,12 +37,15 @@ _CHECKS = frozenset(("aten._assert_tensor_metadata.default", "aten._assert_scala
 class Captured:
     """A model as a graph; `tensors` holds its weights by the dotted names that `get_attr` nodes use.
 
+    `keywords`: the inputs were given by name, so they may be keyword-only.
+
     Every node's `meta["path"]` is the path of the module that made it ("" for the model itself).
     """
 
     graph: fx.Graph
     tensors: dict[str, Tensor]
     inputs: tuple[InputSpec, ...]
+    keywords: bool = False
     _constants: int = 0
 
     def add_constant(self, before: fx.Node, value: Tensor) -> fx.Node:
@@ -81,38 +84,60 @@ def capture(model: nn.Module, example_inputs: Any) -> Captured:
         FewSpikesError: training mode, NaN or inf in weights or inputs, half precision, or torch.export gave up.
     """
     check_autocast()
+    model = _inner(model)
     _check_model(model)
     named = as_named(example_inputs)
     check_finite(named.values(), "example_inputs")
     inputs = specs_of(named)
+    _check_dtypes(model, inputs)
     keywords = isinstance(example_inputs, Mapping)
     exported = _export(model, {name: _pair(value) for name, value in named.items()}, keywords)
-    return _flatten(exported, tuple(inputs))
+    return _flatten(exported, inputs, keywords)
+
+
+def _inner(model: nn.Module) -> nn.Module:
+    """The network inside of torch.compile's or a data parallel wrapper, which compute the same."""
+    if not isinstance(model, nn.Module):
+        raise FewSpikesError(f"the model must be a torch.nn.Module; got {type(model).__name__}")
+    if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        return _inner(model.module)
+    compiled = getattr(model, "_orig_mod", None)
+    return _inner(compiled) if isinstance(compiled, nn.Module) else model
 
 
 def _check_model(model: nn.Module) -> None:
-    if not isinstance(model, nn.Module):
-        raise FewSpikesError(f"the model must be a torch.nn.Module; got {type(model).__name__}")
     training = next((name or "the model" for name, module in model.named_modules() if module.training), None)
     if training is not None:
         raise FewSpikesError(f"{training} is in training mode; call model.eval() before converting")
     tensors = dict(model.named_parameters()) | dict(model.named_buffers())
     for name, tensor in tensors.items():
+        if nn.parameter.is_lazy(tensor):
+            raise FewSpikesError(f"weight {name} has no values yet; run the model once, or load its weights, first")
         if tensor.is_floating_point() and tensor.dtype not in (torch.float32, torch.float64):
             raise FewSpikesError(f"weight {name} is {tensor.dtype}; convert the model with model.float() first")
         if tensor.is_floating_point() and not tensor.is_meta and not tensor.isfinite().all():
             raise FewSpikesError(f"weight {name} holds NaN or inf; a trained network with finite weights is needed")
 
 
+def _check_dtypes(model: nn.Module, inputs: tuple[InputSpec, ...]) -> None:
+    weight = next((p.dtype for p in model.parameters() if p.is_floating_point()), None)
+    for spec in inputs:
+        if weight is not None and spec.dtype.is_floating_point and spec.dtype != weight:
+            raise FewSpikesError(
+                f"input {spec.name} is {spec.dtype}, the model's weights are {weight}; make them equal"
+            )
+
+
 def _pair(value: Tensor) -> Tensor:
     """At least two examples: torch.export takes a batch of one for a constant."""
-    return torch.cat([value, value]) if len(value) == 1 else value
+    return torch.cat([value, value]) if len(value) == 1 else value.clone()  # torch.export merges equal objects
 
 
 def _export(model: nn.Module, named: dict[str, Tensor], keywords: bool) -> torch.export.ExportedProgram:
-    batch = {0: torch.export.Dim("batch")}
     args, kwargs = ((), named) if keywords else (tuple(named.values()), {})
-    shapes: Any = dict.fromkeys(named, batch) if keywords else (batch,) * len(named)
+    shapes, batch = torch.export.ShapesCollection(), torch.export.Dim("batch")
+    for value in named.values():
+        shapes[value] = {0: batch}
     try:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about the export itself; what matters comes as an error
@@ -127,7 +152,7 @@ def _export(model: nn.Module, named: dict[str, Tensor], keywords: bool) -> torch
     return exported
 
 
-def _flatten(exported: torch.export.ExportedProgram, inputs: tuple[InputSpec, ...]) -> Captured:
+def _flatten(exported: torch.export.ExportedProgram, inputs: tuple[InputSpec, ...], keywords: bool) -> Captured:
     """The exported graph with weights as `get_attr` nodes, identities dropped and constants computed."""
     signature = exported.graph_signature
     for spec in signature.output_specs:
@@ -135,7 +160,7 @@ def _flatten(exported: torch.export.ExportedProgram, inputs: tuple[InputSpec, ..
             raise FewSpikesError(f"the model changes {spec.target} in its forward; only models without state convert")
     sources = {spec.arg.name: spec for spec in signature.input_specs}
     names = [name for name, spec in sources.items() if spec.kind is InputKind.USER_INPUT]
-    captured = Captured(fx.Graph(), {}, _in_order(inputs, names))
+    captured = Captured(fx.Graph(), {}, _in_order(inputs, names, keywords), keywords)
     replaced: dict[fx.Node, Any] = {}
     for node in exported.graph.nodes:
         if node.op == "placeholder" and sources[node.name].kind is InputKind.USER_INPUT:
@@ -155,10 +180,10 @@ def _flatten(exported: torch.export.ExportedProgram, inputs: tuple[InputSpec, ..
     return captured
 
 
-def _in_order(inputs: tuple[InputSpec, ...], names: list[str]) -> tuple[InputSpec, ...]:
+def _in_order(inputs: tuple[InputSpec, ...], names: list[str], keywords: bool) -> tuple[InputSpec, ...]:
     """The inputs under the names of the model's own arguments, in the graph's order."""
     by_name = {spec.name: spec for spec in inputs}
-    if set(by_name) == set(names):
+    if keywords and set(by_name) == set(names):
         return tuple(by_name[name] for name in names)
     return tuple(replace(spec, name=name) for spec, name in zip(inputs, names, strict=True))
 
@@ -179,14 +204,14 @@ def _weight(captured: Captured, exported: torch.export.ExportedProgram, target: 
 def _plain(outputs: Any) -> Any:
     """Outputs as plain dicts, lists, tuples and nodes, so that they can be saved."""
     if isinstance(outputs, Mapping):
-        return {str(key): _plain(value) for key, value in outputs.items() if value is not None}
+        return {str(key): _plain(value) for key, value in outputs.items()}
     if isinstance(outputs, list | tuple):
         return (
             type(outputs)(_plain(value) for value in outputs)
             if type(outputs) in (list, tuple)
             else tuple(_plain(value) for value in outputs)
         )
-    if not isinstance(outputs, fx.Node):
+    if outputs is not None and not isinstance(outputs, fx.Node):
         raise FewSpikesError(
             f"the model returns a {type(outputs).__name__}; only tensors in tuples, lists, dicts convert"
         )

@@ -52,14 +52,27 @@ def convert(
     >>> convert(net, torch.zeros(1, 4)).report.neurons
     8
     """
+    with torch.inference_mode(False):  # the new network may be called with and without gradients later
+        return _convert(model, example_inputs, calibration, K, alpha, rounding, max_pool)
+
+
+def _convert(
+    model: nn.Module,
+    example_inputs: Any,
+    calibration: Any,
+    K: int | None,
+    alpha: float | None,
+    rounding: str | None,
+    max_pool: str,
+) -> SpikingNetwork:
     captured = capture(model, example_inputs)
     sites, notes = rewrite(captured, max_pool)
     if calibration is not None and not isinstance(calibration, Calibration):
         calibration = _calibrate(captured, sites, calibration)
     tables = choose(sites, K, alpha, rounding, calibration)
     images = 0 if calibration is None else calibration.images
-    tensors = {name: tensor.clone() for name, tensor in captured.tensors.items()}
-    return SpikingNetwork(captured.graph, tensors, captured.inputs, sites, tables, notes, images)
+    tensors = {name: t.clone(memory_format=torch.contiguous_format) for name, t in captured.tensors.items()}
+    return SpikingNetwork(captured.graph, tensors, captured.inputs, sites, tables, notes, images, captured.keywords)
 
 
 def calibrate_model(

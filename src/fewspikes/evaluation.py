@@ -130,6 +130,10 @@ def evaluate(
     shape = snn.output_shape()
     if shape is None or len(shape) != 1:
         raise FewSpikesError(f"evaluate needs an output of shape [batch, classes]; this network returns {shape}")
+    if shape[0] < 2:
+        raise FewSpikesError(f"evaluate needs at least 2 classes; this network has an output of {shape[0]}")
+    if reference is not None and not isinstance(reference, nn.Module):
+        raise FewSpikesError(f"the reference must be a torch.nn.Module; got {type(reference).__name__}")
     if reference is not None and any(module.training for module in reference.modules()):
         raise FewSpikesError("the reference is in training mode; call reference.eval() first")
     ann = snn.as_ann() if reference is None else reference
@@ -139,19 +143,30 @@ def evaluate(
         for inputs, labels in track(batches, "evaluating", batches.total, progress):
             labels = _checked(labels, len(inputs[0]), shape[0], snn.device)
             started = time.perf_counter()
-            wanted = _logits(ann(*inputs), len(inputs[0]), shape[0])
+            wanted = _logits(_call(ann, snn, inputs), len(inputs[0]), shape[0])
             middle = time.perf_counter()
             got = snn(*inputs)
             _wait(snn.device)
             tally.add(wanted, got, labels)
             tally.ann_seconds += middle - started
             tally.snn_seconds += time.perf_counter() - middle
-    return _report(snn, name or reference.__class__.__name__ if reference else name or "network", tally, counts)
+    return _report(snn, name or (type(reference).__name__ if reference is not None else "network"), tally, counts)
 
 
-def _checked(labels: Tensor | None, images: int, classes: int, device: torch.device) -> Tensor | None:
-    if labels is None:
+def _call(ann: nn.Module, snn: SpikingNetwork, inputs: tuple[Tensor, ...]) -> Any:
+    """The reference's output; it takes its inputs by name where the network was converted from named inputs."""
+    if not snn.keywords:
+        return ann(*inputs)
+    return ann(**{spec.name: value for spec, value in zip(snn.inputs, inputs, strict=True)})
+
+
+def _checked(given: Any, images: int, classes: int, device: torch.device) -> Tensor | None:
+    if given is None:
         return None
+    try:
+        labels = torch.as_tensor(given)
+    except (TypeError, ValueError, RuntimeError):
+        raise FewSpikesError(f"labels must be {images} whole numbers; got a {type(given).__name__}") from None
     if labels.shape != (images,) or labels.is_floating_point():
         raise FewSpikesError(
             f"labels must be {images} whole numbers; got {labels.dtype} of shape {tuple(labels.shape)}"

@@ -20,6 +20,8 @@ def write_aside(path: str | os.PathLike[str], content: bytes) -> None:
     try:
         aside.write_bytes(content)
         os.replace(aside, path)
+    except OSError as error:
+        raise FewSpikesError(f"cannot write {path}: {error.strerror or error}") from None
     finally:
         aside.unlink(missing_ok=True)
 

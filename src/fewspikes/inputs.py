@@ -82,6 +82,10 @@ def check_inputs(specs: Sequence[InputSpec], values: Sequence[Any], dtype: torch
                 f"{what}: {spec.name} has shape {_batch(value.shape)}, the network was converted for "
                 f"{_batch((0, *spec.shape))}; resize the images, or convert again with such an example"
             )
+        if len(value) != len(values[0]):
+            raise FewSpikesError(
+                f"{what}: the inputs have batches of {len(values[0])} and {len(value)} ({spec.name}); give one size"
+            )
         if value.dtype != wanted:
             raise FewSpikesError(
                 f"{what}: {spec.name} is {value.dtype}, the network takes {wanted}; convert it with .to()"
@@ -92,7 +96,7 @@ def check_finite(values: Iterable[Tensor], what: str) -> None:
     """Raise FewSpikesError on NaN or inf."""
     for value in values:
         if value.is_floating_point() and not value.is_meta and not bool(value.isfinite().all()):
-            raise FewSpikesError(f"{what} holds NaN or inf; clean the data first")
+            raise FewSpikesError(f"{what} holds NaN or inf; clean it first")
 
 
 def check_autocast() -> None:

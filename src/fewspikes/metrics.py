@@ -1,8 +1,9 @@
 """Counting spikes while a network runs: exact integers by site, mergeable with +."""
 
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -77,7 +78,7 @@ class Counts:
 
 @contextmanager
 def count(snn: SpikingNetwork, synops: bool = False) -> Iterator[Counts]:
-    """Count the spikes of every forward pass of `snn` inside the block.
+    """Count the spikes of every forward pass of `snn` inside the block, in whatever thread it runs.
 
     A pass that fails half-way counts nothing.
 
@@ -99,16 +100,18 @@ def count(snn: SpikingNetwork, synops: bool = False) -> Iterator[Counts]:
     if not isinstance(snn, SpikingNetwork):
         raise FewSpikesError(f"count needs a converted network; got {type(snn).__name__}")
     counts = _nothing(snn, synops)
-    passing = replace(counts)
+    passing, lock = threading.local(), threading.Lock()  # each thread counts its own pass, then adds it
     neurons = snn.neurons
     observers = {name: partial(_observe, passing, name, snn) for name in neurons}
 
     def begin(module: nn.Module, args: Any) -> None:
-        _assign(passing, _nothing(snn, synops))
+        passing.counts = _nothing(snn, synops)
 
     def end(module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor], output: Any) -> None:
-        passing.images = len((*args, *kwargs.values())[0])
-        _assign(counts, counts + passing)
+        passing.counts.images = len((*args, *kwargs.values())[0])
+        with lock:
+            counts.__dict__.update((counts + passing.counts).__dict__)
+        del passing.counts
 
     handles = [snn.register_forward_pre_hook(begin), snn.register_forward_hook(end, with_kwargs=True)]
     for name, neuron in neurons.items():
@@ -134,22 +137,21 @@ def _nothing(snn: SpikingNetwork, synops: bool) -> Counts:
     )
 
 
-def _observe(counts: Counts, name: str, snn: SpikingNetwork, x: Tensor, spikes: Tensor) -> None:
-    table = snn.neurons[name].table
+def _observe(passing: threading.local, name: str, snn: SpikingNetwork, x: Tensor, spikes: Tensor) -> None:
+    counts: Counts | None = getattr(passing, "counts", None)
+    if counts is None:  # the layer was called by itself, outside of a pass
+        return
+    table, fan = snn.neurons[name].table, snn.fan_out[name] if counts.synops is not None else None
     counts.by_site[name] += int(spikes.sum(dtype=torch.int64))
     counts.clipped_by_site[name] += _clipped(x, table.domain)
-    if counts.synops is not None:
-        counts.synops += snn.fan_out[name].weigh(spikes.sum(dim=0, dtype=torch.int64)) or 0
+    if counts.synops is not None and fan is not None and fan.reason is None:
+        counts.synops += fan.weigh(spikes.sum(dim=0, dtype=torch.int64)) or 0
 
 
 def _clipped(x: Tensor, domain: tuple[float, float]) -> int:
     low, high = domain
     below = int((x < low).sum()) if low > -float("inf") else 0
     return below + (int((x > high).sum()) if high < float("inf") else 0)
-
-
-def _assign(target: Counts, source: Counts) -> None:
-    target.__dict__.update(source.__dict__)
 
 
 def _sum(a: dict[str, int], b: dict[str, int]) -> dict[str, int]:

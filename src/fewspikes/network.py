@@ -49,6 +49,7 @@ class SpikingNetwork(nn.Module):
         inputs: what it takes, per image.
         sites: the layers of neurons, in the order of the graph.
         report: what the conversion did.
+        keywords: whether the original model is called with its inputs by name.
         preprocessing: how images become inputs, as plain JSON data, or None.
     """
 
@@ -61,6 +62,7 @@ class SpikingNetwork(nn.Module):
         tables: Mapping[str, FSParameters],
         notes: Sequence[str] = (),
         calibration_images: int = 0,
+        keywords: bool = False,
     ) -> None:
         super().__init__()
         self.body = build(graph, tensors, {site.target: FSNeuron(tables[site.target]) for site in sites})
@@ -69,13 +71,17 @@ class SpikingNetwork(nn.Module):
         self.notes = tuple(notes)
         self.calibration_images = calibration_images
         self.preprocessing: dict[str, Any] | None = None
-        self._shapes = shapes(self.body, self.inputs, _BATCH)
-        self._shapes_one_more = shapes(self.body, self.inputs, _BATCH + 1)
+        self.keywords = keywords
+        # By name, because a copy of the network has nodes of its own.
+        self._sizes, self._sizes_one_more = (
+            {node.name: size for node, size in shapes(self.body, self.inputs, batch).items()}
+            for batch in (_BATCH, _BATCH + 1)
+        )
         self.report = self._make_report()
         self.eval()
 
     def forward(self, *args: Tensor, **kwargs: Tensor) -> Any:
-        """The network's output for a batch, in the structure of the original model's.
+        """The network's output for a batch, in the structure of the original model's (as plain dicts, tuples, lists).
 
         Raises:
             FewSpikesError: an input of another shape or dtype than the network was converted for, or autocast.
@@ -83,6 +89,9 @@ class SpikingNetwork(nn.Module):
         check_autocast()
         values = self._bind(args, kwargs)
         check_inputs(self.inputs, values, self.dtype, "this network")
+        wrong = next((value.device for value in values if value.device != self.device), None)
+        if wrong is not None:
+            raise FewSpikesError(f"this network is on {self.device}, an input on {wrong}; move one with .to(device)")
         return self.body(*values)
 
     @property
@@ -114,6 +123,10 @@ class SpikingNetwork(nn.Module):
         modules = {site.target: ExactActivation(site.activation) for site in self.sites}
         return build(graph, self.tensors, modules).eval()
 
+    @property
+    def _shapes(self) -> dict[fx.Node, torch.Size]:
+        return {node: self._sizes[node.name] for node in self.body.graph.nodes if node.name in self._sizes}
+
     def output_shape(self) -> tuple[int, ...] | None:
         """Shape per image of the output, or None if the network returns several tensors."""
         output = next(node for node in self.body.graph.nodes if node.op == "output").args[0]
@@ -143,7 +156,7 @@ class SpikingNetwork(nn.Module):
 
     def _neurons_per_image(self, node: fx.Node) -> int:
         # The difference of two batch sizes, because a model may fold the batch into other axes.
-        return self._shapes_one_more[node].numel() - self._shapes[node].numel()
+        return self._sizes_one_more[node.name].numel() - self._sizes[node.name].numel()
 
     def _make_report(self) -> ConversionReport:
         nodes = {node.target: node for node in self.body.graph.nodes if node.op == "call_module"}

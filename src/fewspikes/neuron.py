@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -61,7 +62,7 @@ def cast(p: FSParameters, like: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]
     """T, h, d (each [K]) and the offset (scalar), rounded once to the dtype and moved to the device of `like`."""
     check_dtype(like)
     T, h, d, offset = (
-        torch.tensor(values, dtype=torch.float64).to(like.device, like.dtype) for values in (p.T, p.h, p.d, p.offset)
+        torch.as_tensor(np.array(values)).to(like.device, like.dtype) for values in (p.T, p.h, p.d, p.offset)
     )
     return T, h, d, offset
 

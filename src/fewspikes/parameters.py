@@ -70,15 +70,10 @@ class FSParameters:
             object.__setattr__(self, name, _vector(name, values))
         if not len(self.T) == len(self.h) == len(self.d):
             raise FewSpikesError(f"T, h and d must have one length K; got {len(self.T)}, {len(self.h)}, {len(self.d)}")
-        if not isfinite(offset):
-            raise FewSpikesError(f"the offset must be finite; got {offset}")
-        low, high = domain
-        if not low < high:
-            raise FewSpikesError(f"the domain must be (low, high) with low < high; got {domain}")
-        object.__setattr__(self, "offset", float(offset))
+        object.__setattr__(self, "offset", _finite("offset", offset))
         object.__setattr__(self, "activation", str(activation))
-        object.__setattr__(self, "domain", (float(low), float(high)))
-        object.__setattr__(self, "provenance", dict(provenance or {}))
+        object.__setattr__(self, "domain", _interval(domain))
+        object.__setattr__(self, "provenance", _plain(provenance or {}))
 
     @property
     def K(self) -> int:
@@ -89,7 +84,7 @@ class FSParameters:
         return isinstance(other, FSParameters) and self.to_json() == other.to_json()
 
     def __hash__(self) -> int:
-        return hash((self.T.tobytes(), self.h.tobytes(), self.d.tobytes(), self.offset))
+        return hash((*self.T.tolist(), *self.h.tolist(), *self.d.tolist(), self.offset))
 
     def to_json(self) -> dict[str, Any]:
         """A plain dict for JSON files; an open end of the domain is null."""
@@ -113,16 +108,12 @@ class FSParameters:
             raise FewSpikesError(f"FS parameters of version {content.get('version')!r}; this library reads {_VERSION}")
         try:
             low, high = content["domain"]
-            return cls(
-                content["T"],
-                content["h"],
-                content["d"],
-                content["offset"],
-                content["activation"],
-                (-inf if low is None else low, inf if high is None else high),
-                content["provenance"],
-            )
-        except (KeyError, TypeError) as error:
+            domain = (-inf if low is None else low, inf if high is None else high)
+            T, h, d, offset = (content[name] for name in ("T", "h", "d", "offset"))
+            return cls(T, h, d, offset, content["activation"], domain, content["provenance"])
+        except FewSpikesError:
+            raise
+        except (KeyError, TypeError, ValueError) as error:
             raise FewSpikesError(f"FS parameters are incomplete or malformed: {error!r}") from None
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -159,9 +150,10 @@ def relu_parameters(K: int = 10, alpha: float = 25.0, rounding: str = "down", ca
     >>> relu_parameters(K=3, alpha=8.0).d
     array([4., 2., 1.])
     """
-    if not 1 <= K <= MAX_STEPS:
-        raise FewSpikesError(f"K must be from 1 to {MAX_STEPS}; got {K}")
-    if not (isfinite(alpha) and alpha > 0):
+    if isinstance(K, bool) or not isinstance(K, int | np.integer) or not 1 <= K <= MAX_STEPS:
+        raise FewSpikesError(f"K must be a whole number from 1 to {MAX_STEPS}; got {K!r}")
+    alpha = _finite("alpha", alpha)
+    if not alpha > 0 or alpha * 2.0 ** -(K + 1) == 0:
         raise FewSpikesError(f"alpha must be a finite number > 0; got {alpha}")
     if rounding not in ("down", "nearest"):
         raise FewSpikesError(f"rounding must be 'down' or 'nearest'; got {rounding!r}")
@@ -193,6 +185,35 @@ def round_scale(alpha: float, bits: int = 12) -> float:
     """Round a positive range to `bits` significant bits, so that alpha 2^-K k stays exact in float32 for K <= 12."""
     mantissa, exponent = np.frexp(alpha)
     return float(np.ldexp(np.round(np.ldexp(mantissa, bits)), int(exponent) - bits))
+
+
+def _finite(name: str, value: Any) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise FewSpikesError(f"{name} must be a finite number; got {value!r}") from None
+    if not isfinite(number):
+        raise FewSpikesError(f"{name} must be a finite number; got {number}")
+    return number
+
+
+def _interval(domain: Any) -> tuple[float, float]:
+    try:
+        low, high = (float(end) for end in domain)
+    except (TypeError, ValueError):
+        raise FewSpikesError(f"the domain must be (low, high); got {domain!r}") from None
+    if not low < high:
+        raise FewSpikesError(f"the domain must be (low, high) with low < high; got {domain}")
+    return low, high
+
+
+def _plain(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy that is sure to be JSON, so that saving cannot fail later."""
+    try:
+        content = json.loads(json.dumps(dict(provenance), allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise FewSpikesError(f"the provenance must be plain JSON data: {error}") from None
+    return dict(content)
 
 
 def _vector(name: str, values: Sequence[float] | NDArray[Any]) -> NDArray[np.float64]:

@@ -6,6 +6,7 @@ import operator
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from fewspikes.conversion.operators import KNOWN, PYTHON
 from fewspikes.conversion.rewrite import Site, mark
 from fewspikes.errors import FewSpikesError
 from fewspikes.files import write_aside
-from fewspikes.inputs import InputSpec
+from fewspikes.inputs import InputSpec, check_finite
 from fewspikes.network import SpikingNetwork
 from fewspikes.parameters import FSParameters
 
@@ -43,14 +44,19 @@ def save(snn: SpikingNetwork, path: str | os.PathLike[str], preprocessing: Mappi
     """
     if not isinstance(snn, SpikingNetwork):
         raise FewSpikesError(f"save needs a converted network; got {type(snn).__name__}")
-    described = json.dumps(_describe(snn, preprocessing), allow_nan=False)
+    if any(tensor.is_meta for tensor in snn.tensors.values()):
+        raise FewSpikesError("this network is on the meta device and has no weights to save; convert one that has")
+    try:
+        described = json.dumps(_describe(snn, preprocessing), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise FewSpikesError(f"the preprocessing must be plain JSON data: {error}") from None
     tensors = {name: tensor.cpu().contiguous() for name, tensor in snn.tensors.items()}
     metadata = {"format": _FORMAT, "network": described, "sha256": _digest(described, tensors)}
     write_aside(path, safetensors.torch.save(tensors, metadata))
 
 
 def load(path: str | os.PathLike[str]) -> SpikingNetwork:
-    """Read a network written by `save`, on the CPU. Nothing in the file is executed or trusted.
+    """Read a network written by `save`, on the CPU. Nothing in the file is executed.
 
     Raises:
         FewSpikesError: no such file, truncated, changed since it was written, of another kind or a later version.
@@ -61,13 +67,14 @@ def load(path: str | os.PathLike[str]) -> SpikingNetwork:
         raise FewSpikesError(f"{path} is a safetensors file, but no converted network; write one with fewspikes.save")
     if metadata.get("sha256") != _digest(described, tensors):
         raise FewSpikesError(f"{path} was changed or damaged after it was written: its checksum differs; save it again")
-    content = json.loads(described)
-    if content.get("version") != _VERSION:
-        raise FewSpikesError(f"{path} has version {content.get('version')}; this library reads version {_VERSION}")
     try:
+        content = json.loads(described)
+        if content["version"] != _VERSION:
+            raise FewSpikesError(f"it has version {content['version']}; this library reads version {_VERSION}")
         return _rebuild(content, tensors)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
-        raise FewSpikesError(f"{path} does not hold a valid network: {error}") from error
+        reason = str(error).strip().partition("\n")[0]
+        raise FewSpikesError(f"{path} does not hold a valid network: {reason}") from error
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -95,7 +102,8 @@ def _describe(snn: SpikingNetwork, preprocessing: Mapping[str, Any] | None) -> d
     neurons = snn.neurons
     return {
         "version": _VERSION,
-        "inputs": [spec.to_json() for spec in snn.inputs],
+        "inputs": [_as_computed(spec, snn.dtype).to_json() for spec in snn.inputs],
+        "keywords": snn.keywords,
         "graph": [_node_to_json(node) for node in snn.body.graph.nodes],
         "sites": [
             {
@@ -112,6 +120,11 @@ def _describe(snn: SpikingNetwork, preprocessing: Mapping[str, Any] | None) -> d
     }
 
 
+def _as_computed(spec: InputSpec, dtype: torch.dtype) -> InputSpec:
+    """The input in the dtype that the network now computes in, after .double() or .float()."""
+    return replace(spec, dtype=dtype) if spec.dtype.is_floating_point else spec
+
+
 def _rebuild(content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> SpikingNetwork:
     sites = [Site(str(s["name"]), str(s["target"]), Activation.from_json(s["activation"])) for s in content["sites"]]
     tables = {str(s["target"]): FSParameters.from_json(s["parameters"]) for s in content["sites"]}
@@ -124,7 +137,8 @@ def _rebuild(content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Spiki
     mark(graph)
     inputs = [InputSpec.from_json(spec) for spec in content["inputs"]]
     images, notes = int(content["calibration_images"]), [str(note) for note in content["notes"]]
-    snn = SpikingNetwork(graph, tensors, inputs, sites, tables, notes, images)
+    check_finite(tensors.values(), "a weight in the file")
+    snn = SpikingNetwork(graph, tensors, inputs, sites, tables, notes, images, bool(content["keywords"]))
     snn.preprocessing = content["preprocessing"]
     return snn
 

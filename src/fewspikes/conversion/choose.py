@@ -1,7 +1,9 @@
 """Which parameters each site gets: the paper's setting, a given range, or the least error on what it sees."""
 
+import operator
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 from fewspikes.activations import Activation
 from fewspikes.calibration import Calibration
@@ -35,24 +37,40 @@ def choose(
     Raises:
         FewSpikesError: K out of range, a K without a table, or a calibration of other sites.
     """
-    if K is not None and (isinstance(K, bool) or not isinstance(K, int) or not 1 <= K <= MAX_STEPS):
-        raise FewSpikesError(f"K must be a whole number from 1 to {MAX_STEPS}; got {K!r}")
+    K, alpha = _whole(K), _number(alpha)
     if calibration is not None and set(calibration.sites) != {site.name for site in sites}:
         raise FewSpikesError(
             f"the calibration is for {len(calibration.sites)} other sites than the network's {len(sites)}; "
             "calibrate again"
         )
     paper = K is None and calibration is None
-    steps = K or (PAPER_RELU_STEPS if paper else DEFAULT_STEPS)
-    rounding = rounding or ("down" if paper else "nearest")
+    steps = (PAPER_RELU_STEPS if paper else DEFAULT_STEPS) if K is None else K
+    rounding = ("down" if paper else "nearest") if rounding is None else rounding
     if K is not None and calibration is None and alpha is None and any(_is_open(site.activation) for site in sites):
         warnings.warn(
             f"K={K} without calibration data: alpha={PAPER_RELU_ALPHA:g} for every ReLU. "
             "Give calibration=loader to fit each range, or alpha= to silence this",
             FewSpikesWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
     return {site.target: _parameters(site, K, steps, alpha, rounding, calibration) for site in sites}
+
+
+def _whole(K: Any) -> int | None:
+    try:
+        whole = None if K is None else operator.index(K)
+    except TypeError:
+        whole = 0
+    if isinstance(K, bool) or (whole is not None and not 1 <= whole <= MAX_STEPS):
+        raise FewSpikesError(f"K must be a whole number from 1 to {MAX_STEPS}; got {K!r}")
+    return whole
+
+
+def _number(alpha: Any) -> float | None:
+    try:
+        return None if alpha is None else float(alpha)
+    except (TypeError, ValueError):
+        raise FewSpikesError(f"alpha must be a number; got {alpha!r}") from None
 
 
 def _is_open(activation: Activation) -> bool:
@@ -67,7 +85,8 @@ def _parameters(
         return _table(site, K)
     if calibration is not None and alpha is None:
         return least_error_relu(steps, calibration.sites[site.name], rounding, activation.cap)
-    return relu_parameters(steps, activation.cap or alpha or PAPER_RELU_ALPHA, rounding, activation.cap)
+    given = PAPER_RELU_ALPHA if alpha is None else alpha
+    return relu_parameters(steps, given if activation.cap is None else activation.cap, rounding, activation.cap)
 
 
 def _table(site: Site, K: int | None) -> FSParameters:

@@ -74,7 +74,8 @@ def classify(node: fx.Node) -> tuple[Kind, str]:
         return Kind.DIGITAL, DIGITAL_REASONS["product"]
     if name in MAX_POOLS:
         return Kind.DIGITAL, DIGITAL_REASONS["max pool"]
-    raise FewSpikesError(f"no rule for {describe(node)}; {REMEDY}")
+    what = f"padding by anything but a constant, {describe(node)}" if _unclear_pad(node) else describe(node)
+    raise FewSpikesError(f"no rule for {what}; {REMEDY}")
 
 
 def activation_of(node: fx.Node) -> Activation | None:

@@ -13,6 +13,7 @@ from fewspikes.activations import Activation
 from fewspikes.capture import Captured, fold_constants, op_name
 from fewspikes.conversion.operators import SHAPES, activation_of, classify, describe
 from fewspikes.errors import FewSpikesError, FewSpikesWarning
+from fewspikes.inputs import check_finite
 
 _NO_TRAINING = "aten._native_batch_norm_legit_no_training.default"
 _BATCH_NORMS = frozenset((_NO_TRAINING, "aten.native_batch_norm.default", "aten.batch_norm.default"))
@@ -50,6 +51,7 @@ def rewrite(captured: Captured, max_pool: str) -> tuple[list[Site], list[str]]:
     fold_constants(captured)
     sites = _place_sites(captured)
     mark(captured.graph)
+    check_finite(captured.tensors.values(), "a constant of the network, after batch norms were folded,")
     if not sites:
         raise FewSpikesError(
             "nothing to convert: the network has no relu, relu6, silu or sigmoid that depends on its input"
@@ -59,13 +61,17 @@ def rewrite(captured: Captured, max_pool: str) -> tuple[list[Site], list[str]]:
 
 def mark(graph: fx.Graph) -> None:
     """Set each node's `meta["signal"]`, `["kind"]` and `["reason"]`; raise on an operator without a rule."""
+    _mark_signals(graph)
     for node in graph.nodes:
-        inputs = node.all_input_nodes
-        node.meta["signal"] = node.op == "placeholder" or any(n.meta["signal"] for n in inputs)
-        if op_name(node) in SHAPES:
-            node.meta["signal"] = False  # reads the shape, not the values
         if node.op in ("call_function", "call_module"):
             node.meta["kind"], node.meta["reason"] = classify(node)
+
+
+def _mark_signals(graph: fx.Graph) -> None:
+    """Set each node's `meta["signal"]`: whether it depends on the values of the inputs."""
+    for node in graph.nodes:
+        depends = node.op == "placeholder" or any(n.meta["signal"] for n in node.all_input_nodes)
+        node.meta["signal"] = depends and op_name(node) not in SHAPES  # these read the shape alone
 
 
 def _fold_batch_norms(captured: Captured, notes: list[str]) -> None:
@@ -75,7 +81,7 @@ def _fold_batch_norms(captured: Captured, notes: list[str]) -> None:
         _check_eval(node)
         scale, shift = _scale_and_shift(captured, node)
         source = node.args[0]
-        if op_name(source) in _FOLDABLE and len(source.users) == 1 and _has_constant_weight(source):
+        if _is_foldable(source):
             replaced = _fold_into(captured, source, scale, shift)
         else:
             replaced = _as_scale_and_shift(captured, node, scale, shift)
@@ -113,7 +119,12 @@ def _scale_and_shift(captured: Captured, node: fx.Node) -> tuple[Tensor, Tensor]
     return scale, shift if bias is None else shift + bias.double()
 
 
-def _has_constant_weight(node: fx.Node) -> bool:
+def _is_foldable(node: fx.Node) -> bool:
+    """Whether the batch norm's channels are this map's outputs, read by nobody else, and its weights are constant."""
+    if op_name(node) not in _FOLDABLE or len(node.users) != 1:
+        return False
+    if op_name(node) == "aten.linear.default" and _ndim(node) != 2:
+        return False  # its outputs are the last axis, the batch norm's channels are axis 1
     return all(n is None or n.op == "get_attr" for n in node.args[1:3])  # type: ignore[union-attr]
 
 
@@ -159,7 +170,7 @@ def _settle_max_pools(captured: Captured, max_pool: str, notes: list[str]) -> No
         message = (
             f"max_pool='average' put average pools in place of the max pools at {', '.join(changed)}: a changed network"
         )
-        warnings.warn(f"{message}; it is compared with the ANN changed likewise", FewSpikesWarning, stacklevel=4)
+        warnings.warn(f"{message}; it is compared with the ANN changed likewise", FewSpikesWarning, stacklevel=5)
         notes.append(message)
 
 
@@ -206,7 +217,8 @@ def _fuse_silu(captured: Captured) -> None:
 
 
 def _place_sites(captured: Captured) -> list[Site]:
-    found = [(node, activation_of(node)) for node in captured.graph.nodes]
+    _mark_signals(captured.graph)
+    found = [(node, activation_of(node)) for node in captured.graph.nodes if node.meta["signal"]]
     neurons = [(node, activation) for node, activation in found if activation is not None]
     times = Counter(_place(node) for node, _ in neurons)
     seen: Counter[str] = Counter()

@@ -5,7 +5,7 @@ import time
 from fewspikes.activations import Activation
 from fewspikes.errors import FewSpikesError
 from fewspikes.fitting.result import FitResult, Inputs, measure
-from fewspikes.parameters import PAPER_RELU_ALPHA, published, relu_parameters
+from fewspikes.parameters import PAPER_RELU_ALPHA, PAPER_RELU_STEPS, published, relu_parameters
 
 
 def fit(
@@ -43,7 +43,8 @@ def fit(
         cap = 6.0 if target == "relu6" else None
         if cap is not None and alpha is not None:
             raise FewSpikesError("alpha is for the uncapped relu; the range of relu6 is its cap")
-        parameters = relu_parameters(10 if K is None else K, cap or alpha or PAPER_RELU_ALPHA, rounding, cap)
+        scale = cap if cap is not None else PAPER_RELU_ALPHA if alpha is None else alpha
+        parameters = relu_parameters(PAPER_RELU_STEPS if K is None else K, scale, rounding, cap)
         return measure(parameters, Activation("relu", cap), domain, inputs, started)
     if target not in ("silu", "sigmoid"):
         raise FewSpikesError(f"no fit for {target!r}; there are relu, relu6, silu and sigmoid")

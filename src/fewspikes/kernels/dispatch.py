@@ -45,7 +45,7 @@ def run(
     """`apply` with parameters that are tensors in x's dtype already; counts only if asked to."""
     if engine not in ("auto", *ENGINES):
         raise FewSpikesError(f"unknown engine {engine!r}; there are auto, {', '.join(ENGINES)}")
-    fits = x.device.type == "cpu" and not reference.learns(x, T, h, d) and not torch.compiler.is_compiling()
+    fits = x.device.type == "cpu" and not reference.learns(x, T, h, d, offset) and not torch.compiler.is_compiling()
     if engine == "blocked" and not fits:
         raise FewSpikesError("the engine 'blocked' runs on the CPU without gradients; use engine='reference'")
     chosen = blocked.apply if fits and engine != "reference" else reference.apply

@@ -40,14 +40,22 @@ class FSNeuron(nn.Module):
 
     def forward(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """y = c + sum over t of d[t] z[t], elementwise; raises FewSpikesError unless float32 or float64."""
-        key = (x.dtype, x.device)
-        if key not in self._cast:
-            self._cast[key] = cast(self.table, x)
-        y, spikes = run(x, *self._cast[key], count=bool(self.observers))
+        y, spikes = run(x, *self._parameters_for(x), count=bool(self.observers))
         if spikes is not None:
             for observe in tuple(self.observers):
                 observe(x.detach(), spikes)
         return y
+
+    def _parameters_for(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The parameters in x's dtype and on its device, kept for the next call."""
+        key = (x.dtype, x.device)
+        if key in self._cast:
+            return self._cast[key]
+        with torch.inference_mode(False):  # the next call may want gradients
+            made = cast(self.table, x)
+        if type(made[0]) is Tensor and not torch.compiler.is_compiling():  # not one of a tracer's stand-ins
+            self._cast[key] = made
+        return made
 
     def extra_repr(self) -> str:
         """What `print(network)` shows."""

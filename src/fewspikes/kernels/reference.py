@@ -11,7 +11,7 @@ def apply(x: Tensor, T: Tensor, h: Tensor, d: Tensor, offset: Tensor, count: boo
     y = offset.expand_as(x)
     spikes = torch.zeros_like(x) if count else None
     for weight, z in zip(
-        d, spike_train(x, T, h, TriangleSpike.apply if learns(x, T, h, d) else heaviside), strict=True
+        d, spike_train(x, T, h, TriangleSpike.apply if learns(x, T, h, d, offset) else heaviside), strict=True
     ):
         y = y + weight * z
         if spikes is not None:
