@@ -2,6 +2,7 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -367,3 +368,111 @@ def test_latency_and_interval_follow_the_chain_of_sites():
     # act (16) -> reduce's silu (16) -> sigmoid (12): 44 steps to the answer; the largest neighbours are 16 + 16.
     report = fs.convert(squeeze_excite(), IMAGES).report
     assert (report.latency_steps, report.interval_steps, report.paper_latency_steps) == (44, 32, 48)
+
+
+def test_a_batch_norm_behind_a_linear_map_on_sequences_keeps_its_axis():
+    class Sequence(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear, self.bn = nn.Linear(6, 5), nn.BatchNorm1d(5)
+
+        def forward(self, x):  # [batch, 5, 6]: the linear outputs are the last axis, the channels axis 1
+            return F.relu(self.bn(self.linear(x)))
+
+    model, x = trained(Sequence(), 5, 6), torch.randn(3, 5, 6)
+    torch.testing.assert_close(fs.convert(model, x[:1]).as_ann()(x), model(x))
+
+
+class Two(nn.Module):
+    """Two inputs whose order matters."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(4, 3)
+
+    def forward(self, x1, x):
+        return self.linear(F.relu(x1 - 2 * x))
+
+
+def test_one_tensor_given_for_two_inputs_makes_two_inputs():
+    model, same = Two().eval(), torch.zeros(2, 4)
+    a, b = torch.randn(3, 4), torch.randn(3, 4)
+    snn = fs.convert(model, (same, same))
+    assert [spec.name for spec in snn.inputs] == ["x1", "x"]
+    assert torch.equal(snn.as_ann()(a, b), model(a, b))
+
+
+def test_inputs_of_different_batch_sizes_raise():
+    snn = fs.convert(Two().eval(), (torch.zeros(1, 4), torch.zeros(1, 4)))
+    with pytest.raises(fs.FewSpikesError, match=r"batches of 3 and 1 \(x\); give one size"):
+        snn(torch.zeros(3, 4), torch.zeros(1, 4))
+
+
+def test_a_forward_with_any_number_of_inputs_converts():
+    class Variadic(nn.Module):
+        def forward(self, *xs):
+            return F.relu(xs[0] - xs[1])
+
+    a, b = torch.randn(3, 4), torch.randn(3, 4)
+    assert torch.equal(fs.convert(Variadic().eval(), (a, b)).as_ann()(a, b), F.relu(a - b))
+
+
+@pytest.mark.parametrize("wrap", [nn.DataParallel, lambda model: torch.compile(model, backend="eager")])
+def test_a_wrapped_model_is_the_model_inside(wrap):
+    assert fs.convert(wrap(small()), IMAGES).report == fs.convert(small(), IMAGES).report
+
+
+def test_a_copy_is_a_network_of_its_own():
+    snn, x = fs.convert(small(), IMAGES), torch.randn(2, 3, 8, 8)
+    again = copy.deepcopy(snn)
+    with fs.count(snn, synops=True) as a, fs.count(again, synops=True) as b:
+        assert torch.equal(snn(x), again(x))
+    assert a == b
+    assert again.output_shape() == (10,)
+
+
+def test_inference_first_and_gradients_later():
+    x = torch.randn(2, 3, 8, 8)
+    with torch.inference_mode():
+        snn = fs.convert(small(), IMAGES)
+        snn(x)
+    x.requires_grad_()
+    snn(x).sum().backward()
+    assert x.grad.abs().sum() > 0
+
+
+def test_channels_last_weights_and_inputs_give_the_same_network_after_a_file(tmp_path):
+    snn = fs.convert(small().to(memory_format=torch.channels_last), IMAGES)
+    x = torch.randn(2, 3, 8, 8).to(memory_format=torch.channels_last)
+    fs.save(snn, tmp_path / "net.fs")
+    assert torch.equal(fs.load(tmp_path / "net.fs")(x), snn(x))
+
+
+def test_a_nan_that_folding_brings_to_light_raises():
+    model = small()
+    model.bn1.running_var.fill_(-1.0)
+    with pytest.raises(fs.FewSpikesError, match="a constant of the network, after batch norms were folded, holds NaN"):
+        fs.convert(model, IMAGES)
+
+
+def test_a_lazy_weight_raises():
+    model = nn.Sequential(nn.LazyLinear(3), nn.ReLU()).eval()
+    with pytest.raises(fs.FewSpikesError, match="has no values yet; run the model once"):
+        fs.convert(model, torch.zeros(1, 4))
+
+
+def test_an_example_of_another_dtype_than_the_weights_raises():
+    with pytest.raises(fs.FewSpikesError, match="input x is torch.float64, the model's weights are torch.float32"):
+        fs.convert(small(), IMAGES.double())
+
+
+@pytest.mark.parametrize("alpha", [0, -1.0, "wide"])
+def test_an_alpha_that_is_no_range_raises(alpha):
+    with pytest.raises(fs.FewSpikesError, match="alpha must be"):
+        fs.convert(small(), IMAGES, alpha=alpha)
+
+
+def test_numbers_of_numpy_and_torch_serve_as_k_and_alpha(tmp_path):
+    snn = fs.convert(small(), IMAGES, K=np.int64(6), alpha=torch.tensor(4.0))
+    fs.save(snn, tmp_path / "net.fs")
+    assert fs.load(tmp_path / "net.fs").report == snn.report

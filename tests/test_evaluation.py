@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import fewspikes as fs
 from fewspikes.evaluation import _paired_interval
@@ -110,3 +110,40 @@ def test_an_output_that_is_no_row_of_classes_raises():
         fs.evaluate(fs.convert(model, IMAGES), torch.zeros(2, 3, 8, 8))
     with pytest.raises(fs.FewSpikesError, match="evaluate needs a converted network; got Sequential"):
         fs.evaluate(model, torch.zeros(2, 3, 8, 8))
+
+
+def test_a_reference_gets_named_inputs_by_name():
+    class KeywordOnly(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(4, 5)
+
+        def forward(self, *, a, b):
+            return self.linear(torch.relu(a - 2 * b))
+
+    model = KeywordOnly().eval()
+    snn = fs.convert(model, {"b": torch.zeros(1, 4), "a": torch.zeros(1, 4)})
+    batches = [{"a": torch.randn(50, 4), "b": torch.randn(50, 4), "labels": torch.zeros(50, dtype=torch.int64)}]
+    given, own = fs.evaluate(snn, batches, model), fs.evaluate(snn, batches)
+    assert (given.ann_top1, given.agreement) == (own.ann_top1, own.agreement)
+
+
+def test_a_loader_without_a_length_serves():
+    class Stream(IterableDataset):
+        def __iter__(self):
+            return iter(torch.randn(10, 3, 8, 8))
+
+    assert fs.evaluate(fs.convert(small(), IMAGES), DataLoader(Stream(), batch_size=4)).images == 10
+
+
+def test_one_output_is_no_classifier():
+    model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 1)).eval()
+    with pytest.raises(fs.FewSpikesError, match="at least 2 classes; this network has an output of 1"):
+        fs.evaluate(fs.convert(model, torch.zeros(1, 4)), torch.zeros(2, 4))
+
+
+def test_labels_that_are_words_raise_here_and_not_in_calibration():
+    batches = [(torch.randn(2, 3, 8, 8), ["cat", "dog"])]
+    snn = fs.convert(small(), IMAGES, calibration=batches)
+    with pytest.raises(fs.FewSpikesError, match="labels must be 2 whole numbers; got a list"):
+        fs.evaluate(snn, batches)

@@ -1,5 +1,7 @@
 """Counting: exact integers that add up, by hand on a small network, and left alone afterwards."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from torch import nn
@@ -158,3 +160,27 @@ def test_a_mean_of_nothing_raises():
         pass
     with pytest.raises(fs.FewSpikesError, match="nothing was counted yet"):
         _ = counts.per_neuron
+
+
+def test_threads_count_exactly():
+    snn, x = fs.convert(small(), IMAGES), torch.randn(4, 3, 8, 8)
+    once = counted(snn, x)
+    with fs.count(snn) as counts, ThreadPoolExecutor(2) as pool:
+        list(pool.map(snn, [x] * 20))
+    assert counts.images == 80
+    assert counts.by_site == {name: 20 * spikes for name, spikes in once.by_site.items()}
+
+
+def test_a_site_whose_fan_out_is_unknown_is_left_out_with_the_reason():
+    class SequenceFirst(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(4, 5), nn.Linear(5, 3)
+
+        def forward(self, x):
+            return self.b(torch.relu(self.a(x.transpose(0, 1)))).transpose(0, 1)
+
+    x = torch.randn(2, 6, 4)
+    counts = counted(fs.convert(SequenceFirst().eval(), x[:1]), x, synops=True)
+    assert counts.synops == 0
+    assert "is not the batch" in counts.unknown_synops["relu"]

@@ -130,3 +130,29 @@ def test_a_rounded_scale_keeps_every_multiple_in_float32():
     multiples = np.arange(2**12) * alpha * 2.0**-12
     assert abs(alpha / 3.14159265 - 1) < 2**-12
     assert (multiples.astype(np.float32).astype(np.float64) == multiples).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"offset": "x"}, "offset must be a finite number; got 'x'"),
+        ({"domain": None}, r"the domain must be \(low, high\); got None"),
+        ({"domain": ("a",)}, r"the domain must be \(low, high\)"),
+        ({"provenance": {"alpha": np.float32(1)}}, "provenance must be plain JSON data"),
+    ],
+)
+def test_what_cannot_be_saved_later_raises_at_once(options, message):
+    with pytest.raises(FewSpikesError, match=message):
+        FSParameters([1.0], [1.0], [1.0], **options)
+
+
+@pytest.mark.parametrize("K", [4.5, "4", True, None])
+def test_a_k_that_is_no_whole_number_raises(K):
+    with pytest.raises(FewSpikesError, match="K must be a whole number"):
+        relu_parameters(K)
+
+
+def test_equal_parameters_have_equal_hashes():
+    a, b = FSParameters([0.0], [0.0], [1.0]), FSParameters([-0.0], [-0.0], [1.0])
+    assert a == b
+    assert hash(a) == hash(b)

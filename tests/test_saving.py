@@ -171,3 +171,19 @@ def test_a_failed_save_leaves_the_old_file_and_nothing_else(saved):
 def test_only_converted_networks_can_be_saved(tmp_path):
     with pytest.raises(fs.FewSpikesError, match="save needs a converted network; got ReLU"):
         fs.save(nn.ReLU(), tmp_path / "net.fs")
+
+
+def test_a_network_made_double_comes_back_double(tmp_path):
+    snn = fs.convert(small(), IMAGES).double()
+    fs.save(snn, tmp_path / "net.fs")
+    x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
+    assert torch.equal(fs.load(tmp_path / "net.fs")(x), snn(x))
+
+
+def test_a_network_without_weights_cannot_be_saved(tmp_path):
+    with torch.device("meta"):
+        model = nn.Sequential(nn.Linear(4, 3), nn.ReLU()).eval()
+    snn = fs.convert(model, torch.zeros(1, 4, device="meta"))
+    assert snn.report.neurons == 3
+    with pytest.raises(fs.FewSpikesError, match="on the meta device and has no weights to save"):
+        fs.save(snn, tmp_path / "net.fs")

@@ -52,7 +52,7 @@ def convert(
     >>> convert(net, torch.zeros(1, 4)).report.neurons
     8
     """
-    with torch.inference_mode(False):  # the new network may be called with and without gradients later
+    with torch.inference_mode(False), torch.no_grad():  # the network may be called in any mode later
         return _convert(model, example_inputs, calibration, K, alpha, rounding, max_pool)
 
 
