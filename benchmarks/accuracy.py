@@ -104,6 +104,7 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, default=Path("docs/results/accuracy.json"))
     arguments = parser.parse_args()
     done: list[dict[str, Any]] = []
+    signed = conditions()
     for source in (
         cifar(arguments.data, "resnet20", (8, 6, 5, 4)),
         lite0(arguments.data, (8, 6, 5)),
@@ -112,7 +113,7 @@ def main() -> None:
         for row in source:
             done.append(row)
             print(row["model"], *(f"{column}={row[column]}" for column in _COLUMNS), f"n={row['images']}", flush=True)
-            write_json(arguments.output, {"conditions": conditions(), "rows": done})
+            write_json(arguments.output, {"conditions": signed, "rows": done})
     show_in_readme(done, Path(__file__).parent.parent / "README.md")
 
 

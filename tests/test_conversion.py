@@ -432,9 +432,9 @@ def test_a_copy_is_a_network_of_its_own():
 
 
 def test_inference_first_and_gradients_later():
-    x = torch.randn(2, 3, 8, 8)
+    model, x = small(), torch.randn(2, 3, 8, 8)
     with torch.inference_mode():
-        snn = fs.convert(small(), IMAGES)
+        snn = fs.convert(model, IMAGES)
         snn(x)
     x.requires_grad_()
     snn(x).sum().backward()
