@@ -45,6 +45,20 @@ def test_the_interval_of_the_drop_is_agresti_and_mins():
     assert _paired_interval(100, 6, 2) == pytest.approx((-1.7924, 9.6355), abs=1e-3)
 
 
+def test_the_drop_and_its_interval_come_from_the_paired_outcomes():
+    model = small()
+    snn = fs.convert(model, IMAGES, calibration=torch.randn(32, 3, 8, 8), K=1)  # coarse, so that both sides differ
+    x, labels = labelled(200)
+    with torch.no_grad():
+        ann_right, snn_right = (net(x).argmax(1) == labels for net in (model, snn))
+    only_ann, only_snn = int((ann_right & ~snn_right).sum()), int((snn_right & ~ann_right).sum())
+    report = fs.evaluate(snn, [(x, labels)], model)
+    assert only_ann > 0
+    assert only_snn > 0
+    assert report.drop == pytest.approx(100 * (only_ann - only_snn) / 200)
+    assert report.drop_ci95 == _paired_interval(200, only_ann, only_snn)
+
+
 def test_without_labels_there_is_agreement_and_no_accuracy():
     report = fs.evaluate(fs.convert(small(), IMAGES), torch.randn(20, 3, 8, 8))
     assert (report.ann_top1, report.snn_top5, report.drop, report.drop_ci95) == (None, None, None, None)
