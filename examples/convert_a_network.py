@@ -1,4 +1,6 @@
-"""Convert a network, count its spikes, save it and load it again. Runs in seconds, on made-up images.
+"""Convert a network, count its spikes, save it and load it again.
+
+The network is untrained and the images are made up, so the agreement that it prints means little: it shows the calls.
 
 python examples/convert_a_network.py
 """

@@ -1,9 +1,11 @@
 """A trained model becomes a flat graph of ATen operators, its weights beside it."""
 
+import logging
 import operator
 import re
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -139,17 +141,36 @@ def _export(model: nn.Module, named: dict[str, Tensor], keywords: bool) -> torch
     for value in named.values():
         shapes[value] = {0: batch}
     try:
-        with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about the export itself; what matters comes as an error
+        with torch.no_grad(), _quiet():
             whole = torch.export.export(model, args, kwargs, dynamic_shapes=shapes, strict=False)
             exported: torch.export.ExportedProgram = whole.run_decompositions({})
     except Exception as error:  # torch.export raises nearly every class there is
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         raise FewSpikesError(
             f"torch.export could not capture {type(model).__name__}: {reason}. "
-            "Its forward must run on example_inputs, with any batch size and no branch on tensor values"
+            "Its forward must run on the example inputs (is their size right?), with any batch size and no branch on "
+            "tensor values"
         ) from error
     return exported
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without torch.export's own warnings and log lines; what matters comes as an error."""
+    handlers = logging.getLogger("torch").handlers
+    for handler in handlers:
+        handler.addFilter(_nothing)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for handler in handlers:
+            handler.removeFilter(_nothing)
+
+
+def _nothing(record: logging.LogRecord) -> bool:
+    return False
 
 
 def _flatten(exported: torch.export.ExportedProgram, inputs: tuple[InputSpec, ...], keywords: bool) -> Captured:

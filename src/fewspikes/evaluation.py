@@ -65,6 +65,25 @@ class EvaluationReport:
         """A plain dict for JSON."""
         return asdict(self)
 
+    def __str__(self) -> str:
+        low, high = self.drop_ci95 or (None, None)
+        k = self.k if isinstance(self.k, int) else f"{min(self.k.values())} to {max(self.k.values())}"
+        rows = [
+            ("images", f"{self.images:,}"),
+            ("top-1 ANN / SNN", _pair(self.ann_top1, self.snn_top1, "%")),
+            ("top-5 ANN / SNN", _pair(self.ann_top5, self.snn_top5, "%")),
+            ("drop", "no labels" if self.drop is None else f"{self.drop:.2f} points (95%: {low:.2f} to {high:.2f})"),
+            ("same class", f"{self.agreement:.2f}%"),
+            ("neurons", f"{self.neurons:,} in {self.layers} layers, K = {k}"),
+            ("spikes", f"{self.spikes_per_image:,.0f} per image, {self.spikes_per_neuron:.3f} per neuron"),
+            ("time steps", f"{self.latency_steps} to the answer, one image every {self.interval_steps}"),
+            ("synaptic operations", "unknown" if self.synops_per_image is None else f"{self.synops_per_image:,.0f}"),
+            ("multiply-adds ANN / SNN", f"{self.ann_macs_per_image:,} / {self.macs_per_image:,}"),
+            ("images/s ANN / SNN", f"{self.ann_images_per_second:.3g} / {self.snn_images_per_second:.3g}"),
+            ("inputs clipped", f"{100 * self.clipped_fraction:.4f}%"),
+        ]
+        return "\n".join([self.model, *(f"  {name:<24}{value}" for name, value in rows)])
+
 
 @dataclass
 class _Tally:
@@ -230,3 +249,7 @@ def _report(snn: SpikingNetwork, name: str, tally: _Tally, counts: Counts) -> Ev
         snn_images_per_second=tally.images / tally.snn_seconds,
         clipped_fraction=counts.clipped_fraction,
     )
+
+
+def _pair(ann: float | None, snn: float | None, unit: str) -> str:
+    return "no labels" if ann is None or snn is None else f"{ann:.2f}{unit} / {snn:.2f}{unit}"

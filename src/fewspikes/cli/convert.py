@@ -22,7 +22,7 @@ def convert(
     model: Annotated[str, typer.Argument(metavar="MODEL", help=options.MODEL_HELP)],
     output: Annotated[Path | None, typer.Option("-o", "--output", help="The file to write, by custom NAME.fs.")] = None,
     steps: Annotated[
-        int | None, typer.Option("-K", help="Time steps. Default: 8 with --data; the paper's without.")
+        int | None, typer.Option("-K", help="Time steps, 1 to 24. Default: 8 with --data; the paper's without.")
     ] = None,
     alpha: Annotated[
         float | None, typer.Option(help="One range for all uncapped ReLUs, instead of calibrating.")

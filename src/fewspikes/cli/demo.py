@@ -48,7 +48,7 @@ def demo(
     image: Annotated[
         list[Path] | None, typer.Option("--image", metavar="FILE", help="A picture of yours; may be given again.")
     ] = None,
-    steps: Annotated[int, typer.Option("-K", min=1, help="Time steps of the calibrated conversion.")] = _STEPS,
+    steps: Annotated[int, typer.Option("-K", min=1, max=24, help="Time steps of the calibrated conversion.")] = _STEPS,
     as_json: options.Json = False,
 ) -> None:
     """Photographs, by a network and by its spiking versions."""

@@ -9,7 +9,6 @@ from torch import nn
 
 from fewspikes.cli import options
 from fewspikes.data import Preprocessing, data_folder, loader, open_images
-from fewspikes.evaluation import EvaluationReport
 from fewspikes.evaluation import evaluate as evaluate_network
 from fewspikes.models import load_model
 from fewspikes.saving import load
@@ -50,29 +49,4 @@ def evaluate(
     if reference is not None:
         ann = load_model(reference, None if weights is None else str(weights)).model.to(place)
     report = evaluate_network(snn, loader(images, batch_size, workers), ann, name=network.stem)
-    typer.echo(json.dumps(report.to_json()) if as_json else table(report))
-
-
-def table(report: EvaluationReport) -> str:
-    """The report as aligned lines."""
-    low, high = report.drop_ci95 or (None, None)
-    k = report.k if isinstance(report.k, int) else f"{min(report.k.values())} to {max(report.k.values())}"
-    rows = [
-        ("images", f"{report.images:,}"),
-        ("top-1 ANN / SNN", _pair(report.ann_top1, report.snn_top1, "%")),
-        ("top-5 ANN / SNN", _pair(report.ann_top5, report.snn_top5, "%")),
-        ("drop", "no labels" if report.drop is None else f"{report.drop:.2f} points (95%: {low:.2f} to {high:.2f})"),
-        ("same class", f"{report.agreement:.2f}%"),
-        ("neurons", f"{report.neurons:,} in {report.layers} layers, K = {k}"),
-        ("spikes", f"{report.spikes_per_image:,.0f} per image, {report.spikes_per_neuron:.3f} per neuron"),
-        ("time steps", f"{report.latency_steps} to the answer, one image every {report.interval_steps}"),
-        ("synaptic operations", "unknown" if report.synops_per_image is None else f"{report.synops_per_image:,.0f}"),
-        ("multiply-adds ANN / SNN", f"{report.ann_macs_per_image:,} / {report.macs_per_image:,}"),
-        ("images/s ANN / SNN", _pair(report.ann_images_per_second, report.snn_images_per_second, "")),
-        ("inputs clipped", f"{100 * report.clipped_fraction:.4f}%"),
-    ]
-    return "\n".join([report.model, *(f"  {name:<24}{value}" for name, value in rows)])
-
-
-def _pair(ann: float | None, snn: float | None, unit: str) -> str:
-    return "no labels" if ann is None or snn is None else f"{ann:.2f}{unit} / {snn:.2f}{unit}"
+    typer.echo(json.dumps(report.to_json()) if as_json else str(report))

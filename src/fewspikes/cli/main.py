@@ -58,7 +58,7 @@ def _said(error: Exception) -> tuple[str, int]:
     if isinstance(error, FewSpikesError):
         return str(error), 2
     if hasattr(error, "format_message"):  # typer's own, for bad usage
-        return f"{error.format_message()} See fewspikes --help.", 2
+        return f"{str(error.format_message()).rstrip('.')}; see fewspikes COMMAND --help", 2
     if isinstance(error, typer.Abort):
         return "interrupted", 1
     return f"{type(error).__name__}: {error}; run again with --debug for the traceback", 1

@@ -27,8 +27,12 @@ BatchSize = Annotated[int, typer.Option(min=1, help="Images a batch.")]
 Seed = Annotated[int, typer.Option(help="Of the random subset.")]
 Workers = Annotated[int, typer.Option(min=0, help="Processes that read images; 0 reads them in this one.")]
 Device = Annotated[str, typer.Option(help="Where to compute: cpu, cuda, cuda:1, ...")]
-Mean = Annotated[str | None, typer.Option(help="Mean of the pixels, scaled to 0..1: one number or R,G,B.")]
-Std = Annotated[str | None, typer.Option(help="Standard deviation of the pixels: one number or R,G,B.")]
+Mean = Annotated[
+    str | None, typer.Option(help="Mean of the pixels, scaled to 0..1: R,G,B, or one number for a grey input.")
+]
+Std = Annotated[
+    str | None, typer.Option(help="Standard deviation of the pixels: R,G,B, or one number for a grey input.")
+]
 Size = Annotated[str | None, typer.Option(help="Size of the input: N or HEIGHT,WIDTH.")]
 Weights = Annotated[Path | None, typer.Option(help="The model's weights, as .safetensors.")]
 RandomWeights = Annotated[
@@ -103,7 +107,7 @@ def _numbers(text: str) -> tuple[float, ...]:
     try:
         return tuple(float(part) for part in text.split(","))
     except ValueError:
-        raise FewSpikesError(f"{text!r} is not a number or a list like 0.485,0.456,0.406") from None
+        raise FewSpikesError(f"{text!r} is not a number or numbers with commas between") from None
 
 
 def _size(text: str) -> tuple[int, int]:

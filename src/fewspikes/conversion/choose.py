@@ -49,7 +49,7 @@ def choose(
     if K is not None and calibration is None and alpha is None and any(_is_open(site.activation) for site in sites):
         warnings.warn(
             f"K={K} without calibration data: alpha={PAPER_RELU_ALPHA:g} for every ReLU. "
-            "Give calibration=loader to fit each range, or alpha= to silence this",
+            "Give images to calibrate on, so that each range is fitted, or alpha to silence this",
             FewSpikesWarning,
             stacklevel=4,
         )

@@ -97,6 +97,8 @@ class ConversionReport:
             f"latency {self.latency_steps} steps, one image every {self.interval_steps} steps",
             f"operators: {', '.join(f'{kinds[kind]} {kind}' for kind in Kind if kinds[kind])}",
         ]
+        if self.calibration_images:
+            lines.append(f"calibrated on {self.calibration_images:,} images")
         digital = Counter((entry.operator, entry.reason) for entry in self.left_digital)
         lines += [f"left digital: {n} x {operator}: {reason}" for (operator, reason), n in digital.items()]
         lines += [f"note: {note}" for note in self.notes]

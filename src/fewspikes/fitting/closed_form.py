@@ -40,7 +40,9 @@ def least_error_relu(K: int, inputs: Histogram, rounding: str = "nearest", cap: 
         above, below = candidates[max(best - 1, 0)], candidates[min(best + 1, len(candidates) - 1)]
         candidates = np.concatenate([np.linspace(above, found, 6), np.linspace(found, below, 6)[1:]])
     # 12 bits keep every multiple of alpha 2^-K exact in float32 for K <= 12; more steps need a finer range.
-    return relu_parameters(K, round_scale(float(found), 12 if K <= _FINE_STEPS else 24), rounding, cap)
+    p = relu_parameters(K, round_scale(float(found), 12 if K <= _FINE_STEPS else 24), rounding, cap)
+    provenance = {**p.provenance, "method": "closed form, range of least squared error on measured inputs"}
+    return FSParameters(p.T, p.h, p.d, p.offset, p.activation, p.domain, provenance)
 
 
 def squared_error(K: int, alpha: float, inputs: Histogram, rounding: str, cap: float | None = None) -> float:
