@@ -472,6 +472,12 @@ def test_an_alpha_that_is_no_range_raises(alpha):
         fs.convert(small(), IMAGES, alpha=alpha)
 
 
+@pytest.mark.parametrize("rounding", ["up", ""])
+def test_an_unknown_rounding_raises_even_where_no_relu_needs_it(rounding):
+    with pytest.raises(fs.FewSpikesError, match="rounding must be 'down' or 'nearest'"):
+        fs.convert(squeeze_excite(), IMAGES, rounding=rounding)
+
+
 def test_numbers_of_numpy_and_torch_serve_as_k_and_alpha(tmp_path):
     snn = fs.convert(small(), IMAGES, K=np.int64(6), alpha=torch.tensor(4.0))
     fs.save(snn, tmp_path / "net.fs")

@@ -46,6 +46,8 @@ def choose(
     paper = K is None and calibration is None
     steps = (PAPER_RELU_STEPS if paper else DEFAULT_STEPS) if K is None else K
     rounding = ("down" if paper else "nearest") if rounding is None else rounding
+    if rounding not in ("down", "nearest"):
+        raise FewSpikesError(f"rounding must be 'down' or 'nearest'; got {rounding!r}")
     if K is not None and calibration is None and alpha is None and any(_is_open(site.activation) for site in sites):
         warnings.warn(
             f"K={K} without calibration data: alpha={PAPER_RELU_ALPHA:g} for every ReLU. "
