@@ -164,7 +164,7 @@ def test_the_cap_of_a_relu6_is_kept():
     model = nn.Sequential(nn.Linear(1, 1, bias=False), nn.ReLU6()).eval()
     nn.init.ones_(model[0].weight)
     x = torch.tensor([[3.0], [6.0], [20.0]])
-    for options in ({}, {"K": 10}, {"K": 10, "alpha": 25.0}, {"K": 10, "calibration": x}):
+    for options in ({}, {"K": 10}, {"K": 10, "calibration": x}):
         y = fs.convert(model, x, **options)(x)
         assert y.flatten().tolist() == pytest.approx([3.0, 6.0, 6.0], abs=6 * 2**-10)
 
@@ -470,6 +470,13 @@ def test_an_example_of_another_dtype_than_the_weights_raises():
 def test_an_alpha_that_is_no_range_raises(alpha):
     with pytest.raises(fs.FewSpikesError, match="alpha must be"):
         fs.convert(small(), IMAGES, alpha=alpha)
+
+
+def test_a_cap_wins_over_alpha_with_a_warning_where_alpha_has_no_effect():
+    model = Lambda(F.relu6).eval()
+    with pytest.warns(fs.FewSpikesWarning, match="alpha has no effect: the network has no uncapped ReLU"):
+        snn = fs.convert(model, IMAGES, K=10, alpha=25.0, rounding="down")
+    assert [neuron.table for neuron in snn.neurons.values()] == [fs.relu_parameters(10, 6.0, "down", cap=6.0)]
 
 
 @pytest.mark.parametrize("rounding", ["up", ""])

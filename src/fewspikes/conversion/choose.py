@@ -48,7 +48,11 @@ def choose(
     rounding = ("down" if paper else "nearest") if rounding is None else rounding
     if rounding not in ("down", "nearest"):
         raise FewSpikesError(f"rounding must be 'down' or 'nearest'; got {rounding!r}")
-    if K is not None and calibration is None and alpha is None and any(_is_open(site.activation) for site in sites):
+    has_open = any(site.activation == Activation("relu") for site in sites)
+    if alpha is not None and not has_open:
+        message = "alpha has no effect: the network has no uncapped ReLU"
+        warnings.warn(message, FewSpikesWarning, stacklevel=4)
+    if K is not None and calibration is None and alpha is None and has_open:
         warnings.warn(
             f"K={K} without calibration data: alpha={PAPER_RELU_ALPHA:g} for every ReLU. "
             "Give images to calibrate on, so that each range is fitted, or alpha to silence this",
@@ -73,10 +77,6 @@ def _number(alpha: Any) -> float | None:
         return None if alpha is None else float(alpha)
     except (TypeError, ValueError):
         raise FewSpikesError(f"alpha must be a number; got {alpha!r}") from None
-
-
-def _is_open(activation: Activation) -> bool:
-    return activation.name == "relu" and activation.cap is None
 
 
 def _parameters(
