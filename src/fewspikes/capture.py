@@ -307,7 +307,7 @@ def _is_foldable(node: fx.Node) -> bool:
 class ShapeRun(fx.Interpreter):
     """Runs a graph on the meta device (shapes only, no arithmetic) and keeps each node's shape.
 
-    `sites` is what stands in for a neuron: the identity, because a neuron keeps its input's shape.
+    A site stands for the identity, because a neuron keeps its input's shape.
     """
 
     def __init__(self, module: fx.GraphModule) -> None:

@@ -102,7 +102,7 @@ def count(snn: SpikingNetwork, synops: bool = False) -> Iterator[Counts]:
     counts = _nothing(snn, synops)
     passing, lock = threading.local(), threading.Lock()  # each thread counts its own pass, then adds it
     neurons = snn.neurons
-    observers = {name: partial(_observe, passing, name, snn) for name in neurons}
+    observers = {name: partial(_observe, passing, name, neuron.table.domain, snn) for name, neuron in neurons.items()}
 
     def begin(module: nn.Module, args: Any) -> None:
         passing.counts = _nothing(snn, synops)
@@ -137,15 +137,16 @@ def _nothing(snn: SpikingNetwork, synops: bool) -> Counts:
     )
 
 
-def _observe(passing: threading.local, name: str, snn: SpikingNetwork, x: Tensor, spikes: Tensor) -> None:
+def _observe(
+    passing: threading.local, name: str, domain: tuple[float, float], snn: SpikingNetwork, x: Tensor, spikes: Tensor
+) -> None:
     counts: Counts | None = getattr(passing, "counts", None)
     if counts is None:  # the layer was called by itself, outside of a pass
         return
-    table, fan = snn.neurons[name].table, snn.fan_out[name] if counts.synops is not None else None
     counts.by_site[name] += int(spikes.sum(dtype=torch.int64))
-    counts.clipped_by_site[name] += _clipped(x, table.domain)
-    if counts.synops is not None and fan is not None and fan.reason is None:
-        counts.synops += fan.weigh(spikes.sum(dim=0, dtype=torch.int64)) or 0
+    counts.clipped_by_site[name] += _clipped(x, domain)
+    if counts.synops is not None and name not in counts.unknown_synops:
+        counts.synops += snn.fan_out[name].weigh(spikes.sum(dim=0, dtype=torch.int64)) or 0
 
 
 def _clipped(x: Tensor, domain: tuple[float, float]) -> int:

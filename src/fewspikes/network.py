@@ -161,12 +161,13 @@ class SpikingNetwork(nn.Module):
     def _make_report(self) -> ConversionReport:
         nodes = {node.target: node for node in self.body.graph.nodes if node.op == "call_module"}
         entries = []
+        neurons = self.neurons
         for site in self.sites:
-            table = self.neurons[site.name].table
+            table = neurons[site.name].table
             method = str(table.provenance.get("method", "given"))
-            neurons = self._neurons_per_image(nodes[site.target])
+            size = self._neurons_per_image(nodes[site.target])
             alpha = table.provenance.get("alpha")
-            entries.append(SiteReport(site.name, site.activation.label, neurons, table.K, alpha, table.domain, method))
+            entries.append(SiteReport(site.name, site.activation.label, size, table.K, alpha, table.domain, method))
         by_activation: dict[str, int] = {}
         for entry in entries:
             by_activation[entry.activation] = by_activation.get(entry.activation, 0) + entry.neurons
