@@ -3,11 +3,15 @@
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 from jaxtyping import install_import_hook
 
-install_import_hook(["fewspikes.neuron", "fewspikes.kernels"], "beartype.beartype")
+HOOKED = ("neuron", "kernels.dispatch", "kernels.module", "kernels.reference")  # what numba compiles stays as it is
+install_import_hook([f"fewspikes.{name}" for name in HOOKED], "beartype.beartype")
+hypothesis.settings.register_profile("fewspikes", deadline=None)  # the first call compiles
+hypothesis.settings.load_profile("fewspikes")
 
 DATA = os.environ.get("FEWSPIKES_DATA")
 

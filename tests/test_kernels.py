@@ -1,12 +1,15 @@
 """All engines give the same bits, whatever the shape, layout, block or batch."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 import fewspikes as fs
-from fewspikes.kernels import blocked
+from fewspikes.kernels import compiled
+from fewspikes.neuron import cast
 from strategies import arguments, inputs_for
 
 
@@ -17,10 +20,10 @@ def assert_same(a, b):
 
 
 @given(st.data(), st.sampled_from([torch.float32, torch.float64]))
-def test_the_blocked_engine_equals_the_reference_bit_for_bit(data, dtype):
+def test_the_compiled_engine_equals_the_reference_bit_for_bit(data, dtype):
     p = fs.FSParameters(*data.draw(arguments()))
     x = torch.tensor(data.draw(inputs_for(p)), dtype=dtype)
-    assert_same(fs.apply(x, p, engine="blocked"), fs.apply(x, p, engine="reference"))
+    assert_same(fs.apply(x, p, engine="compiled"), fs.apply(x, p, engine="reference"))
 
 
 @pytest.mark.parametrize("name", ["silu", "sigmoid", "relu"])
@@ -32,7 +35,7 @@ def test_engines_agree_on_and_one_float_beside_every_breakpoint(name):
     near = torch.cat(
         [jumps, torch.nextafter(jumps, jumps - 1), torch.nextafter(jumps, jumps + 1), torch.tensor(p.T).float()]
     )
-    assert_same(fs.apply(near, p, engine="blocked"), fs.apply(near, p, engine="reference"))
+    assert_same(fs.apply(near, p, engine="compiled"), fs.apply(near, p, engine="reference"))
 
 
 @pytest.mark.parametrize(
@@ -51,7 +54,7 @@ def test_engines_agree_on_and_one_float_beside_every_breakpoint(name):
 def test_every_memory_layout_gives_the_same_values(change):
     x = change(torch.randn(3, 4, 5, 6) * 4)
     p = fs.published("silu")
-    assert_same(fs.apply(x, p, engine="blocked"), fs.apply(x.contiguous(), p, engine="reference"))
+    assert_same(fs.apply(x, p, engine="compiled"), fs.apply(x.contiguous(), p, engine="reference"))
 
 
 def test_a_channels_last_input_gives_a_channels_last_output():
@@ -59,12 +62,33 @@ def test_a_channels_last_input_gives_a_channels_last_output():
     assert fs.FSNeuron(fs.published("silu"))(x).is_contiguous(memory_format=torch.channels_last)
 
 
-def test_blocks_change_nothing(monkeypatch):
-    x, p = torch.randn(1000) * 4, fs.published("silu")
-    whole = fs.apply(x, p)
-    for size in (1, 7, 999, 1000, 1001):
-        monkeypatch.setattr(blocked, "_BLOCK", size)
-        assert_same(fs.apply(x, p), whole)
+@pytest.mark.parametrize("size", [1, 2047, 2048, 2049, 300_001])
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_blocks_and_threads_change_nothing(size, threads):
+    x, p = torch.randn(size) * 4, fs.published("silu")
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads)
+        assert_same(fs.apply(x, p, engine="compiled"), fs.apply(x, p, engine="reference"))
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_many_callers_at_once_get_their_own_results():
+    x, p = torch.randn(16, 200_000) * 4, fs.published("silu")
+    with ThreadPoolExecutor(8) as pool:
+        results = list(pool.map(lambda row: fs.apply(row, p), x))
+    for row, result in zip(x, results, strict=True):
+        assert_same(result, fs.apply(row, p, engine="reference"))
+
+
+@given(st.data(), st.sampled_from([torch.float32, torch.float64]))
+def test_patterns_are_the_spikes_as_bits(data, dtype):
+    p = fs.FSParameters(*data.draw(arguments()))
+    x = torch.tensor(data.draw(inputs_for(p)), dtype=dtype)
+    y, found = compiled.patterns(x, *cast(p, x))
+    assert torch.equal(((found >> torch.arange(p.K).view(-1, 1)) & 1).bool(), fs.encode(x, p))
+    assert torch.equal(y.nan_to_num(12345.0), fs.apply(x, p)[0].nan_to_num(12345.0))
 
 
 def test_the_order_of_the_batch_changes_nothing():
@@ -82,13 +106,13 @@ def test_the_input_is_left_as_it_was():
 
 
 def test_an_unknown_engine_raises():
-    with pytest.raises(fs.FewSpikesError, match="unknown engine 'magic'; there are auto, reference, blocked"):
+    with pytest.raises(fs.FewSpikesError, match="unknown engine 'magic'; there are auto, reference, compiled"):
         fs.apply(torch.zeros(1), fs.relu_parameters(), engine="magic")
 
 
-def test_the_blocked_engine_refuses_gradients():
+def test_the_compiled_engine_refuses_gradients():
     with pytest.raises(fs.FewSpikesError, match="without gradients"):
-        fs.apply(torch.zeros(1, requires_grad=True), fs.relu_parameters(), engine="blocked")
+        fs.apply(torch.zeros(1, requires_grad=True), fs.relu_parameters(), engine="compiled")
 
 
 def test_observers_see_inputs_and_spikes():
@@ -96,3 +120,22 @@ def test_observers_see_inputs_and_spikes():
     neuron.observers.append(lambda x, spikes: seen.append((x.tolist(), spikes.tolist())))
     neuron(torch.tensor([5.0, -1.0]))
     assert seen == [([5.0, -1.0], [2, 0])]
+
+
+def test_shift_and_range_of_a_channel_act_on_the_gate_and_the_output():
+    p, x = fs.relu_parameters(3, 8.0), torch.randn(5, 2, 4) * 8
+    shift, range = torch.tensor([0.5, -1.0]), torch.tensor([0.25, 2.0])
+    y = fs.FSNeuron(p, shift, range)(x)
+    for c in (0, 1):
+        assert torch.equal(y[:, c], fs.apply((x[:, c] + shift[c]) / range[c], p)[0] * range[c])
+
+
+@pytest.mark.parametrize("bad", [torch.tensor(1.0), torch.tensor([float("nan")]), torch.tensor([1])])
+def test_a_shift_that_is_no_vector_of_finite_numbers_raises(bad):
+    with pytest.raises(fs.FewSpikesError, match="shift must be a vector"):
+        fs.FSNeuron(fs.relu_parameters(), shift=bad)
+
+
+def test_a_range_that_is_not_positive_raises():
+    with pytest.raises(fs.FewSpikesError, match="range must be > 0"):
+        fs.FSNeuron(fs.relu_parameters(), range=torch.tensor([1.0, 0.0]))

@@ -10,6 +10,7 @@ from fewspikes.calibration import Calibration, calibrate
 from fewspikes.capture import Captured, capture
 from fewspikes.conversion.choose import choose
 from fewspikes.conversion.rewrite import Site, rewrite
+from fewspikes.kernels import FSNeuron
 from fewspikes.network import ExactActivation, SpikingNetwork, build
 from fewspikes.progress import track
 
@@ -72,7 +73,8 @@ def _convert(
     tables = choose(sites, K, alpha, rounding, calibration)
     images = 0 if calibration is None else calibration.images
     tensors = {name: t.clone(memory_format=torch.contiguous_format) for name, t in captured.tensors.items()}
-    return SpikingNetwork(captured.graph, tensors, captured.inputs, sites, tables, notes, images, captured.keywords)
+    neurons = {site.name: FSNeuron(tables[site.target]) for site in sites}
+    return SpikingNetwork(captured.graph, tensors, captured.inputs, sites, neurons, notes, images, captured.keywords)
 
 
 def calibrate_model(

@@ -14,7 +14,6 @@ from fewspikes.conversion.rewrite import Site
 from fewspikes.errors import FewSpikesError
 from fewspikes.inputs import InputSpec, check_autocast, check_inputs
 from fewspikes.kernels import FSNeuron
-from fewspikes.parameters import FSParameters
 from fewspikes.synapses import FanOut, Macs, fan_out, interval_steps, latency_steps, macs
 
 _BATCH = 97  # for shapes: unlikely to be the size of any other axis, so that it can be told from them
@@ -59,13 +58,13 @@ class SpikingNetwork(nn.Module):
         tensors: Mapping[str, Tensor],
         inputs: Sequence[InputSpec],
         sites: Sequence[Site],
-        tables: Mapping[str, FSParameters],
+        neurons: Mapping[str, FSNeuron],
         notes: Sequence[str] = (),
         calibration_images: int = 0,
         keywords: bool = False,
     ) -> None:
         super().__init__()
-        self.body = build(graph, tensors, {site.target: FSNeuron(tables[site.target]) for site in sites})
+        self.body = build(graph, tensors, {site.target: neurons[site.name] for site in sites})
         self.inputs = tuple(inputs)
         self.sites = tuple(sites)
         self.notes = tuple(notes)
@@ -77,6 +76,7 @@ class SpikingNetwork(nn.Module):
             {node.name: size for node, size in shapes(self.body, self.inputs, batch).items()}
             for batch in (_BATCH, _BATCH + 1)
         )
+        self._check_channels()
         self.report = self._make_report()
         self.eval()
 
@@ -112,9 +112,9 @@ class SpikingNetwork(nn.Module):
 
     @property
     def tensors(self) -> dict[str, Tensor]:
-        """The weights and constants, by their names in the graph."""
+        """The weights and constants, by their names in the graph; what belongs to a site is in `neurons`."""
         named = dict(self.body.named_parameters()) | dict(self.body.named_buffers())
-        return {name: tensor.detach() for name, tensor in named.items()}
+        return {name: tensor.detach() for name, tensor in named.items() if not name.startswith("sites.")}
 
     def as_ann(self) -> fx.GraphModule:
         """The same graph with its original activations; it shares the weights."""
@@ -122,6 +122,25 @@ class SpikingNetwork(nn.Module):
         graph.output(graph.graph_copy(self.body.graph, {}))
         modules = {site.target: ExactActivation(site.activation) for site in self.sites}
         return build(graph, self.tensors, modules).eval()
+
+    def with_neurons(self, neurons: Mapping[str, FSNeuron], notes: Sequence[str] = ()) -> "SpikingNetwork":
+        """A new network with other neurons at the sites named, and more notes; it shares the weights."""
+        graph = fx.Graph()
+        graph.output(graph.graph_copy(self.body.graph, {}))
+        own = {n: FSNeuron(m.table, m.shift, m.range, m.axis) for n, m in self.neurons.items() if n not in neurons}
+        chosen = own | dict(neurons)
+        made = SpikingNetwork(
+            graph,
+            self.tensors,
+            self.inputs,
+            self.sites,
+            chosen,
+            (*self.notes, *notes),
+            self.calibration_images,
+            self.keywords,
+        )
+        made.preprocessing = self.preprocessing
+        return made
 
     @property
     def _shapes(self) -> dict[fx.Node, torch.Size]:
@@ -157,6 +176,19 @@ class SpikingNetwork(nn.Module):
     def _neurons_per_image(self, node: fx.Node) -> int:
         # The difference of two batch sizes, because a model may fold the batch into other axes.
         return self._sizes_one_more[node.name].numel() - self._sizes[node.name].numel()
+
+    def _check_channels(self) -> None:
+        """Shifts and ranges must have one number per channel of their site."""
+        nodes = {node.target: node for node in self.body.graph.nodes if node.op == "call_module"}
+        for site in self.sites:
+            neuron = self.body.get_submodule(site.target)
+            size = self._sizes[nodes[site.target].name]
+            for kind in ("shift", "range"):
+                values = getattr(neuron, kind)
+                if values is not None and (neuron.axis >= len(size) or len(values) != size[neuron.axis]):
+                    raise FewSpikesError(
+                        f"site {site.name}: a {kind} of {len(values)} channels for inputs {tuple(size[1:])} per image"
+                    )
 
     def _make_report(self) -> ConversionReport:
         nodes = {node.target: node for node in self.body.graph.nodes if node.op == "call_module"}

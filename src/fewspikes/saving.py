@@ -23,6 +23,7 @@ from fewspikes.conversion.rewrite import Site, mark
 from fewspikes.errors import FewSpikesError
 from fewspikes.files import write_aside
 from fewspikes.inputs import InputSpec, check_finite
+from fewspikes.kernels import FSNeuron
 from fewspikes.network import SpikingNetwork
 from fewspikes.parameters import FSParameters
 
@@ -50,7 +51,7 @@ def save(snn: SpikingNetwork, path: str | os.PathLike[str], preprocessing: Mappi
         described = json.dumps(_describe(snn, preprocessing), allow_nan=False)
     except (TypeError, ValueError) as error:
         raise FewSpikesError(f"the preprocessing must be plain JSON data: {error}") from None
-    tensors = {name: tensor.cpu().contiguous() for name, tensor in snn.tensors.items()}
+    tensors = {name: t.detach().cpu().contiguous() for name, t in (snn.tensors | _of_sites(snn)).items()}
     metadata = {"format": _FORMAT, "network": described, "sha256": _digest(described, tensors)}
     write_aside(path, safetensors.torch.save(tensors, metadata))
 
@@ -89,6 +90,22 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise FewSpikesError(f"{path} is no complete saved network ({error}); save it again") from None
 
 
+def _of_sites(snn: SpikingNetwork) -> dict[str, Tensor]:
+    """The shifts and ranges per channel, by target and kind."""
+    found = {}
+    for site in snn.sites:
+        for kind in ("shift", "range"):
+            values = getattr(snn.neurons[site.name], kind)
+            if values is not None:
+                found[f"{site.target}.{kind}"] = values
+    return found
+
+
+def _neuron(entry: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> FSNeuron:
+    shift, range = (tensors.get(f"{entry['target']}.{kind}") for kind in ("shift", "range"))
+    return FSNeuron(FSParameters.from_json(entry["parameters"]), shift, range, int(entry.get("axis", 1)))
+
+
 def _digest(described: str, tensors: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256(described.encode())
     for name in sorted(tensors):
@@ -111,6 +128,7 @@ def _describe(snn: SpikingNetwork, preprocessing: Mapping[str, Any] | None) -> d
                 "target": site.target,
                 "activation": site.activation.to_json(),
                 "parameters": neurons[site.name].table.to_json(),
+                "axis": neurons[site.name].axis,
             }
             for site in snn.sites
         ],
@@ -127,18 +145,19 @@ def _as_computed(spec: InputSpec, dtype: torch.dtype) -> InputSpec:
 
 def _rebuild(content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> SpikingNetwork:
     sites = [Site(str(s["name"]), str(s["target"]), Activation.from_json(s["activation"])) for s in content["sites"]]
-    tables = {str(s["target"]): FSParameters.from_json(s["parameters"]) for s in content["sites"]}
+    neurons = {str(s["name"]): _neuron(s, tensors) for s in content["sites"]}
+    tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("sites.")}
     graph = fx.Graph()
     nodes: dict[str, fx.Node] = {}
     for entry in content["graph"]:
-        nodes[entry["name"]] = _node_from_json(graph, entry, nodes, {*tensors, *tables})
+        nodes[entry["name"]] = _node_from_json(graph, entry, nodes, {*tensors, *(site.target for site in sites)})
     if [node.op for node in graph.nodes].index("output") != len(nodes) - 1:
         raise FewSpikesError("the graph does not end in its output")
     mark(graph)
     inputs = [InputSpec.from_json(spec) for spec in content["inputs"]]
     images, notes = int(content["calibration_images"]), [str(note) for note in content["notes"]]
     check_finite(tensors.values(), "a weight in the file")
-    snn = SpikingNetwork(graph, tensors, inputs, sites, tables, notes, images, bool(content["keywords"]))
+    snn = SpikingNetwork(graph, tensors, inputs, sites, neurons, notes, images, bool(content["keywords"]))
     snn.preprocessing = content["preprocessing"]
     return snn
 

@@ -3,5 +3,6 @@
 from fewspikes.fitting.closed_form import least_error_relu
 from fewspikes.fitting.fit import fit
 from fewspikes.fitting.result import FitResult, measure
+from fewspikes.fitting.site import fit_site
 
-__all__ = ["FitResult", "fit", "least_error_relu", "measure"]
+__all__ = ["FitResult", "fit", "fit_site", "least_error_relu", "measure"]

@@ -1,6 +1,7 @@
 """The recurrence applied to whole tensors: one dispatch, engines that are equal bit for bit."""
 
-from fewspikes.kernels.dispatch import apply
+from fewspikes.kernels import compiled
+from fewspikes.kernels.dispatch import apply, run
 from fewspikes.kernels.module import FSNeuron
 
-__all__ = ["FSNeuron", "apply"]
+__all__ = ["FSNeuron", "apply", "compiled", "run"]

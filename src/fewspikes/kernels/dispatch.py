@@ -3,13 +3,14 @@
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
+from torch.nn import Parameter
 
 from fewspikes.errors import FewSpikesError
-from fewspikes.kernels import blocked, reference
+from fewspikes.kernels import compiled, reference
 from fewspikes.neuron import cast
 from fewspikes.parameters import FSParameters
 
-ENGINES = ("reference", "blocked")
+ENGINES = ("reference", "compiled")
 
 
 def apply(
@@ -20,8 +21,8 @@ def apply(
     Args:
         x: gate inputs, any shape and memory layout, float32 or float64. A NaN fires nothing and stays NaN.
         p: the neuron's parameters.
-        engine: "auto" (the fastest at hand), "reference" (the plain loop, differentiable) or "blocked" (the loop in
-            place, on the CPU, without gradients); all give identical bits.
+        engine: "auto" (the fastest at hand), "reference" (the plain loop, differentiable) or "compiled" (on the CPU,
+            without gradients); all give identical bits.
 
     Returns:
         y in x's dtype and layout, and the spikes per element (0 to K).
@@ -45,8 +46,9 @@ def run(
     """`apply` with parameters that are tensors in x's dtype already; counts only if asked to."""
     if engine not in ("auto", *ENGINES):
         raise FewSpikesError(f"unknown engine {engine!r}; there are auto, {', '.join(ENGINES)}")
-    fits = x.device.type == "cpu" and not reference.learns(x, T, h, d, offset) and not torch.compiler.is_compiling()
-    if engine == "blocked" and not fits:
-        raise FewSpikesError("the engine 'blocked' runs on the CPU without gradients; use engine='reference'")
-    chosen = blocked.apply if fits and engine != "reference" else reference.apply
+    plain = type(x) in (Tensor, Parameter) and x.device.type == "cpu"  # not a tracer's stand-in
+    fits = plain and not reference.learns(x, T, h, d, offset) and not torch.compiler.is_compiling()
+    if engine == "compiled" and not fits:
+        raise FewSpikesError("the engine 'compiled' runs on the CPU without gradients; use engine='reference'")
+    chosen = compiled.apply if fits and engine != "reference" else reference.apply
     return chosen(x, T, h, d, offset, count)

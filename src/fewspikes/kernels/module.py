@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from fewspikes.errors import FewSpikesError
 from fewspikes.kernels.dispatch import run
 from fewspikes.neuron import cast
 from fewspikes.parameters import FSParameters
@@ -14,16 +15,25 @@ Observer = Callable[[Tensor, Tensor], None]
 
 
 class FSNeuron(nn.Module):
-    """A layer of FS-neurons that share one set of parameters.
+    """A layer of FS-neurons that share one table, each channel with a shift and a range of its own if it has them.
+
+    With shift s and range r of a channel, f̂ the table's staircase:  y = r f̂((x + s) / r).  The shift is a bias
+    current. The range needs no neuron of its own either: 1/r goes into the weights before and r into those after.
 
     Differentiable: the spikes' pseudo-derivative is the triangle max(0, 1 - |v - T|).
 
     Args:
         parameters: T, h, d and offset; the module computes in its input's dtype.
+        shift: s per channel, [C], or None for 0.
+        range: r > 0 per channel, [C], or None for 1.
+        axis: the channels' axis of the gate inputs.
 
     Attributes:
         table: the parameters.
-        observers: functions (gate inputs, spikes per element) called after each forward pass.
+        observers: functions (gate inputs as the table sees them, spikes per element) called after each forward pass.
+
+    Raises:
+        FewSpikesError: a shift or range that is not finite or no vector, or a range that is not positive.
 
     Source: paper, Fig. 2b.
 
@@ -32,19 +42,36 @@ class FSNeuron(nn.Module):
     tensor([5., 0.])
     """
 
-    def __init__(self, parameters: FSParameters) -> None:
+    shift: Tensor | None
+    range: Tensor | None
+
+    def __init__(
+        self, parameters: FSParameters, shift: Tensor | None = None, range: Tensor | None = None, axis: int = 1
+    ) -> None:
         super().__init__()
         self.table = parameters
+        self.axis = axis
+        self.register_buffer("shift", _vector("shift", shift))
+        self.register_buffer("range", _vector("range", range))
+        if self.range is not None and not bool((self.range > 0).all()):
+            raise FewSpikesError("a range must be > 0 in every channel")
         self.observers: list[Observer] = []
         self._cast: dict[tuple[torch.dtype, torch.device], tuple[Tensor, Tensor, Tensor, Tensor]] = {}
 
     def forward(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-        """y = c + sum over t of d[t] z[t], elementwise; raises FewSpikesError unless float32 or float64."""
+        """y = r f̂((x + s) / r), elementwise; raises FewSpikesError unless float32 or float64."""
+        x = self.gate(x)
         y, spikes = run(x, *self._parameters_for(x), count=bool(self.observers))
         if spikes is not None:
             for observe in tuple(self.observers):
                 observe(x.detach(), spikes)
-        return y
+        return y if self.range is None else y * per_channel(self.range, y, self.axis)
+
+    def gate(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        """What the table sees of the gate inputs: (x + s) / r."""
+        if self.shift is not None:
+            x = x + per_channel(self.shift, x, self.axis)
+        return x if self.range is None else x / per_channel(self.range, x, self.axis)
 
     def _parameters_for(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The parameters in x's dtype and on its device, kept for the next call."""
@@ -59,4 +86,20 @@ class FSNeuron(nn.Module):
 
     def extra_repr(self) -> str:
         """What `print(network)` shows."""
-        return f"{self.table.activation}, K={self.table.K}"
+        own = [name for name in ("shift", "range") if getattr(self, name) is not None]
+        return f"{self.table.activation}, K={self.table.K}{''.join(f', {name} per channel' for name in own)}"
+
+
+def per_channel(values: Tensor, like: Tensor, axis: int) -> Tensor:
+    """A vector [C] in the dtype of `like` and in a shape that broadcasts along its `axis`."""
+    shape = [1] * like.ndim
+    shape[axis] = len(values)
+    return values.to(like.dtype).view(shape)
+
+
+def _vector(name: str, values: Tensor | None) -> Tensor | None:
+    if values is None:
+        return None
+    if values.ndim != 1 or not values.is_floating_point() or not bool(values.isfinite().all()):
+        raise FewSpikesError(f"{name} must be a vector of finite numbers, one per channel; got {tuple(values.shape)}")
+    return values.detach().clone()

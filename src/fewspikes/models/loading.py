@@ -8,20 +8,22 @@ from torch import nn
 
 from fewspikes.data import Preprocessing
 from fewspikes.errors import FewSpikesError
-from fewspikes.models import cifar_resnet
+from fewspikes.models import cifar_efficientnet, cifar_resnet
 from fewspikes.models.efficientnet_lite import LITE0_PREPROCESSING, efficientnet_lite0
 from fewspikes.models.libraries import Found, from_timm, from_torchvision
 from fewspikes.models.names import did_you_mean
 from fewspikes.models.user_file import call_user_function
 from fewspikes.models.weights import load_weights
 
-_CIFAR_RESNETS: dict[str, Callable[[], nn.Module]] = {
+_CIFAR: dict[str, Callable[[], nn.Module]] = {
     "resnet8": cifar_resnet.resnet8,
     "resnet14": cifar_resnet.resnet14,
     "resnet20": cifar_resnet.resnet20,
     "resnet44": cifar_resnet.resnet44,
     "resnet50": cifar_resnet.resnet50,
+    "cifar_efficientnet": cifar_efficientnet.cifar_efficientnet,
 }
+_TRAINED = Path(__file__).parent / "trained"  # our own, NAME.safetensors
 _FORMS = "timm:NAME, torchvision:NAME, fewspikes:NAME or path/to/file.py:function"
 
 
@@ -38,8 +40,8 @@ def load_model(spec: str, weights: str | None = None, random: bool = False) -> L
     """Build a network and give it its weights.
 
     Args:
-        spec: timm:NAME, torchvision:NAME, fewspikes:NAME (resnet8, resnet14, resnet20, resnet44, resnet50 for CIFAR,
-            and efficientnet_lite0) or path/to/file.py:function, a function without arguments that returns the trained
+        spec: timm:NAME, torchvision:NAME, fewspikes:NAME (resnet8, resnet14, resnet20, resnet44, resnet50 and
+            cifar_efficientnet for CIFAR, and efficientnet_lite0) or path/to/file.py:function, a function without arguments that returns the trained
             nn.Module. The first three come in eval mode; the last comes as the function made it.
         weights: a .safetensors file with exactly the network's tensors; None: the library's own trained weights.
         random: untrained weights, drawn from torch's global generator: good for counting neurons, not for accuracy.
@@ -74,7 +76,7 @@ def _split(spec: str) -> tuple[str, str]:
 
 
 def _meant(source: str, name: str) -> str:
-    if name in (*_CIFAR_RESNETS, "efficientnet_lite0"):
+    if name in (*_CIFAR, "efficientnet_lite0"):
         return f"; did you mean fewspikes:{name}?"
     return did_you_mean(source, _BUILDERS)
 
@@ -90,15 +92,20 @@ def _build(source: str, name: str, pretrained: bool, random: bool) -> Found:
 def _from_fewspikes(name: str, pretrained: bool) -> Found:
     if name == "efficientnet_lite0":
         return efficientnet_lite0(pretrained), LITE0_PREPROCESSING
-    if name not in _CIFAR_RESNETS:
-        known = (*_CIFAR_RESNETS, "efficientnet_lite0")
+    if name not in _CIFAR:
+        known = (*_CIFAR, "efficientnet_lite0")
         raise FewSpikesError(f"fewspikes has no model {name!r}; it has {', '.join(known)}{did_you_mean(name, known)}")
-    if pretrained:
+    model = _CIFAR[name]().eval()
+    trained = _TRAINED / f"{name}.safetensors"
+    if pretrained and trained.is_file():
+        load_weights(model, trained)
+    elif pretrained:
         raise FewSpikesError(
             f"fewspikes:{name} comes without trained weights; give them with --weights FILE.safetensors, "
             "or count only with --random-weights"
         )
-    return _CIFAR_RESNETS[name]().eval(), cifar_resnet.CIFAR_PREPROCESSING
+    own = name == "cifar_efficientnet"
+    return model, cifar_efficientnet.CIFAR_EFFICIENTNET_PREPROCESSING if own else cifar_resnet.CIFAR_PREPROCESSING
 
 
 _BUILDERS: dict[str, Callable[[str, bool], Found]] = {

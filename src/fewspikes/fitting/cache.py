@@ -1,0 +1,69 @@
+"""Fits that were made before, found again by their content: in memory, and as files for the next run."""
+
+import hashlib
+import json
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from fewspikes.errors import FewSpikesError
+from fewspikes.files import write_json
+from fewspikes.parameters import FSParameters
+
+_MOST_KEPT = 4096  # fits in memory
+
+_kept: dict[str, FSParameters] = {}
+
+
+def key(content: dict[str, Any]) -> str:
+    """The name of a fit: a hash of everything that it depends on."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def look_up(name: str) -> FSParameters | None:
+    """The fit of this name, or None; a file that is damaged counts as none."""
+    if name in _kept:
+        return _kept[name]
+    folder = _folder()
+    if folder is None:
+        return None
+    try:
+        found = FSParameters.from_json(json.loads((folder / f"{name}.json").read_text()))
+    except (OSError, ValueError, AttributeError):
+        return None
+    _remember(name, found)
+    return found
+
+
+def keep(name: str, parameters: FSParameters) -> None:
+    """Keep a fit; a folder that cannot be written to is no reason to stop."""
+    _remember(name, parameters)
+    folder = _folder()
+    if folder is None:
+        return
+    with suppress(OSError, FewSpikesError):
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / f"{name}.json", parameters.to_json())
+
+
+def forget() -> None:
+    """Empty the memory; files stay."""
+    _kept.clear()
+
+
+def _remember(name: str, parameters: FSParameters) -> None:
+    if len(_kept) >= _MOST_KEPT:
+        _kept.pop(next(iter(_kept)))
+    _kept[name] = parameters
+
+
+def _folder() -> Path | None:
+    """$FEWSPIKES_CACHE ("off" for none), or fewspikes in the user's cache folder."""
+    chosen = os.environ.get("FEWSPIKES_CACHE", "")
+    if chosen == "off":
+        return None
+    if chosen:
+        return Path(chosen) / "fits"
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "fewspikes" / "fits"
