@@ -9,6 +9,7 @@ from fewspikes.metrics import Counts, count
 from fewspikes.neuron import decode, encode
 from fewspikes.parameters import FSParameters, published, relu_parameters
 from fewspikes.saving import load, save
+from fewspikes.tuning import distil
 
 __version__ = "0.1.0"
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "convert",
     "count",
     "decode",
+    "distil",
     "encode",
     "evaluate",
     "fit",

@@ -48,6 +48,7 @@ _KINDS: dict[str, _Kind] = {
     "square": _Kind(torch.square, (-4.0, 4.0), (0.0,)),
 }
 ACTIVATIONS = tuple(_KINDS)
+_OTHER_NAMES = {"swish": "silu", "hard_swish": "hardswish", "hard_sigmoid": "hardsigmoid", "gelu_new": "gelu_tanh"}
 
 
 @dataclass(frozen=True)
@@ -69,8 +70,8 @@ class Activation:
 
     def __post_init__(self) -> None:
         if self.name not in _KINDS:
-            near = get_close_matches(str(self.name), ("relu6", *_KINDS), 1)
-            hint = f"did you mean {near[0]!r}? " if near else ""
+            near = [_OTHER_NAMES.get(self.name), *get_close_matches(str(self.name), ("relu6", *_KINDS), 1)]
+            hint = next((f"did you mean {name!r}? " for name in near if name), "")
             raise FewSpikesError(f"unknown activation {self.name!r}; {hint}known: {', '.join(_KINDS)}")
         if self.cap is not None and (self.name != "relu" or not isfinite(self.cap) or self.cap <= 0):
             raise FewSpikesError(f"a cap must be a finite number > 0 on a relu; got {self.cap} on {self.name!r}")

@@ -146,6 +146,12 @@ class SpikingNetwork(nn.Module):
     def _shapes(self) -> dict[fx.Node, torch.Size]:
         return {node: self._sizes[node.name] for node in self.body.graph.nodes if node.name in self._sizes}
 
+    def shape_at(self, site: str) -> tuple[int, ...]:
+        """Shape of a site's gate inputs; axis 0 is the batch, of some size."""
+        target = next(s.target for s in self.sites if s.name == site)
+        node = next(n for n in self.body.graph.nodes if n.op == "call_module" and n.target == target)
+        return tuple(self._sizes[node.name])
+
     def output_shape(self) -> tuple[int, ...] | None:
         """Shape per image of the output, or None if the network returns several tensors."""
         output = next(node for node in self.body.graph.nodes if node.op == "output").args[0]
@@ -181,7 +187,7 @@ class SpikingNetwork(nn.Module):
         """Shifts and ranges must have one number per channel of their site."""
         nodes = {node.target: node for node in self.body.graph.nodes if node.op == "call_module"}
         for site in self.sites:
-            neuron = self.body.get_submodule(site.target)
+            neuron = self.neurons[site.name]
             size = self._sizes[nodes[site.target].name]
             for kind in ("shift", "range"):
                 values = getattr(neuron, kind)

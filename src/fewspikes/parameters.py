@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib import resources
 from math import inf, isfinite
 from typing import Any
@@ -86,6 +86,29 @@ class FSParameters:
     def __hash__(self) -> int:
         return hash((*self.T.tolist(), *self.h.tolist(), *self.d.tolist(), self.offset))
 
+    def quantize(
+        self, bits: int, low: float = -8.0, high: float = 8.0, *, endpoint: bool = False, scale: float | None = 1.0
+    ) -> "FSParameters":
+        """Every number of T, h, d and the offset rounded to the nearest of 2^bits equally spaced values.
+
+        Nothing is fitted again; `fewspikes.fit(..., bits=...)` finds better numbers on the same values.
+
+        Args:
+            bits, low, high, endpoint, scale: see `Grid`.
+
+        Raises:
+            FewSpikesError: bits, range or scale out of range.
+
+        Source: paper, Fig. 8c, d.
+
+        >>> relu_parameters(K=3, alpha=3.3).quantize(6).d
+        array([1.75, 0.75, 0.5 ])
+        """
+        grid = Grid(bits, low, high, endpoint, scale).scaled_for(self)
+        T, h, d, offset = (grid.round(values) for values in (self.T, self.h, self.d, np.array([self.offset])))
+        provenance = {**self.provenance, "grid": grid.to_json()}
+        return FSParameters(T, h, d, float(offset[0]), self.activation, self.domain, provenance)
+
     def to_json(self) -> dict[str, Any]:
         """A plain dict for JSON files; an open end of the domain is null."""
         return {
@@ -128,6 +151,72 @@ class FSParameters:
             FewSpikesError: the file is missing, is no such JSON, or holds invalid parameters.
         """
         return cls.from_json(read_json(path, _FORMAT))
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The values that a chip's parameters can take: 2^bits of them, equally spaced from low on, times a scale.
+
+    Without its endpoint the spacing is (high - low) / 2^bits and the last value is one step below high; with it the
+    spacing is (high - low) / (2^bits - 1) and the last value is high.
+
+    Args:
+        bits: Q, 1 to 24.
+        low, high: the range.
+        endpoint: whether high itself is a value.
+        scale: what one unit of the values stands for; None: the least power of two with which the parameters fit in.
+
+    Raises:
+        FewSpikesError: bits out of range, an empty range, or a scale that is not positive.
+
+    Source: paper, Fig. 8c, d (2^Q values in [-8, 8]).
+
+    >>> Grid(8).step
+    0.0625
+    """
+
+    bits: int
+    low: float = -8.0
+    high: float = 8.0
+    endpoint: bool = False
+    scale: float | None = 1.0
+
+    def __post_init__(self) -> None:
+        bits = self.bits
+        if isinstance(bits, bool) or not isinstance(bits, int | np.integer) or not 1 <= bits <= MAX_STEPS:
+            raise FewSpikesError(f"bits must be a whole number from 1 to {MAX_STEPS}; got {bits!r}")
+        _interval((_finite("low", self.low), _finite("high", self.high)))
+        if self.scale is not None and not _finite("scale", self.scale) > 0:
+            raise FewSpikesError(f"the scale must be > 0; got {self.scale}")
+
+    @property
+    def step(self) -> float:
+        """The spacing, in units of the parameters."""
+        return float((self.high - self.low) / (2**self.bits - self.endpoint) * (self.scale or 1.0))
+
+    @property
+    def first(self) -> float:
+        """The lowest value, in units of the parameters."""
+        return self.low * (self.scale or 1.0)
+
+    def round(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The nearest value for each of `values`; what lies outside gets the value at that end."""
+        places = np.clip(np.round((values - self.first) / self.step), 0, 2**self.bits - 1)
+        return np.asarray(self.first + places * self.step, np.float64)
+
+    def scaled_for(self, p: "FSParameters") -> "Grid":
+        """With a scale: the given one, or the least power of two that keeps p's numbers from being cut off."""
+        if self.scale is not None:
+            return self
+        if not self.low < 0 < self.high:
+            raise FewSpikesError(f"a scale can be chosen for a range around 0 only; got [{self.low}, {self.high}]")
+        numbers = np.concatenate([p.T, p.h, p.d, [p.offset]])
+        need = max(float(numbers.max()) / self.high, float(numbers.min()) / self.low, 2.0**-60)
+        return replace(self, scale=float(2.0 ** np.ceil(np.log2(need))))
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dict for JSON files."""
+        return asdict(self)
 
 
 def relu_parameters(K: int = 10, alpha: float = 25.0, rounding: str = "down", cap: float | None = None) -> FSParameters:

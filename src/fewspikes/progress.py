@@ -1,7 +1,8 @@
 """Progress bars for long work, on stderr, so that stdout stays clean for results."""
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -28,3 +29,23 @@ def track(items: Iterable[T], what: str, total: int | None, shown: bool | None =
         for item in items:
             yield item
             bar.advance(task)
+
+
+@contextmanager
+def watch(what: str, shown: bool | None = None) -> Iterator[Callable[[float, str], None]]:
+    """A bar for work that is measured in shares: call what it gives with the share done (0 to 1) and a few words.
+
+    Args:
+        what: the words beside the bar.
+        shown: True or False; None shows it when stderr is a terminal.
+    """
+    if not (sys.stderr.isatty() if shown is None else shown):
+        yield lambda share, words: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn(what), BarColumn(), TimeRemainingColumn(), TextColumn("{task.fields[words]}"))
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=1.0, words="")
+        yield lambda share, words: bar.update(task, completed=share, words=words)

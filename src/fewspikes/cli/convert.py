@@ -16,6 +16,7 @@ from fewspikes.saving import save
 
 EXAMPLE = "Example: fewspikes convert timm:resnet18 --data imagenet -K 8 -o resnet18.fs"
 _CALIBRATION_IMAGES = 512
+_DISTILLING_IMAGES = 8192  # learning needs more
 
 
 def convert(
@@ -38,7 +39,7 @@ def convert(
         typer.Option(help="Folder of images to calibrate on; labels are not used. Without: no calibration."),
     ] = None,
     split: options.Split = None,
-    limit: options.Limit = _CALIBRATION_IMAGES,
+    limit: options.Limit = None,
     batch_size: options.BatchSize = 32,
     seed: options.Seed = 0,
     workers: options.Workers = 0,
@@ -59,6 +60,7 @@ def convert(
     known = options.preprocessing(loaded.preprocessing, mean, std, size)
     shape = options.image_size(known, size, model)
     images = None
+    limit = limit or (_CALIBRATION_IMAGES if distil is None else _DISTILLING_IMAGES)
     if data is not None:
         found = open_images(
             data_folder(data), split or "train", options.required(known, model), None, limit=limit, seed=seed
@@ -72,6 +74,13 @@ def convert(
         alpha=alpha,
         rounding=rounding,
         max_pool=max_pool,
+        offset=offset,
+        spike_weight=spike_weight,
+        refine=refine,
+        repair=repair,
+        repair_images=repair_images,
+        distil=distil,
+        seed=seed,
     )
     if output is not None:
         save(snn, output, None if known is None else known.to_json())

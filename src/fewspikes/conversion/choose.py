@@ -2,14 +2,20 @@
 
 import operator
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from math import isfinite
 from typing import Any
+
+import torch
 
 from fewspikes.activations import Activation
 from fewspikes.calibration import Calibration
 from fewspikes.conversion.rewrite import Site
 from fewspikes.errors import FewSpikesError, FewSpikesWarning
-from fewspikes.fitting import least_error_relu
+from fewspikes.fitting import fit_site, least_error_relu
 from fewspikes.parameters import (
     MAX_STEPS,
     PAPER_RELU_ALPHA,
@@ -18,48 +24,96 @@ from fewspikes.parameters import (
     published,
     relu_parameters,
 )
+from fewspikes.progress import track
 
 DEFAULT_STEPS = 8  # with calibration data and no K
+SHIPPED_STEPS = 16  # the paper's setting of an activation that the paper has no table for
+PUBLISHED = ("silu", "sigmoid")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What decides a site's parameters.
+
+    Attributes:
+        K: time steps of every site, or by site name; None: 8 with calibration, without it the paper's.
+        alpha: one range for all uncapped ReLUs, instead of calibration.
+        rounding: "nearest" or "down" for ReLUs; None: nearest with data or K, else down.
+        offset: whether a fitted code may have an offset.
+        spike_weight: price of a spike per neuron, in log squared error.
+        refine: effort of a fit: "quick", "normal" or "long".
+        seed: of the search.
+    """
+
+    K: int | Mapping[str, int] | None = None
+    alpha: float | None = None
+    rounding: str | None = None
+    offset: bool = True
+    spike_weight: float = 0.0
+    refine: str = "normal"
+    seed: int = 0
 
 
 def choose(
-    sites: Sequence[Site],
-    K: int | None,
-    alpha: float | None,
-    rounding: str | None,
-    calibration: Calibration | None,
+    sites: Sequence[Site], choice: Choice, calibration: Calibration | None, progress: bool | None = None
 ) -> dict[str, FSParameters]:
-    """Parameters by the site's module name.
+    """Parameters by site name.
 
     Without K and calibration this is the paper's setting: ReLU K=10, alpha=25 (a capped ReLU: its cap), rounded down;
-    SiLU and sigmoid by their published tables.
+    SiLU and sigmoid by their published tables, every other activation by the shipped one of K=16.
 
     Raises:
-        FewSpikesError: K out of range, a K without a table, or a calibration of other sites.
+        FewSpikesError: a setting out of range, a K without a table, or a calibration of other sites.
     """
-    K, alpha = _whole(K), _number(alpha)
-    if calibration is not None and set(calibration.sites) != {site.name for site in sites}:
+    choice = _checked(choice, sites, calibration)
+    jobs = [partial(_parameters, site, choice, calibration) for site in sites]
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # the search holds no lock
+        waiting = [pool.submit(job) for job in jobs]
+        done = [job.result() for job in track(waiting, "fitting", len(waiting), progress)]
+    return {site.name: table for site, table in zip(sites, done, strict=True)}
+
+
+def _checked(choice: Choice, sites: Sequence[Site], calibration: Calibration | None) -> Choice:
+    """The choice with checked numbers and its defaults filled in."""
+    names = {site.name for site in sites}
+    if calibration is not None and set(calibration.sites) != names:
         raise FewSpikesError(
             f"the calibration is for {len(calibration.sites)} other sites than the network's {len(sites)}; "
             "calibrate again"
         )
+    K: int | dict[str, int] | None
+    if isinstance(choice.K, Mapping):
+        K = {str(name): _whole(k) or DEFAULT_STEPS for name, k in choice.K.items()}
+    else:
+        K = _whole(choice.K)
+    if isinstance(K, dict) and set(K) != names:
+        odd = sorted(set(K) ^ names)
+        raise FewSpikesError(f"K by site must name each of the {len(names)} sites; missing or unknown: {odd[0]}")
     paper = K is None and calibration is None
-    steps = (PAPER_RELU_STEPS if paper else DEFAULT_STEPS) if K is None else K
-    rounding = ("down" if paper else "nearest") if rounding is None else rounding
+    rounding = ("down" if paper else "nearest") if choice.rounding is None else choice.rounding
     if rounding not in ("down", "nearest"):
         raise FewSpikesError(f"rounding must be 'down' or 'nearest'; got {rounding!r}")
+    if choice.refine not in ("quick", "normal", "long"):
+        raise FewSpikesError(f"refine must be 'quick', 'normal' or 'long'; got {choice.refine!r}")
+    if not (isfinite(choice.spike_weight) and choice.spike_weight >= 0):
+        raise FewSpikesError(f"spike_weight must be a number >= 0; got {choice.spike_weight}")
+    alpha = _number(choice.alpha)
+    _warn(sites, K is not None, alpha, calibration)
+    return replace(choice, K=K, alpha=alpha, rounding=rounding)
+
+
+def _warn(sites: Sequence[Site], steps_given: bool, alpha: float | None, calibration: Calibration | None) -> None:
     has_open = any(site.activation == Activation("relu") for site in sites)
     if alpha is not None and not has_open:
         message = "alpha has no effect: the network has no uncapped ReLU"
-        warnings.warn(message, FewSpikesWarning, stacklevel=4)
-    if K is not None and calibration is None and alpha is None and has_open:
+        warnings.warn(message, FewSpikesWarning, stacklevel=6)
+    if steps_given and calibration is None and alpha is None and has_open:
         warnings.warn(
-            f"K={K} without calibration data: alpha={PAPER_RELU_ALPHA:g} for every ReLU. "
+            f"K without calibration data: alpha={PAPER_RELU_ALPHA:g} for every ReLU. "
             "Give images to calibrate on, so that each range is fitted, or alpha to silence this",
             FewSpikesWarning,
-            stacklevel=4,
+            stacklevel=6,
         )
-    return {site.target: _parameters(site, K, steps, alpha, rounding, calibration) for site in sites}
 
 
 def _whole(K: Any) -> int | None:
@@ -79,23 +133,31 @@ def _number(alpha: Any) -> float | None:
         raise FewSpikesError(f"alpha must be a number; got {alpha!r}") from None
 
 
-def _parameters(
-    site: Site, K: int | None, steps: int, alpha: float | None, rounding: str, calibration: Calibration | None
-) -> FSParameters:
-    activation = site.activation
-    if activation.name != "relu":
+def _parameters(site: Site, choice: Choice, calibration: Calibration | None) -> FSParameters:
+    activation, seen = site.activation, None if calibration is None else calibration.sites[site.name]
+    K = choice.K[site.name] if isinstance(choice.K, Mapping) else choice.K
+    if activation.name == "relu" and (seen is None or choice.alpha is not None):
+        steps = K or (PAPER_RELU_STEPS if seen is None else DEFAULT_STEPS)
+        scale = activation.cap or choice.alpha or PAPER_RELU_ALPHA
+        return relu_parameters(steps, scale, str(choice.rounding), activation.cap)
+    if seen is None:
         return _table(site, K)
-    if calibration is not None and alpha is None:
-        return least_error_relu(steps, calibration.sites[site.name], rounding, activation.cap)
-    given = PAPER_RELU_ALPHA if alpha is None else alpha
-    return relu_parameters(steps, given if activation.cap is None else activation.cap, rounding, activation.cap)
+    steps = K or DEFAULT_STEPS
+    if activation.name == "relu" and choice.rounding == "down":
+        return least_error_relu(steps, seen, "down", activation.cap)
+    weight, refine, seed = choice.spike_weight, choice.refine, choice.seed
+    return fit_site(activation, steps, seen, offset=choice.offset, spike_weight=weight, seed=seed, refine=refine)
 
 
 def _table(site: Site, K: int | None) -> FSParameters:
-    table = published(site.activation.name)
-    if K not in (None, table.K):
+    name = site.activation.name
+    if K is None and name in PUBLISHED:
+        return published(name)
+    from fewspikes.fitting import shipped
+
+    try:
+        return shipped(name, K or SHIPPED_STEPS)
+    except FewSpikesError as error:
         raise FewSpikesError(
-            f"site {site.name} is a {site.activation.label}, whose table has K={table.K}; there is none for K={K}: "
-            "leave K out to use each activation's own"
-        )
-    return table
+            f"site {site.name} is a {site.activation.label}: {error}; give images to calibrate on, so that it is fitted"
+        ) from None

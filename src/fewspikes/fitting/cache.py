@@ -9,6 +9,7 @@ from typing import Any
 
 from fewspikes.errors import FewSpikesError
 from fewspikes.files import write_json
+from fewspikes.histogram import Histogram
 from fewspikes.parameters import FSParameters
 
 _MOST_KEPT = 4096  # fits in memory
@@ -16,9 +17,11 @@ _MOST_KEPT = 4096  # fits in memory
 _kept: dict[str, FSParameters] = {}
 
 
-def key(content: dict[str, Any]) -> str:
+def key(content: dict[str, Any], inputs: Histogram) -> str:
     """The name of a fit: a hash of everything that it depends on."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    digest = hashlib.sha256(json.dumps([content, inputs.low, inputs.high, inputs.exponent, inputs.first]).encode())
+    digest.update(inputs.counts.tobytes())
+    return digest.hexdigest()
 
 
 def look_up(name: str) -> FSParameters | None:

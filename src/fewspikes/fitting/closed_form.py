@@ -1,15 +1,70 @@
 """The ReLU code with the range that makes the mean squared error least, in closed form but for one number."""
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from fewspikes.errors import FewSpikesError
+from fewspikes.fitting.target import Target
 from fewspikes.histogram import Histogram
-from fewspikes.parameters import FSParameters, relu_parameters, round_scale
+from fewspikes.parameters import (
+    PAPER_RELU_ALPHA,
+    PAPER_RELU_STEPS,
+    FSParameters,
+    published,
+    relu_parameters,
+    round_scale,
+)
 
 _GRID = 256  # candidates over a factor of 2^10 in alpha: neighbours differ by 2.7%
 _ROUNDS = 5  # each takes 11 candidates between the best one's neighbours, a fifth of the distance: to 0.005%
+_QUANTILES = 1_000_001  # that stand for a Gaussian
 _FINE_STEPS = 12  # from here on a step is narrower than a bin of the histogram
+
+
+def closed_form(
+    target: Target, K: int | None, alpha: float | None, rounding: str | None, inputs: str | tuple | Histogram | None
+) -> FSParameters:
+    """The parameters that need no search: a ReLU's binary code, or the published table of silu and sigmoid.
+
+    Args:
+        target: what is imitated.
+        K: time steps; None: the paper's.
+        alpha: the range of an uncapped ReLU; None: with `inputs` that of least error on them, without the paper's 25.
+            A capped ReLU's range is its cap.
+        rounding: "down" or "nearest"; None: with `inputs` "nearest", without "down".
+        inputs: what a ReLU's range is fitted to, if alpha is not given.
+
+    Raises:
+        FewSpikesError: another target, a K without a table, or alpha where it has no place.
+    """
+    activation = target.activation
+    if activation is not None and activation.name == "relu":
+        steps = PAPER_RELU_STEPS if K is None else K
+        if activation.cap is not None and alpha is not None:
+            raise FewSpikesError(f"alpha is for the uncapped relu; the range of {activation.label} is its cap")
+        if alpha is None and not (inputs is None or isinstance(inputs, str)):  # "uniform" says no range
+            return least_error_relu(steps, as_histogram(inputs), rounding or "nearest", activation.cap)
+        scale = activation.cap or (PAPER_RELU_ALPHA if alpha is None else alpha)
+        return relu_parameters(steps, scale, rounding or "down", activation.cap)
+    if target.label not in ("silu", "sigmoid"):
+        raise FewSpikesError(f"there is no closed form of {target.label}; use method='search'")
+    parameters = published(target.label)
+    if K not in (None, parameters.K) or alpha is not None or rounding is not None:
+        raise FewSpikesError(
+            f"{target.label} has the published table of K={parameters.K} only: leave K, alpha and rounding out, "
+            "or use method='search'"
+        )
+    return parameters
+
+
+def as_histogram(inputs: tuple | Histogram) -> Histogram:
+    """The inputs as counts; a Gaussian as the quantiles of a million inputs."""
+    if isinstance(inputs, Histogram):
+        return inputs
+    mean, variance = inputs
+    shares = (torch.arange(_QUANTILES, dtype=torch.float64) + 0.5) / _QUANTILES
+    return Histogram.of(mean + variance**0.5 * torch.special.ndtri(shares))
 
 
 def least_error_relu(K: int, inputs: Histogram, rounding: str = "nearest", cap: float | None = None) -> FSParameters:

@@ -6,7 +6,7 @@ import numpy as np
 from fewspikes.fitting.problem import Problem, Vector
 from fewspikes.fitting.staircase import Work, least_squares, slopes
 
-STRICTNESS = 3.0  # of the spike limit, in log(error) per spike: far above what a spike ever gains
+STRICTNESS = 20.0  # of the spike limit, in log(error) per spike: far above what a spike ever gains
 _MEMORY = 12  # pairs that the descent remembers
 _FIRST = 0.02  # of the domain: the length of the first step
 _TRIALS = 24  # of one line search
@@ -45,7 +45,7 @@ def price(p: Vector, problem: Problem, work: Work) -> float:
     if not error < np.inf:
         return np.inf
     value = np.log(error) + problem.spike_weight * spikes
-    return value + STRICTNESS * max(0.0, spikes - problem.limit)
+    return float(value + STRICTNESS * max(0.0, spikes - problem.limit))
 
 
 @numba.njit(cache=True, nogil=True)

@@ -62,7 +62,9 @@ def masses(inputs: str | tuple[float, float] | Histogram, edges: NDArray[np.floa
         scaled = torch.from_numpy((edges - mean) / sqrt(2 * variance))
         # Each tail from its own side, so that bins far out keep their digits.
         found = np.where(
-            edges[1:] <= mean, np.diff(torch.special.erfc(-scaled).numpy()), -np.diff(torch.special.erfc(scaled).numpy())
+            edges[1:] <= mean,
+            np.diff(torch.special.erfc(-scaled).numpy()),
+            -np.diff(torch.special.erfc(scaled).numpy()),
         )
     total = float(found.sum())
     if not total > 0:

@@ -22,7 +22,7 @@ class Problem(NamedTuple):
         low, high: the grid's ends.
         sums: [bins + 1, 4], prefix sums of weight, weight f, weight f^2, and the inputs' density.
         densities: [bins, 3], weight per unit length, f, and the inputs' density per unit length.
-        middle: a constant taken off f, so that squares lose no digits; 0 where there is no offset to carry it.
+        middle: a constant taken off f, so that squares lose no digits; 0 where the offset may not carry it.
         offset: whether c is free; otherwise it is 0.
         spike_weight: what one mean spike costs, in units of log(error).
         limit: the most mean spikes that are allowed.
@@ -48,6 +48,7 @@ def problem(
     offset: bool = True,
     spike_weight: float = 0.0,
     limit: float = inf,
+    centred: bool = True,
 ) -> Problem:
     """Sum up `function` over the grid.
 
@@ -57,12 +58,13 @@ def problem(
         weight: [bins], how much the squared error in each bin counts; sums to 1.
         density: [bins], the share of inputs in each bin; sums to 1. Mean spikes are taken over it.
         offset, spike_weight, limit: as in `Problem`.
+        centred: whether the offset may carry a middle of f; it may not where it has to lie on a grid.
     """
     bins = len(weight)
     width = (high - low) / bins
     edges = torch.linspace(low, high, 2 * bins + 1, dtype=torch.float64)  # the middle of each bin among them
     f = function(edges).numpy()
-    middle = float(weight @ f[1::2]) if offset else 0.0
+    middle = float(weight @ f[1::2]) if offset and centred else 0.0
     f = f - middle
     left, centre, right = f[:-1:2], f[1::2], f[2::2]
     mean = (left + 4 * centre + right) / 6  # Simpson's rule: exact for a line, and for its square

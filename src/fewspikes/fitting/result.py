@@ -1,20 +1,22 @@
 """What a fit is worth: its errors and spikes, measured by running the neuron itself."""
 
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from fewspikes.activations import Activation
-from fewspikes.errors import FewSpikesError
+from fewspikes.fitting.bounds import error_at_edges
+from fewspikes.fitting.masses import Inputs, masses, resolve
+from fewspikes.fitting.target import Target, checked_domain, target_of
 from fewspikes.kernels import apply
 from fewspikes.parameters import FSParameters
 
 POINTS = 200_001  # odd, so that 0 and the ends of the main region are among them
-
-Inputs = str | tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,8 @@ class FitResult:
         mse: unweighted mean squared error over the domain, on 200,001 points in float64.
         mse_main, mse_outer: the same inside and outside of the activation's main region; None where it has none.
         mean_spikes: spikes per neuron, averaged over the inputs.
+        max_error: the largest error over the domain.
+        max_error_proven: whether that is a proven bound (named activations), or the largest of a sample.
         seconds: how long the fit took.
     """
 
@@ -34,12 +38,23 @@ class FitResult:
     mse_main: float | None
     mse_outer: float | None
     mean_spikes: float
+    max_error: float
+    max_error_proven: bool
     seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dict for JSON files."""
+        return asdict(self) | {"parameters": self.parameters.to_json()}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "FitResult":
+        """The reverse of `to_json`."""
+        return cls(**{**content, "parameters": FSParameters.from_json(content["parameters"])})
 
 
 def measure(
     parameters: FSParameters,
-    activation: Activation,
+    activation: Activation | Target,
     domain: tuple[float, float] | None = None,
     inputs: Inputs | None = None,
     started: float | None = None,
@@ -50,52 +65,50 @@ def measure(
         parameters: the FS-neuron.
         activation: what it should compute.
         domain: (low, high); by default the activation's, for a ReLU [-alpha, alpha].
-        inputs: over what mean_spikes averages: "uniform" on the domain, or a Gaussian (mean, variance); by default
-            the Gaussian that the paper states for this activation, or else uniform.
+        inputs: over what mean_spikes averages: "uniform" on the domain, a Gaussian (mean, variance), samples or a
+            histogram; by default the activation's usual Gaussian, or else uniform. Of those in the domain.
         started: the `time.perf_counter()` of the fit's beginning.
 
     Raises:
-        FewSpikesError: an infinite or empty domain, or a variance that is not positive.
+        FewSpikesError: an infinite or empty domain, or inputs that are none.
     """
     started = time.perf_counter() if started is None else started
-    low, high = domain or _domain(parameters, activation)
-    if not (np.isfinite(low) and np.isfinite(high) and low < high):
-        raise FewSpikesError(f"the domain must be finite with low < high; got {low}, {high}")
+    target = target_of(activation) if isinstance(activation, Activation) else activation
+    low, high = checked_domain(domain or target.domain or _domain(parameters, activation))
     x = torch.linspace(low, high, POINTS, dtype=torch.float64)
     y, spikes = apply(x, parameters)
-    error = ((y - activation(x)) ** 2).numpy()
-    main, outer = _regions(error, x.numpy(), activation)
-    weights = _weights(x.numpy(), inputs or activation.typical_inputs or "uniform")
-    mean_spikes = float(weights @ spikes.double().numpy())
-    return FitResult(parameters, float(error.mean()), main, outer, mean_spikes, time.perf_counter() - started)
+    difference = (y - target.function(x)).numpy()
+    main, outer = _regions(difference**2, x.numpy(), target.main_region)
+    cells = np.concatenate([[low], (x.numpy()[1:] + x.numpy()[:-1]) / 2, [high]])
+    share = masses(resolve(inputs if inputs is not None else target.typical_inputs or "uniform"), cells)
+    proven = target.turning_points is not None
+    largest = error_at_edges(parameters, target.function, (low, high), target.turning_points or ())
+    return FitResult(
+        parameters,
+        float(np.mean(difference**2)),
+        main,
+        outer,
+        float(share @ spikes.double().numpy()),
+        largest if proven else max(largest, float(np.abs(difference).max())),
+        proven,
+        time.perf_counter() - started,
+    )
 
 
-def _domain(parameters: FSParameters, activation: Activation) -> tuple[float, float]:
-    if activation.name != "relu":
-        return activation.domain
-    alpha = 2 * float(parameters.d[0])
-    return (-alpha, activation.cap or alpha)
+def _domain(parameters: FSParameters, activation: Activation | Target) -> tuple[float, float]:
+    """For a ReLU twice its largest weight: what a binary code reaches."""
+    alpha = 2 * float(parameters.d.max())
+    cap = activation.cap if isinstance(activation, Activation) else None
+    return (-alpha, cap or alpha)
 
 
 def _regions(
-    error: NDArray[np.float64], x: NDArray[np.float64], activation: Activation
+    error: NDArray[np.float64], x: NDArray[np.float64], region: tuple[float, float] | None
 ) -> tuple[float | None, float | None]:
-    if activation.main_region is None:
+    if region is None:
         return None, None
-    inside = (x >= activation.main_region[0]) & (x <= activation.main_region[1])
+    inside = (x >= region[0]) & (x <= region[1])
     return (
         float(error[inside].mean()) if inside.any() else None,
         float(error[~inside].mean()) if not inside.all() else None,
     )
-
-
-def _weights(x: NDArray[np.float64], inputs: Inputs) -> NDArray[np.float64]:
-    if isinstance(inputs, str):
-        if inputs != "uniform":
-            raise FewSpikesError(f"inputs must be 'uniform' or (mean, variance); got {inputs!r}")
-        return np.full(len(x), 1 / len(x))
-    mean, variance = inputs
-    if not variance > 0:
-        raise FewSpikesError(f"the inputs' variance must be > 0; got {variance}")
-    weights = np.exp(-((x - mean) ** 2) / (2 * variance))
-    return np.asarray(weights / weights.sum(), np.float64)

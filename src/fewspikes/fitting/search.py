@@ -10,7 +10,7 @@ from fewspikes.fitting.islands import island
 from fewspikes.fitting.problem import Problem, Vector
 from fewspikes.fitting.staircase import workspace
 
-FIRST_STEPS = 4  # a search from random codes finds the best ones up to here; longer codes grow out of shorter ones
+FIRST_STEPS = 3  # random codes find the best ones up to here; longer codes grow out of shorter ones
 
 _NO_STARTS = np.zeros((0, 0))
 
@@ -66,7 +66,7 @@ def improved(pool: Pool | None, K: int, starts: Vector, problem: Problem, effort
     """The pool after a search that begins from it, from `starts` and, without any, from random codes."""
     pool = empty_pool(K, effort.pool) if pool is None else Pool(pool.codes.copy(), pool.values.copy())
     fresh = 0 if len(starts) else effort.fresh
-    island(_mix(seed, K), starts, fresh, effort.idle, effort.most, problem, *pool)
+    island(seed_of(seed, K), starts, fresh, effort.idle, effort.most, problem, *pool)
     return pool
 
 
@@ -81,6 +81,6 @@ def shorter(pool: Pool, problem: Problem, keep: int) -> Vector:
     return np.array(found)
 
 
-def _mix(seed: int, number: int) -> int:
+def seed_of(*numbers: int) -> int:
     """A seed of its own for each part of a search."""
-    return int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])

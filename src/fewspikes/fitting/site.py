@@ -1,27 +1,32 @@
 """One layer's fit: the activation, fitted to what this layer really sees."""
 
+from math import inf
+from typing import Any
+
 import numpy as np
+import torch
 
 from fewspikes.activations import Activation
 from fewspikes.errors import FewSpikesError
 from fewspikes.fitting import cache
-from fewspikes.fitting.closed_form import least_error_relu
+from fewspikes.fitting.cap_code import relu_for
+from fewspikes.fitting.checks import at_least_0, whole_K, whole_seed
 from fewspikes.fitting.code import parameters_of
 from fewspikes.fitting.masses import masses, smooth, uniform
+from fewspikes.fitting.objective import PREFERENCE
 from fewspikes.fitting.problem import BINS, Problem, problem
-from fewspikes.fitting.search import Effort, grow
+from fewspikes.fitting.searching import look_quickly
+from fewspikes.fitting.silent import constant_code, is_constant
+from fewspikes.fitting.target import check_function, target_of
 from fewspikes.histogram import Histogram
 from fewspikes.parameters import FSParameters
 
-ALGORITHM = 1  # raise it when fits change, so that kept ones are made again
-FLOOR = 0.02  # of the weight is spread evenly over the range: a few inputs far out must not come out wild
+ALGORITHM = 3  # raise it when fits change, so that kept ones are made again
+FLOOR = 0.01  # of the weight is spread evenly over the range: a few inputs far out must not come out wild
 _MARGIN = 0.03  # of the range, on either side: later inputs may go a little further
+_ROOM = 0.01  # around a constant, of its size
 _SMOOTHING = 0.25  # of the width that is best for drawing a density; a staircase needs it finer
-_EFFORTS = {
-    "quick": Effort(fresh=8, idle=0, most=8, branches=1, pool=3),
-    "normal": Effort(fresh=40, idle=60, most=300, branches=8, pool=8),
-    "long": Effort(fresh=80, idle=200, most=2000, branches=12, pool=12),
-}
+_TRIANGLE = 2.2  # a triangle's half width that smooths like a Gaussian of sigma 1 is 2.45; a little less
 
 
 def fit_site(
@@ -34,65 +39,87 @@ def fit_site(
     seed: int = 0,
     refine: str = "normal",
     floor: float = FLOOR,
+    cap_step: bool | None = None,
 ) -> FSParameters:
-    """Fit `activation` with K steps to the gate inputs of one layer."""
+    """Fit `activation` with K steps to the gate inputs of one layer.
+
+    Minimises log(weighted mean squared error) + spike_weight * mean spikes over the measured range and a margin. The
+    weight is the inputs' density, smoothed as far as so many inputs allow to tell, and a floor of even weight. A
+    ReLU gets the binary code of least error, a capped one with a price on spikes perhaps one step on its cap. The
+    same arguments give the same parameters; they are kept, see `cache`.
+
+    Args:
+        activation: what is imitated.
+        K: time steps, 1 to 24.
+        inputs: gate inputs, as measured.
+        offset: whether silence may stand for another value than 0.
+        spike_weight: how much log(error) may rise to save a mean spike, >= 0.
+        seed: of everything random.
+        refine: "quick" (milliseconds: the nearest shipped table, d solved again), "normal" (about a second) or
+            "long" (a minute or two).
+        floor: the share of even weight, 0 to 1.
+        cap_step: for a capped ReLU, see `cap_code.relu_for`.
+
+    Returns:
+        The parameters; their domain is the range that they were fitted on, open where a ReLU is flat beyond it.
+
+    Raises:
+        FewSpikesError: an argument out of range, a histogram of zeros, or a range where the activation is not finite.
+    """
     if inputs.total < 1:
         raise FewSpikesError("the site's histogram holds no counts; calibrate on data that reach it")
-    if activation.name == "relu":
-        return least_error_relu(K, inputs, "nearest", activation.cap)
-    name = cache.key(
-        {
-            "algorithm": ALGORITHM,
-            "activation": activation.to_json(),
-            "K": K,
-            "inputs": inputs.to_json(),
-            "settings": [offset, spike_weight, seed, refine, floor],
-        }
-    )
+    K, seed, spike_weight = whole_K(K), whole_seed(seed), at_least_0("spike_weight", spike_weight)
+    if not 0 <= floor <= 1:
+        raise FewSpikesError(f"the floor must be from 0 to 1; got {floor}")
+    settings = {"offset": offset, "spike_weight": spike_weight, "seed": seed, "refine": refine, "floor": floor}
+    settings["cap_step"] = cap_step
+    name = cache.key({"algorithm": ALGORITHM, "activation": activation.to_json(), "K": K, **settings}, inputs)
     found = cache.look_up(name)
     if found is None:
-        found = _search(activation, K, inputs, offset, spike_weight, seed, refine, floor)
+        found = _fit(activation, K, inputs, settings)
         cache.keep(name, found)
     return found
 
 
-def _search(
-    activation: Activation,
-    K: int,
-    inputs: Histogram,
-    offset: bool,
-    spike_weight: float,
-    seed: int,
-    refine: str,
-    floor: float,
-) -> FSParameters:
-    made = site_problem(activation, inputs, offset, spike_weight, floor)
-    best = grow(made, K, _EFFORTS[refine], seed).codes[0]
-    provenance = {"method": "search", "inputs": "measured", "refine": refine, "seed": seed}
-    return parameters_of(best, made, activation.label, (made.low, made.high), provenance)
+def _fit(activation: Activation, K: int, inputs: Histogram, settings: dict[str, Any]) -> FSParameters:
+    made = site_problem(activation, inputs, settings["offset"], settings["spike_weight"], settings["floor"])
+    if activation.name == "relu":
+        return relu_for(activation, K, inputs, made, settings["cap_step"])
+    domain = (made.low, made.high)
+    provenance = {"method": "search", "inputs": "measured", **settings}
+    if inputs.low == inputs.high or is_constant(made):
+        value = float(activation(torch.tensor(inputs.low, dtype=torch.float64)))
+        code, d, c = constant_code(made, K, value)
+        return FSParameters(code[:K], code[K:], d, c, activation.label, domain, provenance)
+    code = look_quickly(made, K, settings["refine"], settings["seed"]).codes[0]
+    return parameters_of(code, made, activation.label, domain, provenance)
 
 
 def site_problem(activation: Activation, inputs: Histogram, offset: bool, spike_weight: float, floor: float) -> Problem:
-    """What the fit of a site minimises: the error over its inputs, smoothed, with a floor of even weight."""
+    """What the fit of a site minimises: the error over its inputs, smoothed, with a floor of even weight.
+
+    For a ReLU the measured price of a spike is taken as it is; others prefer fewer spikes a little in any case.
+    """
     low, high = _range(inputs)
+    check_function(target_of(activation), (low, high))
     edges = np.linspace(low, high, BINS + 1)
-    density = smooth(masses(inputs, edges), _half_width(inputs) / (edges[1] - edges[0]))
+    density = smooth(masses(inputs, edges), _half_width(inputs) / float(edges[1] - edges[0]))
     weight = (1 - floor) * density + floor * uniform(edges)
-    return problem(activation, low, high, weight, density, offset=offset, spike_weight=spike_weight)
+    price = spike_weight if activation.name == "relu" else spike_weight + PREFERENCE
+    return problem(activation, low, high, weight, density, offset=offset, spike_weight=price, limit=inf)
 
 
 def _range(inputs: Histogram) -> tuple[float, float]:
     """The measured range with a margin; a constant gets a little room around it."""
     span = inputs.high - inputs.low
-    margin = _MARGIN * span if span > 0 else max(abs(inputs.low), 1.0) * 0.01
+    margin = _MARGIN * span if span > 0 else _ROOM * max(abs(inputs.low), 1.0)
     return inputs.low - margin, inputs.high + margin
 
 
 def _half_width(inputs: Histogram) -> float:
     """How far to smooth: by Silverman's rule, scaled down, with a spread that outliers do not move."""
-    counts = np.cumsum(inputs.counts) / inputs.total
-    quarter, three = (float(inputs.centres[np.searchsorted(counts, q)]) for q in (0.25, 0.75))
-    mean = float(inputs.centres @ inputs.counts) / inputs.total
-    deviation = float(np.sqrt(((inputs.centres - mean) ** 2) @ inputs.counts / inputs.total))
+    shares, centres = inputs.counts / inputs.total, inputs.centres
+    quarter, three = (float(centres[np.searchsorted(np.cumsum(shares), q)]) for q in (0.25, 0.75))
+    deviation = float(np.sqrt(shares @ (centres - shares @ centres) ** 2))
     spread = min(deviation, (three - quarter) / 1.34) or deviation
-    return float(_SMOOTHING * 2.2 * spread * inputs.total**-0.2)  # a triangle 2.2 times as wide as a Gaussian's sigma
+    return float(_SMOOTHING * _TRIANGLE * spread * inputs.total**-0.2)

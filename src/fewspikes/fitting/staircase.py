@@ -106,7 +106,7 @@ def fire(i: int, t: int, reset: float, work: Work) -> float:
     work.pattern[i] = pattern | (1 << t)
     work.spikes[i] += 1
     here[_MOVED] += reset
-    return there[_INPUTS] - here[_INPUTS]
+    return float(there[_INPUTS] - here[_INPUTS])
 
 
 @numba.njit(cache=True, nogil=True)

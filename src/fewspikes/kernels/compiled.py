@@ -5,6 +5,9 @@ state, so any number of callers may run it at once. The products d z and h z are
 nothing is reordered, so every bit equals the reference's.
 """
 
+# numba infers the loops' types from their arguments.
+# ruff: noqa: ANN001, ANN202
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
@@ -48,15 +51,17 @@ def _flat(x: Tensor) -> np.ndarray:
     return x.permute(order).reshape(-1).numpy()
 
 
-def _deal(loop: object, x: np.ndarray, parameters: tuple[Tensor, ...], y: np.ndarray, out: np.ndarray) -> None:
+def _deal(
+    loop: Callable[..., None], x: np.ndarray, parameters: tuple[Tensor, ...], y: np.ndarray, out: np.ndarray
+) -> None:
     T, h, d, offset = (p.detach().numpy() for p in parameters)
     workers = min(torch.get_num_threads(), max(len(x) // _SHARE, 1))
     if workers == 1:
-        loop(x, T, h, d, offset[()], y, out)  # type: ignore[operator]
+        loop(x, T, h, d, offset[()], y, out)
         return
     step = -(-len(x) // (workers * _BLOCK)) * _BLOCK
     parts = [slice(start, start + step) for start in range(0, len(x), step)]
-    jobs = [_pool(workers).submit(loop, x[p], T, h, d, offset[()], y[p], out[p]) for p in parts]  # type: ignore[arg-type]
+    jobs = [_pool(workers).submit(loop, x[p], T, h, d, offset[()], y[p], out[p]) for p in parts]
     for job in jobs:
         job.result()
 

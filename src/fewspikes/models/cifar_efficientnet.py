@@ -35,7 +35,8 @@ class SqueezeExcitation(nn.Module):
     def forward(self, x: Float[Tensor, "batch channels h w"]) -> Float[Tensor, "batch channels h w"]:
         """The scaled channels."""
         gate = self.expand(F.silu(self.reduce(F.adaptive_avg_pool2d(x, 1))))
-        return x * gate.sigmoid()
+        scaled: Tensor = x * gate.sigmoid()
+        return scaled
 
 
 class InvertedResidual(nn.Module):
@@ -59,7 +60,8 @@ class InvertedResidual(nn.Module):
         """The block's output; h2 = ceil(h / stride), w2 likewise."""
         y = F.silu(self.depthwise(F.silu(self.expand(x))))
         y = self.project(self.gate(y))
-        return x + y if self._shortcut else y
+        result: Tensor = x + y if self._shortcut else y
+        return result
 
 
 class CifarEfficientNet(nn.Module):

@@ -41,8 +41,8 @@ def load_model(spec: str, weights: str | None = None, random: bool = False) -> L
 
     Args:
         spec: timm:NAME, torchvision:NAME, fewspikes:NAME (resnet8, resnet14, resnet20, resnet44, resnet50 and
-            cifar_efficientnet for CIFAR, and efficientnet_lite0) or path/to/file.py:function, a function without arguments that returns the trained
-            nn.Module. The first three come in eval mode; the last comes as the function made it.
+            cifar_efficientnet for CIFAR, and efficientnet_lite0) or path/to/file.py:function, a function without
+            arguments that returns the trained nn.Module. The first three come in eval mode; the last as it was made.
         weights: a .safetensors file with exactly the network's tensors; None: the library's own trained weights.
         random: untrained weights, drawn from torch's global generator: good for counting neurons, not for accuracy.
 

@@ -127,9 +127,7 @@ def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
 
 def read_split(data: Path, split: str, preprocessing: Any, classes: int) -> tuple[Tensor, Tensor]:
     """All images of a split as one normalised tensor, and their labels."""
-    batches = list(
-        track(loader(open_images(data, split, preprocessing, classes), 500), f"reading {split}", None)
-    )
+    batches = list(track(loader(open_images(data, split, preprocessing, classes), 500), f"reading {split}", None))
     return torch.cat([x for x, _ in batches]), torch.cat([y for _, y in batches])
 
 

@@ -12,14 +12,27 @@ _MAPS = {  # operator: the axis of its output channels
     "aten.conv2d.padding": 1,
     "aten.linear.default": -1,
 }
-# These keep every channel where it is, on any input without a change of axes.
+# These keep every channel on its axis.
 _KEEP = frozenset(
-    f"aten.{name}"
-    for name in (
-        "add.Tensor sub.Tensor neg.default mul.Scalar div.Scalar avg_pool2d.default max_pool2d.default "
-        "adaptive_avg_pool2d.default add.Scalar sub.Scalar pad.default constant_pad_nd.default slice.Tensor "
-        "mul.Tensor div.Tensor dropout.default clone.default contiguous.default"
-    ).split()
+    (
+        "aten.add.Tensor",
+        "aten.add.Scalar",
+        "aten.sub.Tensor",
+        "aten.sub.Scalar",
+        "aten.neg.default",
+        "aten.mul.Tensor",
+        "aten.mul.Scalar",
+        "aten.div.Tensor",
+        "aten.div.Scalar",
+        "aten.avg_pool1d.default",
+        "aten.avg_pool2d.default",
+        "aten.adaptive_avg_pool2d.default",
+        "aten.max_pool1d.default",
+        "aten.max_pool2d.default",
+        "aten.constant_pad_nd.default",
+        "aten.pad.default",
+        "aten.slice.Tensor",
+    )
 )
 
 

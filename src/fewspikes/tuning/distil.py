@@ -1,189 +1,161 @@
-"""Learn the code, never the weights, against the network's own outputs."""
+"""`distil`: learn the code, never the weights, against the network's own outputs."""
 
-import json
 import math
 import os
+import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from fewspikes.batches import Batches
 from fewspikes.errors import FewSpikesError
-from fewspikes.network import ExactActivation, SpikingNetwork, build
-from fewspikes.tuning.channels import channel_axis, range_is_free
-from fewspikes.tuning.learning import LearningNeuron
+from fewspikes.network import SpikingNetwork
+from fewspikes.progress import watch
+from fewspikes.tuning.learner import Learner, Stage
+from fewspikes.tuning.resume import Progress, fingerprint, keep, look_up
 
-_BYTES = 2 << 30  # of images that are kept in memory
-_HELD_OUT = 512  # images at most, an eighth of all
-_BATCH = 64
-_RATES = {"shift": 0.01, "log_range": 0.02, "d": 0.002, "offset": 0.002}
+MINUTES = 3.0
 _STAGES = 6
-_FEATURES = 0.5  # weight of the sites' own outputs beside the network's
+_BYTES = 2 << 30  # of images that are kept in memory; more are left out
 
 
-@dataclass(frozen=True)
-class Stage:
-    """The network after a stage: seconds and steps so far, and on held-out images the mean squared error of the output
-    (relative to its variance), the agreement in percent (None where the output is no [batch, classes]) and spikes."""
+def distil(
+    snn: SpikingNetwork,
+    loader: Any,
+    minutes: float | None = None,
+    steps: int | None = None,
+    reference: nn.Module | None = None,
+    spike_weight: float = 0.0,
+    seed: int = 0,
+    *,
+    checkpoint: str | os.PathLike[str] | None = None,
+    progress: bool | None = None,
+) -> SpikingNetwork:
+    """Learn the code of `snn` against the ANN's own outputs on unlabelled images; the weights stay as they are.
 
-    seconds: float
-    steps: int
-    error: float
-    agreement: float | None
-    spikes_per_neuron: float
-
-
-class Learner:
-    """The network while it learns.
+    Learned are, per channel, the shift and, where it is free, the range; and d and offset of codes that are not a
+    ReLU's, which stay binary. The loss is log(output error) + 0.5 log(error of the sites' outputs) + spike_weight x
+    spikes per neuron, errors as mean squares over variances. An eighth of the images is held out. After each of 6
+    stages the network is measured on them, and the best measurement is what comes back: never worse than before.
 
     Args:
-        snn: where it begins.
-        batches: unlabelled inputs, in memory.
-        reference: the ANN.
-        spike_weight: price of a spike per neuron, in log error.
+        snn: the converted network; it stays as it is.
+        loader: training images, as a tensor or a re-iterable of batches; labels are ignored. Up to 2 GiB are used.
+        minutes: how long; the result then depends on the machine's speed.
+        steps: how many minibatches of 64 images instead: the same result wherever the arithmetic is. Both None: 3
+            minutes.
+        reference: the ANN, in eval mode; by default the graph of `snn` with its original activations.
+        spike_weight: price of a spike per neuron, in log error; one knob trades spikes for agreement.
         seed: of the order of the images.
+        checkpoint: a file that is written after each stage, and read if it is there: a run that was cut goes on.
+        progress: a line per stage and a bar on stderr; None shows them when stderr is a terminal.
+
+    Returns:
+        A new network; its report's notes say what distilling did.
+
+    Raises:
+        FewSpikesError: fewer than 2 images, data that do not fit, minutes or steps that are not positive, a reference
+            in training mode, or a checkpoint of another run.
+
+    >>> import fewspikes as fs
+    >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)).eval()
+    >>> images = torch.randn(64, 4)
+    >>> snn = fs.convert(net, images, calibration=images, K=3)
+    >>> fs.distil(snn, images, steps=5).report.notes[-1].startswith("distilled")
+    True
     """
-
-    def __init__(
-        self,
-        snn: SpikingNetwork,
-        batches: Sequence[tuple[Tensor, ...]],
-        reference: nn.Module,
-        spike_weight: float,
-        seed: int,
-    ) -> None:
-        self.snn, self.reference, self.spike_weight = snn, reference, spike_weight
-        self.held, self.images = _hold_out(batches)
-        self.random = torch.Generator().manual_seed(seed)
-        self.neurons = _learning(snn, self.held)
-        self.ann, self.body = _watched(snn, None), _watched(snn, self.neurons)
-        self.sizes = {site.name: site.neurons for site in snn.report.sites}
-        groups = [
-            {"params": [p for n in self.neurons.values() if (p := getattr(n, kind)) is not None and p.requires_grad],
-             "lr": rate, "base": rate}
-            for kind, rate in _RATES.items()
-        ]
-        self.optimizer = torch.optim.Adam([g for g in groups if g["params"]], betas=(0.9, 0.99))
-        self.count_spikes(spike_weight > 0)
-
-    def count_spikes(self, counting: bool) -> None:
-        for neuron in self.neurons.values():
-            neuron.counting = counting
-
-    def step(self, progress: float) -> float:
-        """One minibatch when `progress` (0 to 1) of the time is gone; the loss."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["base"] * min(1.0, progress * 20 + 0.05) * (1 + math.cos(math.pi * progress)) / 2
-        n = len(self.images[0])
-        chosen = torch.randint(0, n, (min(_BATCH, n),), generator=self.random)
-        batch = tuple(value[chosen] for value in self.images)
-        with torch.no_grad():
-            wanted = self.ann(*batch)
-        loss = self.loss(self.body(*batch), wanted)
-        self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step()
-        return float(loss.detach())
-
-    def loss(self, got: tuple[Any, list[Tensor]], wanted: tuple[Any, list[Tensor]]) -> Tensor:
-        output = torch.stack([_relative(a, b) for a, b in zip(_tensors(got[0]), _tensors(wanted[0]), strict=True)])
-        loss = output.mean().log()
-        if _FEATURES:
-            features = torch.stack([_relative(a, b) for a, b in zip(got[1], wanted[1], strict=True)])
-            loss = loss + _FEATURES * features.mean().log()
-        return loss + self.spike_weight * self.spikes() if self.spike_weight else loss
-
-    def spikes(self) -> Tensor:
-        """Mean spikes per neuron of the last pass."""
-        total = torch.stack([n.mean_spikes * self.sizes[name] for name, n in self.neurons.items()]).sum()  # type: ignore[operator]
-        return total / sum(self.sizes.values())
-
-    @torch.no_grad()
-    def measure(self, seconds: float, steps: int) -> Stage:
-        self.count_spikes(True)
-        error = agree = spikes = 0.0
-        count, images, classes = 0, len(self.held[0]), True
-        for start in range(0, images, _BATCH):
-            batch = tuple(v[start : start + _BATCH] for v in self.held)
-            (got, _), (wanted, _) = self.body(*batch), self.ann(*batch)
-            pairs = list(zip(_tensors(got), _tensors(wanted), strict=True))
-            error += sum(float(_relative(a, b)) for a, b in pairs) / len(pairs) * len(batch[0])
-            classes = len(pairs) == 1 and pairs[0][0].ndim == 2
-            agree += float((pairs[0][0].argmax(1) == pairs[0][1].argmax(1)).sum()) if classes else 0.0
-            spikes += float(self.spikes()) * len(batch[0])
-        self.count_spikes(self.spike_weight > 0)
-        return Stage(
-            seconds, steps, error / images, 100 * agree / images if classes else None, spikes / images
-        )
-
-    def network(self) -> SpikingNetwork:
-        return self.snn.with_neurons({name: neuron.neuron() for name, neuron in self.neurons.items()})
+    _check(snn, minutes, steps, reference, spike_weight)
+    if minutes is None and steps is None:
+        minutes = MINUTES
+    with torch.inference_mode(False), torch.enable_grad():
+        images, left = _gather(Batches(loader, snn.inputs, snn.dtype, "distilling data", snn.device))
+        learner = Learner(snn, images, reference, spike_weight, seed)
+        settings = {"minutes": minutes, "steps": steps, "spike_weight": spike_weight, "seed": seed}
+        done = Progress(fingerprint(snn, images, settings))
+        if checkpoint is not None:
+            look_up(checkpoint, learner, done)
+        trouble = _learn(learner, done, minutes, steps, checkpoint, progress)
+        return _kept(learner, done, len(images[0]), left, trouble)
 
 
-def _relative(got: Tensor, wanted: Tensor) -> Tensor:
-    return (got - wanted).square().mean() / wanted.var(unbiased=False).clamp_min(1e-12)
+def _learn(
+    learner: Learner,
+    done: Progress,
+    minutes: float | None,
+    steps: int | None,
+    checkpoint: str | os.PathLike[str] | None,
+    progress: bool | None,
+) -> str:
+    """Run the stages that are left; returns what went wrong, or ""."""
+    if not done.stages:
+        done.add(learner.measure(0.0, 0), learner)
+    with watch("distilling", progress) as show:
+        for stage in range(len(done.stages), _STAGES + 1):
+            before, started = done.stages[-1], time.perf_counter()
+            seconds, count = before.seconds, before.steps
+            while (share := _share(seconds, count, minutes, steps)) < stage / _STAGES:
+                loss = learner.step(share)
+                count, seconds = count + 1, before.seconds + time.perf_counter() - started
+                if not math.isfinite(loss):
+                    return f"the loss turned {loss} at step {count}; it stopped there"
+                show(share, f"step {count}, loss {loss:.3f}")
+            done.add(learner.measure(seconds, count), learner)
+            if sys.stderr.isatty() if progress is None else progress:
+                show(stage / _STAGES, f"stage {stage} of {_STAGES}: {done.stages[-1]}")
+            if checkpoint is not None:
+                keep(checkpoint, learner, done)
+    return ""
 
 
-def _hold_out(batches: Sequence[tuple[Tensor, ...]]) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    whole = tuple(torch.cat([batch[i] for batch in batches]) for i in range(len(batches[0])))
-    n = len(whole[0])
-    held = min(max(n // 8, 1), _HELD_OUT)
-    places = torch.linspace(0, n - 1, held).round().long().unique()
-    rest = torch.ones(n, dtype=torch.bool)
-    rest[places] = False
-    if not bool(rest.any()):
-        raise FewSpikesError("distilling needs at least 2 images: one to learn from, one held out")
-    return tuple(v[places] for v in whole), tuple(v[rest] for v in whole)
+def _share(seconds: float, count: int, minutes: float | None, steps: int | None) -> float:
+    """How much of the work is done, 0 to 1: by whichever limit is nearer."""
+    shares = [count / steps if steps else 0.0, seconds / (60 * minutes) if minutes else 0.0]
+    return min(max(shares), 1.0)
 
 
-def _learning(snn: SpikingNetwork, held: tuple[Tensor, ...]) -> dict[str, LearningNeuron]:
-    nodes = {node.target: node for node in snn.body.graph.nodes if node.op == "call_module"}
-    spreads: dict[str, float] = {}
-    handles = []
-    for name, neuron in snn.neurons.items():
-        hook = lambda m, args, name=name: spreads.__setitem__(name, float(args[0].std()))  # noqa: E731
-        handles.append(neuron.register_forward_pre_hook(hook))
-    with torch.no_grad():
-        snn(*(v[:_BATCH] for v in held))
-    for handle in handles:
-        handle.remove()
-    made = {}
-    for site in snn.sites:
-        node, neuron = nodes[site.target], snn.neurons[site.name]
-        shape = snn._sizes[node.name]
-        axis = channel_axis(node.args[0], len(shape))
-        free = not range_is_free(node, site.activation)
-        if axis is not None and neuron.shift is None and neuron.range is None:
-            neuron = FSNeuron_at(neuron, axis)
-        channels = None if axis is None else shape[axis]
-        made[site.name] = LearningNeuron(neuron, site.activation, channels, free, spreads[site.name])
-    return made
+def _kept(learner: Learner, done: Progress, images: int, left: int, trouble: str) -> SpikingNetwork:
+    before, best = done.stages[0], done.best(learner.spike_weight)
+    notes = [trouble] if trouble else []
+    if left:
+        notes.append(f"distilling used {images:,} images; {left:,} more did not fit into {_BYTES >> 30} GiB")
+    if best is before:
+        notes.append("distilled in vain: no stage was better on the held-out images; the code is as before")
+        return learner.snn.with_neurons({}, notes)
+    last = done.stages[-1]
+    notes.append(
+        f"distilled for {last.seconds:.0f} s, {last.steps:,} steps on {images:,} images; held out: {before} -> {best}"
+    )
+    return learner.snn.with_neurons(done.neurons_at(best, learner), notes)
 
 
-def FSNeuron_at(neuron: Any, axis: int) -> Any:
-    return type(neuron)(neuron.table, neuron.shift, neuron.range, axis)
+def _gather(batches: Batches) -> tuple[tuple[Tensor, ...], int]:
+    """All images, as one tensor per input, and how many were left out."""
+    kept: list[tuple[Tensor, ...]] = []
+    size = left = 0
+    for inputs, _ in batches:
+        size += sum(value.numel() * value.element_size() for value in inputs)
+        if kept and size > _BYTES:
+            left += len(inputs[0])
+            continue
+        kept.append(inputs)
+    return tuple(torch.cat(values).clone() for values in zip(*kept, strict=True)), left
 
 
-def _watched(snn: SpikingNetwork, neurons: Mapping[str, nn.Module] | None) -> fx.GraphModule:
-    """The graph with these neurons (None: the exact activations); returns (output, the outputs of all sites)."""
-    graph = fx.Graph()
-    copied: dict[fx.Node, fx.Node] = {}
-    output = graph.graph_copy(snn.body.graph, copied)
-    sites = [copied[node] for node in snn.body.graph.nodes if node.op == "call_module"]
-    graph.output((output, sites))
-    modules = {
-        site.target: ExactActivation(site.activation) if neurons is None else neurons[site.name] for site in snn.sites
-    }
-    return build(graph, snn.tensors, modules)
+def _check(
+    snn: SpikingNetwork, minutes: float | None, steps: int | None, reference: nn.Module | None, spike_weight: float
+) -> None:
+    if not isinstance(snn, SpikingNetwork):
+        raise FewSpikesError(f"distil needs a converted network; got {type(snn).__name__}")
+    if minutes is not None and not (math.isfinite(minutes) and minutes > 0):
+        raise FewSpikesError(f"minutes must be a number > 0; got {minutes}")
+    if steps is not None and (isinstance(steps, bool) or not isinstance(steps, int) or steps < 1):
+        raise FewSpikesError(f"steps must be a whole number >= 1; got {steps!r}")
+    if not (math.isfinite(spike_weight) and spike_weight >= 0):
+        raise FewSpikesError(f"spike_weight must be a number >= 0; got {spike_weight}")
+    if reference is not None and any(module.training for module in reference.modules()):
+        raise FewSpikesError("the reference is in training mode; call reference.eval() first")
 
 
-def _tensors(output: Any) -> list[Tensor]:
-    if isinstance(output, Tensor):
-        return [output]
-    parts = output.values() if isinstance(output, Mapping) else output if isinstance(output, tuple | list) else ()
-    return [tensor for part in parts for tensor in _tensors(part)]
+__all__ = ["Stage", "distil"]

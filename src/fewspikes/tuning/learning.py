@@ -116,7 +116,8 @@ class LearningNeuron(nn.Module):
         d, offset = (v.to(u.dtype) * self.height for v in (self.d, self.offset))
         y, spikes = Staircase.apply(u, T, h, d, offset, self)
         self.mean_spikes = spikes.mean() if self.counting else None
-        return y if scale is None else y * scale
+        out: Tensor = y if scale is None else y * scale
+        return out
 
     @torch.no_grad()
     def neuron(self) -> FSNeuron:

@@ -6,15 +6,14 @@ closer to the ANN's. Images are dealt in two halves: one proposes, the other dec
 whole networks are compared on the deciding half, and the better one is kept.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor
 
 from fewspikes.activations import Activation
 from fewspikes.kernels import FSNeuron
-from fewspikes.kernels.module import per_channel
 from fewspikes.network import SpikingNetwork
 from fewspikes.progress import track
 from fewspikes.tuning.channels import channel_axis, range_is_free
@@ -45,37 +44,56 @@ class Repair:
     not_free: dict[str, str]
     errors: dict[str, float]
 
+    def __str__(self) -> str:
+        before, after = self.errors["nothing"], self.errors[self.kept]
+        if self.kept == "nothing":
+            return "repair: no shift or range per channel lowered the output's error on held-out images; none was kept"
+        text = f"repair: {sum(self.shifted.values()):,} channels shifted in {len(self.shifted)} sites"
+        if self.scaled:
+            text += f", {sum(self.scaled.values()):,} with a range of their own in {len(self.scaled)}"
+        reasons = ", ".join(sorted(set(self.not_free.values())))
+        text += f"; mean squared error of the output on held-out images {before:.3g} -> {after:.3g}"
+        return text + (f"; ranges per channel left off at {len(self.not_free)} sites: {reasons}" if reasons else "")
+
 
 def repair(
-    snn: SpikingNetwork, batches: Sequence[Batch], ranges: bool = True, progress: bool | None = None
+    snn: SpikingNetwork,
+    batches: Sequence[Batch],
+    spike_weight: float = 0.0,
+    ranges: bool = True,
+    progress: bool | None = None,
 ) -> tuple[SpikingNetwork, Repair]:
     """A network whose channels are shifted (and scaled) where that brings its outputs closer to the ANN's.
 
     Args:
         snn: the converted network; it stays as it is.
-        batches: unlabelled inputs; every second image proposes, the others decide.
+        batches: unlabelled inputs, 2 images at least; every second image proposes, the others decide.
+        spike_weight: price of a spike per neuron, in log squared error.
         ranges: also give ReLU channels ranges of their own.
         progress: a bar on stderr; None shows it when stderr is a terminal.
     """
     with torch.inference_mode():
         proposing, deciding = ([tuple(v[i::2] for v in batch) for batch in batches] for i in (0, 1))
-        wanted = [snn.as_ann()(*batch) for batch in deciding]
-        plain = {name: FSNeuron(n.table, n.shift, n.range, n.axis) for name, n in snn.neurons.items()}
-        candidates = {"nothing": plain, "shift": _propose(snn, [*proposing, *deciding], False, progress)}
+        deciding = [batch for batch in deciding if len(batch[0])]
+        ann = snn.as_ann()
+        wanted = [ann(*batch) for batch in deciding]
+        candidates: dict[str, dict[str, FSNeuron]] = {"nothing": {}}
+        candidates["shift"] = _propose(snn, proposing, deciding, False, spike_weight, progress)
         not_free = {name: reason for name, reason in _reasons(snn).items() if reason}
         if ranges and len(not_free) < len(snn.sites):
-            candidates["shift and range"] = _propose(snn, [*proposing, *deciding], True, progress)
-        made = {what: snn.with_neurons(neurons) for what, neurons in candidates.items()}
-        errors = {what: _output_error(network, deciding, wanted) for what, network in made.items()}
+            candidates["shift and range"] = _propose(snn, proposing, deciding, True, spike_weight, progress)
+        networks = {what: snn.with_neurons(neurons) for what, neurons in candidates.items()}
+        errors = {what: _output_error(network, deciding, wanted) for what, network in networks.items()}
     kept = min(errors, key=errors.__getitem__)
-    neurons = made[kept].neurons
-    return made[kept], Repair(
+    neurons = networks[kept].neurons
+    found = Repair(
         kept,
         {name: int((n.shift != 0).sum()) for name, n in neurons.items() if n.shift is not None},
         {name: int((n.range != 1).sum()) for name, n in neurons.items() if n.range is not None},
-        not_free,
+        not_free if ranges else {},
         errors,
     )
+    return snn.with_neurons(candidates[kept], [str(found)]), found
 
 
 def _reasons(snn: SpikingNetwork) -> dict[str, str]:
@@ -84,26 +102,28 @@ def _reasons(snn: SpikingNetwork) -> dict[str, str]:
 
 
 def _propose(
-    snn: SpikingNetwork, batches: list[Batch], ranges: bool, progress: bool | None
+    snn: SpikingNetwork,
+    proposing: list[Batch],
+    deciding: list[Batch],
+    ranges: bool,
+    spike_weight: float,
+    progress: bool | None,
 ) -> dict[str, FSNeuron]:
-    """The neurons after one walk; the first half of `batches` proposes, the second decides."""
+    """The neurons by site name after one walk."""
     nodes = {node.target: node for node in snn.body.graph.nodes if node.op == "call_module"}
-    by_name = {site.name: site for site in snn.sites}
-    reasons = _reasons(snn)
+    sites = {site.name: site for site in snn.sites}
+    reasons, own, half = _reasons(snn), snn.neurons, len(proposing)
     neurons = {}
-    half = len(batches) // 2
-    for name, ann, got, put in track(walk(snn, batches), "repairing", len(snn.sites), progress):
-        site, neuron = by_name[name], snn.neurons[name]
-        gate: fx.Node = nodes[site.target].args[0]
-        axis = channel_axis(gate, ann[0].ndim)
+    for name, ann, got, put in track(walk(snn, [*proposing, *deciding]), "repairing", len(sites), progress):
+        site, neuron = sites[name], own[name]
+        axis = channel_axis(nodes[site.target].args[0], ann[0].ndim)
         if axis is not None:
-            a = [_by_channel(torch.cat(ann[part]), axis) for part in (slice(half), slice(half, None))]
-            g = [_by_channel(torch.cat(got[part]), axis) for part in (slice(half), slice(half, None))]
-            neuron = _settle(neuron, site.activation, a, g, axis, ranges and not reasons[name])
-        else:
-            neuron = FSNeuron(neuron.table, neuron.shift, neuron.range, neuron.axis)
-        put(neuron)
-        neurons[name] = neuron
+            halves = (slice(half), slice(half, None))
+            a, g = ([_by_channel(torch.cat(values[part]), axis) for part in halves] for values in (ann, got))
+            free = ranges and not reasons[name]
+            neuron = _settle(neuron, site.activation, a, g, axis, free, spike_weight)
+            put(neuron)
+            neurons[name] = neuron
     return neurons
 
 
@@ -118,46 +138,60 @@ def _by_channel(x: Tensor, axis: int) -> Tensor:
 
 
 def _settle(
-    neuron: FSNeuron, activation: Activation, ann: list[Tensor], got: list[Tensor], axis: int, ranges: bool
+    neuron: FSNeuron,
+    activation: Activation,
+    ann: list[Tensor],
+    got: list[Tensor],
+    axis: int,
+    ranges: bool,
+    spike_weight: float,
 ) -> FSNeuron:
-    """The site's neuron with the shifts and ranges that its channels keep. ann, got: [channels, n], proposing, deciding."""
-    wanted = [activation(x) for x in ann]
-    channels = len(ann[0])
+    """The neuron with the shifts and ranges that its channels keep; ann, got: [channels, n], proposing and deciding."""
+    judge = [_Judge(neuron, activation(a), g, spike_weight) for a, g in zip(ann, got, strict=True)]
+    channels = torch.arange(len(ann[0]))
     moved = (ann[0] - got[0]).double().mean(1).to(got[0].dtype)
     one, zero = torch.ones_like(moved), torch.zeros_like(moved)
     options = [(share * moved, one) for share in _SHARES]
-    best = _best(neuron, options, wanted[0], got[0])
+
+    def best() -> tuple[Tensor, Tensor]:
+        chosen = torch.stack([judge[0](shift, scale) for shift, scale in options]).argmin(0)
+        return tuple(torch.stack(kind)[chosen, channels] for kind in zip(*options, strict=True))  # type: ignore[return-value]
+
     if ranges:
-        shift = torch.stack([s for s, _ in options])[best, torch.arange(channels)]
+        shift, _ = best()
         options += [(shift, one * ratio) for ratio in _RATIOS]
-        best = _best(neuron, options, wanted[0], got[0])
-        scale = torch.stack([r for _, r in options])[best, torch.arange(channels)]
+        _, scale = best()
         options += [(share * moved, scale) for share in _SHARES]
-        best = _best(neuron, options, wanted[0], got[0])
-    index = torch.arange(channels)
-    shift = torch.stack([s for s, _ in options])[best, index]
-    scale = torch.stack([r for _, r in options])[best, index]
-    before = _errors(neuron, zero, one, wanted[1], got[1])
-    after = _errors(neuron, shift, scale, wanted[1], got[1])
-    keep = after < before * (1 - _MARGIN)
+    shift, scale = best()
+    keep = judge[1](shift, scale) < judge[1](zero, one) * (1 - _MARGIN)
     shift, scale = torch.where(keep, shift, zero), torch.where(keep, scale, one)
-    return FSNeuron(
-        neuron.table,
-        shift if bool((shift != 0).any()) else None,
-        scale if bool((scale != 1).any()) else None,
-        axis,
-    )
+    has = (bool((shift != 0).any()), bool((scale != 1).any()))
+    return FSNeuron(neuron.table, shift if has[0] else None, scale if has[1] else None, axis)
 
 
-def _best(neuron: FSNeuron, options: list[tuple[Tensor, Tensor]], wanted: Tensor, got: Tensor) -> Tensor:
-    """The index of the option with the least error, per channel."""
-    return torch.stack([_errors(neuron, shift, scale, wanted, got) for shift, scale in options]).argmin(0)
+class _Judge:
+    """How bad shifts and ranges are, per channel: the squared error over the layer's, and the price of the spikes.
 
+    That is the change of log(squared error of the layer) + spike_weight x (spikes per neuron), to first order.
+    """
 
-def _errors(neuron: FSNeuron, shift: Tensor, scale: Tensor, wanted: Tensor, got: Tensor) -> Tensor:
-    """Mean squared error per channel."""
-    y = FSNeuron(neuron.table, shift, scale, axis=0)(got)
-    return (y - wanted).square_().mean(1)
+    def __init__(self, neuron: FSNeuron, wanted: Tensor, got: Tensor, spike_weight: float) -> None:
+        self.neuron, self.wanted, self.got, self.spike_weight = neuron, wanted, got, spike_weight
+        self.scale = 1.0
+        zero = torch.zeros_like(wanted[:, 0])
+        self.scale = float(self._error(zero, zero + 1)[0].mean()) or 1.0
+
+    def __call__(self, shift: Tensor, scale: Tensor) -> Tensor:
+        error, spikes = self._error(shift, scale)
+        return error / self.scale + self.spike_weight * spikes
+
+    def _error(self, shift: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+        trial = FSNeuron(self.neuron.table, shift, scale, axis=0)
+        fired: list[Tensor] = []
+        if self.spike_weight:
+            trial.observers.append(lambda _, spikes: fired.append(spikes.float().mean(1)))
+        error = (trial(self.got) - self.wanted).square_().mean(1)
+        return error, fired[0] if fired else torch.zeros_like(error)
 
 
 def _output_error(snn: SpikingNetwork, batches: Sequence[Batch], wanted: Sequence[object]) -> float:

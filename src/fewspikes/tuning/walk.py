@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import torch
 from torch import Tensor, fx
 
 from fewspikes.network import SpikingNetwork
@@ -11,7 +10,9 @@ from fewspikes.network import SpikingNetwork
 Values = list[Any]  # one value per batch
 
 
-def walk(snn: SpikingNetwork, batches: list[tuple[Tensor, ...]]) -> Iterator[tuple[str, list[Tensor], list[Tensor], "Setter"]]:
+def walk(
+    snn: SpikingNetwork, batches: list[tuple[Tensor, ...]]
+) -> Iterator[tuple[str, list[Tensor], list[Tensor], "Setter"]]:
     """Yield (site name, the ANN's gate inputs, the spiking network's gate inputs, set) at each site, in order.
 
     `set(neuron)` says what runs at this site from now on; without it the network's own neuron runs. What the site
@@ -61,11 +62,11 @@ class Setter:
 
 
 def _call(node: fx.Node, env: dict[fx.Node, Values], count: int) -> Values:
-    results = []
-    for i in range(count):
-        args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), lambda n, i=i: env[n][i])
-        results.append(node.target(*args, **kwargs))  # type: ignore[operator]
-    return results
+    def run(i: int) -> Any:
+        args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda n: env[n][i])
+        return node.target(*args, **kwargs)  # type: ignore[operator]
+
+    return [run(i) for i in range(count)]
 
 
 def _last_uses(graph: fx.Graph) -> dict[fx.Node, list[fx.Node]]:

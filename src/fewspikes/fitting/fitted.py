@@ -1,0 +1,87 @@
+"""One fit by search or by backpropagation through time, from a problem to a neuron that keeps its limits."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fewspikes.fitting import bptt
+from fewspikes.fitting.code import parameters_of
+from fewspikes.fitting.problem import Problem, Vector
+from fewspikes.fitting.quantised import search_on_grid
+from fewspikes.fitting.search import Pool
+from fewspikes.fitting.searching import look
+from fewspikes.fitting.silent import constant_code, is_constant, mean_value
+from fewspikes.fitting.staircase import least_squares, workspace
+from fewspikes.parameters import FSParameters, Grid
+
+_MARGIN = 1e-9  # of the spike limit, for rounding
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to fit, checked.
+
+    Attributes:
+        K: time steps.
+        method: "search" or "bptt".
+        refine: "quick", "normal" or "long".
+        seed: of everything random.
+        grid: the values that the parameters may take, if not all.
+        warm: whether a search may begin from the shipped tables, too.
+        progress: whether to show a bar; None: on a terminal.
+    """
+
+    K: int
+    method: str
+    refine: str
+    seed: int
+    grid: Grid | None = None
+    warm: bool = True
+    progress: bool | None = False
+
+
+def fitted(problem: Problem, settings: Settings) -> tuple[FSParameters, Grid | None]:
+    """The neuron, without label and provenance, and the grid with its scale."""
+    if is_constant(problem):
+        code, d, offset = constant_code(problem, settings.K, mean_value(problem))
+        made = FSParameters(code[: settings.K], code[settings.K :], d, offset)
+        return (made, None) if settings.grid is None else _rounded(made, settings.grid)
+    if settings.method == "bptt":
+        return _trained(problem, settings)
+    pool = look(problem, settings.K, settings.refine, settings.seed, settings.warm, settings.progress)
+    if settings.grid is not None:
+        return search_on_grid(problem, pool, settings.grid, settings.refine, settings.seed, settings.progress)
+    return parameters_of(_allowed(pool, problem), problem, "", (problem.low, problem.high), {}), None
+
+
+def _allowed(pool: Pool, problem: Problem) -> Vector:
+    """The best code of the pool that keeps to the limit; without any, one that never fires."""
+    K = pool.codes.shape[1] // 2
+    work = workspace(K)
+    for code in pool.codes[pool.values < np.inf]:
+        _, spikes = least_squares(code, problem, work)
+        if spikes <= problem.limit * (1 + _MARGIN):
+            return np.asarray(code, np.float64)
+    return np.concatenate([np.full(K, 2 * problem.high - problem.low), np.zeros(K)])
+
+
+def _trained(problem: Problem, settings: Settings) -> tuple[FSParameters, Grid | None]:
+    training = {
+        "quick": bptt.Training(restarts=8, steps=300),
+        "normal": bptt.Training(),
+        "long": bptt.Training(restarts=64, steps=6000),
+    }[settings.refine]
+    code, d, offset = bptt.train(problem, settings.K, settings.seed, training, settings.grid, settings.progress)
+    made = FSParameters(code[: settings.K], code[settings.K :], d, offset)
+    return (made, None) if settings.grid is None else _rounded(made, settings.grid)
+
+
+def _rounded(p: FSParameters, grid: Grid) -> tuple[FSParameters, Grid]:
+    grid = grid.scaled_for(p)
+    return p.quantize(grid.bits, grid.low, grid.high, endpoint=grid.endpoint, scale=grid.scale), grid
+
+
+def words(inputs: Any) -> Any:
+    """The inputs as provenance states them."""
+    return list(inputs) if isinstance(inputs, tuple) else inputs if isinstance(inputs, str) else "measured"

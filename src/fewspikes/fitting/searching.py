@@ -1,0 +1,69 @@
+"""How hard to look: from the nearest shipped table in milliseconds to minutes of search."""
+
+from collections import deque
+from math import inf
+
+from fewspikes.errors import FewSpikesError
+from fewspikes.fitting.atlas import Atlas, explore, merge
+from fewspikes.fitting.problem import Problem
+from fewspikes.fitting.search import Effort, Pool, climb, seed_of
+from fewspikes.fitting.warm import nearest, warm_atlas
+from fewspikes.progress import track
+
+REFINES = ("quick", "normal", "long")
+_NORMAL = Effort(fresh=40, idle=150, most=1000, branches=8, pool=8)
+_TOGETHER = Effort(fresh=0, idle=60, most=400, branches=2, pool=24)
+_SHORT = 10  # steps up to which a site can afford a second climb
+_SITE = Effort(fresh=40, idle=60, most=300, branches=8, pool=8)
+_LONG_SITE = Effort(fresh=40, idle=40, most=200, branches=4, pool=6)
+_SITE_TOGETHER = Effort(fresh=0, idle=40, most=200, branches=1, pool=12)
+_GLANCE = Effort(fresh=8, idle=0, most=8, branches=1, pool=4)  # where no table is near: a K that none is shipped for
+_CLIMBS = {8: 4, 10: 3, 12: 2}  # how many climbs up to so many steps; a longer one takes seconds: 1
+_ROUNDS = 12  # of the long search: one to two minutes with 16 steps
+_WARM = 4  # shipped codes at each number of steps
+
+
+def look(problem: Problem, K: int, refine: str, seed: int, warm: bool = True, progress: bool | None = False) -> Pool:
+    """The best codes of K steps that are found, best first.
+
+    Args:
+        problem: what is minimised.
+        K: time steps.
+        refine: "quick", "normal" or "long".
+        seed: of everything random.
+        warm: whether to begin from the shipped tables, too.
+        progress: whether to show a bar; None: on a terminal.
+
+    Raises:
+        FewSpikesError: another `refine`.
+    """
+    if refine not in REFINES:
+        raise FewSpikesError(f"refine must be 'quick', 'normal' or 'long'; got {refine!r}")
+    if refine == "quick":
+        pool = nearest(problem, K, _WARM)
+        return pool if pool.values[0] < inf else climb(warm_atlas(problem, K, _WARM), problem, K, _GLANCE, seed)[K]
+    known = warm_atlas(problem, K, _WARM) if warm else {}
+    if refine == "normal":
+        return _climbs(problem, K, seed, known, progress)
+    return deque(track(explore(problem, K, _ROUNDS, seed, known), f"searching {K} steps", _ROUNDS, progress), 1)[0][K]
+
+
+def look_quickly(problem: Problem, K: int, refine: str, seed: int) -> Pool:
+    """`look` for one of many sites: the "normal" search takes a second or two at most."""
+    if refine != "normal":
+        return look(problem, K, refine, seed)
+    atlas = warm_atlas(problem, K, _WARM)
+    for number in range(2 if K <= _SHORT else 1):
+        merge(atlas, climb({}, problem, K, _SITE if K <= _SHORT else _LONG_SITE, seed_of(seed, number)))
+    return climb(atlas, problem, K, _SITE_TOGETHER, seed_of(seed, 2))[K]
+
+
+def _climbs(problem: Problem, K: int, seed: int, known: Atlas, progress: bool | None) -> Pool:
+    """Climbs from nothing, and then one from the shipped codes and all that was found."""
+    number = next((times for most, times in _CLIMBS.items() if most >= K), 1)
+    atlas: Atlas = dict(known)
+    for i in track(range(number), f"searching {K} steps", number, progress):
+        merge(atlas, climb({}, problem, K, _NORMAL, seed_of(seed, i)))
+    if known or number > 1:
+        merge(atlas, climb(atlas, problem, K, _TOGETHER, seed_of(seed, number)))
+    return atlas[K]

@@ -1,0 +1,111 @@
+"""What a fit imitates: a named activation, or a function of the user's own, checked."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import isfinite
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fewspikes.activations import Activation
+from fewspikes.errors import FewSpikesError
+from fewspikes.fitting.problem import Function
+
+_PROBES = 257  # points on which a function is checked; odd, so that no vector width divides them
+_SAME = 1e-9  # relative; a vector unit may round the last bits of a value differently from place to place
+
+
+@dataclass(frozen=True)
+class Target:
+    """A function with what is known of it.
+
+    Attributes:
+        label: its name in reports.
+        function: elementwise, on float64 tensors.
+        domain: the inputs that a fit is made for by default, if any.
+        main_region: where the paper's loss weighs more.
+        typical_inputs: mean and variance of its usual inputs.
+        turning_points: where its derivative changes sign; None: not known.
+    """
+
+    label: str
+    function: Function
+    domain: tuple[float, float] | None = None
+    main_region: tuple[float, float] | None = None
+    typical_inputs: tuple[float, float] | None = None
+    turning_points: tuple[float, ...] | None = None
+
+    @property
+    def activation(self) -> Activation | None:
+        """The named activation, if it is one."""
+        return self.function if isinstance(self.function, Activation) else None
+
+
+def target_of(what: str | Activation | Callable[[Tensor], Tensor]) -> Target:
+    """The target by name ("relu6" among them), or of a function.
+
+    Raises:
+        FewSpikesError: an unknown name, or neither a name nor a function.
+    """
+    if isinstance(what, str):
+        what = Activation("relu", 6.0) if what == "relu6" else Activation(what)
+    if isinstance(what, Activation):
+        domain = what.domain if all(isfinite(end) for end in what.domain) else None
+        region, inputs = what.main_region, what.typical_inputs
+        return Target(what.label, what, domain, region, inputs, what.turning_points)
+    if not callable(what):
+        raise FewSpikesError(f"the target must be an activation's name or a function of a tensor; got {what!r}")
+    return Target(getattr(what, "__name__", type(what).__name__), what)
+
+
+def checked_domain(domain: Any) -> tuple[float, float]:
+    """(low, high) as floats.
+
+    Raises:
+        FewSpikesError: no two numbers, an end that is infinite, or low >= high.
+    """
+    try:
+        low, high = (float(end) for end in domain)
+    except (TypeError, ValueError):
+        raise FewSpikesError(f"the domain must be (low, high); got {domain!r}") from None
+    if not (isfinite(low) and isfinite(high) and low < high):
+        raise FewSpikesError(f"the domain must be finite with low < high; got {low}, {high}")
+    return low, high
+
+
+def check_function(target: Target, domain: tuple[float, float]) -> None:
+    """Try the function on the domain.
+
+    Raises:
+        FewSpikesError: it raises, returns no float64 tensor of its input's shape, NaN or inf, or is not elementwise.
+    """
+    x = torch.linspace(*domain, _PROBES, dtype=torch.float64)
+    y = _values(target, x)
+    if not bool(y.isfinite().all()):
+        at = float(x[~y.isfinite()][0])
+        raise FewSpikesError(f"{target.label} is not finite at x = {at:g}; choose a domain without that point")
+    order = torch.randperm(_PROBES, generator=torch.Generator().manual_seed(0))
+    tries = ((x[order], y[order]), (x[: _PROBES // 2], y[: _PROBES // 2]), (x[None, 1:].T, y[None, 1:].T))
+    size = float(y.abs().max())
+    for part, wanted in tries:
+        if not torch.allclose(_values(target, part), wanted, rtol=_SAME, atol=_SAME * size):
+            raise FewSpikesError(
+                f"{target.label} is not elementwise: its values change with the place or the company of an input; "
+                "give a function of one number, such as torch.tanh"
+            )
+
+
+def _values(target: Target, x: Tensor) -> Tensor:
+    try:
+        y = target.function(x)
+    except Exception as error:
+        raise FewSpikesError(
+            f"{target.label} raised on a float64 tensor of shape {tuple(x.shape)}: {type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(y, Tensor) or y.shape != x.shape or y.dtype != torch.float64:
+        got = f"{y.dtype}, {tuple(y.shape)}" if isinstance(y, Tensor) else type(y).__name__
+        raise FewSpikesError(
+            f"{target.label} must return a float64 tensor of its input's shape {tuple(x.shape)}; got {got}"
+        )
+    return y.detach()

@@ -1,0 +1,221 @@
+"""Learning the code: exact gradients, weights untouched, never worse, repeatable, and resumable."""
+
+import pytest
+import torch
+from torch import nn
+
+import fewspikes as fs
+from fewspikes.activations import Activation
+from fewspikes.kernels import compiled
+from fewspikes.neuron import cast, spike_train
+from fewspikes.tuning import learner as learning_network
+from fewspikes.tuning.learning import LearningNeuron
+from fewspikes.tuning.resume import Progress
+from networks import small, squeeze_excite
+
+IMAGES = torch.randn(192, 3, 8, 8, generator=torch.Generator().manual_seed(7))
+
+
+def converted(model, K=2, **options):
+    return fs.convert(model, IMAGES, calibration=IMAGES[:64], K=K, **options)
+
+
+def output_error(snn, images):
+    return float((snn(images) - snn.as_ann()(images)).square().mean())
+
+
+def same(a, b):
+    return all(
+        a.neurons[n].table == b.neurons[n].table
+        and all(
+            (x is None and y is None) or torch.equal(x, y)
+            for x, y in ((a.neurons[n].shift, b.neurons[n].shift), (a.neurons[n].range, b.neurons[n].range))
+        )
+        for n in a.neurons
+    )
+
+
+def test_sums_by_step_are_the_sums_over_what_fires():
+    p, x, g = fs.published("silu"), torch.randn(3, 5000, dtype=torch.float64) * 4, torch.randn(3, 5000).double()
+    _, found = compiled.patterns(x, *cast(p, x))
+    expected = torch.stack([(g * z).sum() for z in spike_train(x, *cast(p, x)[:2])])
+    assert torch.allclose(compiled.sum_by_step(g, found, p.K), expected, rtol=1e-12)
+
+
+def test_the_gradient_of_d_and_offset_is_that_of_the_plain_loop():
+    p, x = fs.published("silu"), torch.randn(2000, dtype=torch.float64) * 3
+    site = LearningNeuron(fs.FSNeuron(p), Activation("silu"), None, False, 1.0).double()
+    site.d.data, site.offset.data = site.d.data.double(), site.offset.data.double()
+    (site(x).square().sum()).backward()
+    T, h, d, _ = cast(p, x)
+    d.requires_grad_()
+    c = torch.zeros((), dtype=torch.float64, requires_grad=True)
+    y = c + sum(weight * z for weight, z in zip(d, spike_train(x, T, h), strict=True))
+    y.square().sum().backward()
+    assert torch.allclose(site.d.grad / site.height, d.grad, rtol=1e-5)
+    assert torch.allclose(site.offset.grad / site.height, c.grad, rtol=1e-5)
+
+
+def test_the_gradient_of_the_input_is_the_activations_inside_the_domain():
+    p = fs.published("silu")
+    x = torch.tensor([-20.0, -1.0, 0.5, 3.0, 20.0], requires_grad=True)
+    LearningNeuron(fs.FSNeuron(p), Activation("silu"), None, False, 1.0)(x).sum().backward()
+    at = x.detach().requires_grad_()
+    nn.functional.silu(at).sum().backward()
+    inside = (x >= p.domain[0]) & (x <= p.domain[1])
+    assert torch.equal(x.grad, at.grad * inside)
+    assert inside.tolist() == [False, True, True, True, False]
+
+
+def test_a_learning_site_computes_what_its_neuron_computes():
+    p = fs.relu_parameters(4, 3.0, "nearest")
+    neuron = fs.FSNeuron(p, torch.randn(6) * 0.1, torch.rand(6) + 0.5)
+    site = LearningNeuron(neuron, Activation("relu"), 6, True, 0.7)
+    x = torch.randn(9, 6, 5)
+    assert torch.allclose(site(x), neuron(x), atol=1e-6)
+    back = site.neuron()
+    assert torch.allclose(back.shift, neuron.shift, atol=1e-6)
+    assert torch.allclose(back.range, neuron.range, atol=1e-6)
+
+
+@pytest.mark.parametrize("make", [small, squeeze_excite])
+def test_distilling_lowers_the_outputs_error_on_images_it_never_saw(make):
+    snn = converted(make(), K=3)
+    better = fs.distil(snn, torch.randn(1000, 3, 8, 8), steps=100)
+    fresh = torch.randn(256, 3, 8, 8)
+    assert output_error(better, fresh) < output_error(snn, fresh)
+    assert better.report.notes[-1].startswith("distilled for")
+
+
+def test_the_network_it_was_given_and_all_weights_stay_as_they_were():
+    snn = converted(small())
+    before, outputs = {k: v.clone() for k, v in snn.tensors.items()}, snn(IMAGES)
+    better = fs.distil(snn, IMAGES, steps=20)
+    assert torch.equal(snn(IMAGES), outputs)
+    assert all(torch.equal(before[k], v) for k, v in better.tensors.items())
+
+
+def test_a_relus_code_stays_binary_and_other_codes_learn_d_and_offset():
+    relu, better = converted(small()), fs.distil(converted(small()), IMAGES, steps=20)
+    assert all(better.neurons[n].table == relu.neurons[n].table for n in relu.neurons)
+    silu = converted(squeeze_excite(), K=4)
+    better = fs.distil(silu, IMAGES, steps=60)
+    assert any((better.neurons[n].table.d != silu.neurons[n].table.d).any() for n in silu.neurons)
+    assert all((better.neurons[n].table.T == silu.neurons[n].table.T).all() for n in silu.neurons)
+
+
+def test_the_same_seed_and_steps_give_the_same_network():
+    snn = converted(small())
+    assert same(fs.distil(snn, IMAGES, steps=30, seed=4), fs.distil(snn, IMAGES, steps=30, seed=4))
+    assert not same(fs.distil(snn, IMAGES, steps=30, seed=4), fs.distil(snn, IMAGES, steps=30, seed=5))
+
+
+def test_it_is_never_worse_than_before(monkeypatch):
+    monkeypatch.setattr(learning_network, "_RATES", {"shift": 1e3, "log_range": 1e1, "d": 1e3, "offset": 1e3})
+    snn = converted(small(), K=4)
+    kept = fs.distil(snn, IMAGES, steps=12)
+    assert same(kept, snn)
+    assert "distilled in vain" in kept.report.notes[-1]
+
+
+def test_a_loss_that_turns_nan_stops_it_and_keeps_the_best(monkeypatch):
+    step = learning_network.Learner.step
+    taken = []
+
+    def broken(self, share):
+        taken.append(share)
+        return float("nan") if len(taken) > 25 else step(self, share)
+
+    monkeypatch.setattr(learning_network.Learner, "step", broken)
+    kept = fs.distil(converted(small()), IMAGES, steps=60)
+    assert any("the loss turned nan at step 26" in note for note in kept.report.notes)
+    assert len(taken) == 26
+    assert torch.isfinite(kept(IMAGES)).all()
+
+
+def test_a_spike_weight_trades_error_for_spikes():
+    snn, spikes = converted(small(), K=4), []
+    for weight in (0.0, 5.0):
+        better = fs.distil(snn, IMAGES, steps=80, spike_weight=weight)
+        with fs.count(better) as counts:
+            better(IMAGES)
+        spikes.append(counts.per_neuron)
+    assert spikes[1] < 0.97 * spikes[0]
+
+
+def test_a_run_that_was_cut_goes_on_to_the_same_network(tmp_path, monkeypatch):
+    snn, file = converted(small()), tmp_path / "run.safetensors"
+    whole = fs.distil(snn, IMAGES, steps=60)
+    measure, seen = learning_network.Learner.measure, []
+
+    def cut(self, *args):
+        seen.append(args)
+        if len(seen) == 5:
+            raise KeyboardInterrupt
+        return measure(self, *args)
+
+    monkeypatch.setattr(learning_network.Learner, "measure", cut)
+    with pytest.raises(KeyboardInterrupt):
+        fs.distil(snn, IMAGES, steps=60, checkpoint=file)
+    monkeypatch.setattr(learning_network.Learner, "measure", measure)
+    steps = []
+    step = learning_network.Learner.step
+    monkeypatch.setattr(learning_network.Learner, "step", lambda self, share: steps.append(1) or step(self, share))
+    resumed = fs.distil(snn, IMAGES, steps=60, checkpoint=file)
+    assert len(steps) == 30  # stages 4 to 6 of 6
+    assert same(resumed, whole)
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path):
+    snn, file = converted(small()), tmp_path / "run.safetensors"
+    fs.distil(snn, IMAGES, steps=6, checkpoint=file)
+    with pytest.raises(fs.FewSpikesError, match="checkpoint of another run"):
+        fs.distil(snn, IMAGES, steps=6, seed=1, checkpoint=file)
+    file.write_bytes(b"nothing")
+    with pytest.raises(fs.FewSpikesError, match="no complete checkpoint"):
+        fs.distil(snn, IMAGES, steps=6, checkpoint=file)
+
+
+def test_the_best_stage_is_the_one_with_the_least_score():
+    stages = [learning_network.Stage(0, 0, e, None, s) for e, s in ((1.0, 1.0), (0.5, 1.0), (0.45, 2.0))]
+    done = Progress("x", stages)
+    assert done.best(0.0) is stages[2]
+    assert done.best(1.0) is stages[1]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"minutes": 0}, "minutes must be a number > 0"),
+        ({"minutes": float("nan")}, "minutes must be a number > 0"),
+        ({"steps": 0}, "steps must be a whole number >= 1"),
+        ({"spike_weight": -1.0}, "spike_weight must be a number >= 0"),
+        ({"reference": nn.Dropout()}, "call reference.eval"),
+    ],
+)
+def test_a_setting_out_of_range_raises(options, message):
+    with pytest.raises(fs.FewSpikesError, match=message):
+        fs.distil(converted(small()), IMAGES, **options)
+
+
+def test_one_image_is_too_few():
+    with pytest.raises(fs.FewSpikesError, match="at least 2 images"):
+        fs.distil(converted(small()), IMAGES[:1], steps=1)
+
+
+def test_what_is_no_converted_network_raises():
+    with pytest.raises(fs.FewSpikesError, match="needs a converted network; got Small"):
+        fs.distil(small(), IMAGES, steps=1)
+
+
+def test_convert_distils_when_asked_and_needs_images_for_it():
+    snn = converted(small(), distil=0.01)
+    assert any(note.startswith("distilled") for note in snn.report.notes)
+    with pytest.raises(fs.FewSpikesError, match="distilling needs images"):
+        fs.convert(small(), IMAGES, K=4, alpha=3.0, distil=0.01)
+
+
+def test_a_distilled_network_comes_back_from_its_file_bit_for_bit(tmp_path):
+    better = fs.distil(converted(squeeze_excite(), K=4), IMAGES, steps=20)
+    fs.save(better, tmp_path / "net.fs")
+    assert torch.equal(fs.load(tmp_path / "net.fs")(IMAGES), better(IMAGES))

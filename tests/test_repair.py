@@ -1,0 +1,243 @@
+"""Shifts and ranges per channel: proposed and decided on different images, kept only where they help."""
+
+import pytest
+import torch
+from torch import nn
+
+import fewspikes as fs
+from fewspikes.tuning import repair
+from fewspikes.tuning.channels import channel_axis, range_is_free
+from fewspikes.tuning.walk import walk
+from networks import small, squeeze_excite
+
+IMAGES = (256, 3, 8, 8)
+
+
+def converted(model, K=3, **options):
+    images = torch.randn(IMAGES)
+    return fs.convert(model, images, calibration=images, K=K, repair=False, **options)
+
+
+def site_nodes(snn):
+    return {
+        s.name: next(n for n in snn.body.graph.nodes if n.op == "call_module" and n.target == s.target)
+        for s in snn.sites
+    }
+
+
+def output_error(snn, images):
+    return float((snn(images) - snn.as_ann()(images)).square().mean())
+
+
+def test_a_walk_gives_each_site_what_it_gets_in_both_networks():
+    snn, images = converted(small()), torch.randn(6, 3, 8, 8)
+    seen = {}
+    for name, neuron in snn.neurons.items():
+        neuron.register_forward_pre_hook(lambda _, args, name=name: seen.__setitem__(name, args[0]))
+    snn(images)
+    for module in snn.neurons.values():
+        module._forward_pre_hooks.clear()
+    ann = snn.as_ann()
+    exact = {}
+    for site in snn.sites:
+        module = ann.get_submodule(site.target)
+        module.register_forward_pre_hook(lambda _, args, name=site.name: exact.__setitem__(name, args[0]))
+    ann(images)
+    for name, wanted, got, _ in walk(snn, [(images,)]):
+        assert torch.equal(wanted[0], exact[name])
+        assert torch.equal(got[0], seen[name])
+
+
+def test_what_is_set_in_a_walk_runs_from_there_on():
+    snn, images = converted(small()), torch.randn(6, 3, 8, 8)
+    first, second = (site.name for site in snn.sites)
+    silent = fs.FSNeuron(fs.FSParameters([1e9], [0.0], [0.0]))
+    gates = {}
+    for name, _, got, put in walk(snn, [(images,)]):
+        gates[name] = got[0]
+        if name == first:
+            put(silent)
+    changed = snn.with_neurons({first: silent})
+    seen = []
+    changed.neurons[second].register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    changed(images)
+    assert torch.equal(gates[second], seen[0])
+
+
+def uneven():
+    """`small` with channels of very different sizes, as trained networks have them."""
+    model = small()
+    with torch.no_grad():
+        model.bn1.weight.mul_(2 ** torch.linspace(-3, 2, 8))
+        model.bn1.bias.mul_(2 ** torch.linspace(-3, 2, 8))
+    return model
+
+
+def test_repair_lowers_the_outputs_error_on_images_it_never_saw():
+    snn = converted(uneven())
+    better, found = repair(snn, [(torch.randn(256, 3, 8, 8),)])
+    assert found.kept == "shift and range"
+    fresh = torch.randn(256, 3, 8, 8)
+    assert output_error(better, fresh) < 0.7 * output_error(snn, fresh)
+
+
+def test_repair_takes_back_a_mean_that_was_moved():
+    snn = converted(small(), K=5)
+    first, second = (site.name for site in snn.sites[:2])
+    table = snn.neurons[first].table
+    louder = fs.FSParameters(table.T, table.h, table.d, 0.2, table.activation, table.domain)
+    moved = snn.with_neurons({first: fs.FSNeuron(louder)})  # every output 0.2 too high: the next means move
+    better, found = repair(moved, [(torch.randn(256, 3, 8, 8),)])
+    fresh = torch.randn(256, 3, 8, 8)
+    assert found.shifted[second] > 0
+    assert output_error(better, fresh) < 0.5 * output_error(moved, fresh)
+
+
+def test_repair_is_never_worse_on_the_images_that_decide():
+    for K in (1, 2, 4, 10):
+        _, found = repair(converted(small(), K=K), [(torch.randn(32, 3, 8, 8),)])
+        assert found.errors[found.kept] == min(found.errors.values())
+        assert found.errors[found.kept] <= found.errors["nothing"]
+
+
+def test_repair_leaves_the_network_it_was_given_as_it_was():
+    snn, images = converted(small()), torch.randn(8, 3, 8, 8)
+    before = snn(images)
+    repair(snn, [(torch.randn(IMAGES),)])
+    assert torch.equal(snn(images), before)
+    assert all(n.shift is None and n.range is None for n in snn.neurons.values())
+
+
+def test_only_relu_channels_get_a_range_and_the_report_says_why():
+    snn = converted(squeeze_excite(), K=4)
+    better, found = repair(snn, [(torch.randn(IMAGES),)])
+    assert all(n.range is None for n in better.neurons.values())
+    assert set(found.not_free) == {site.name for site in snn.sites}
+    assert "silu is not positively homogeneous" in found.not_free[snn.sites[0].name]
+
+
+def test_a_spike_weight_saves_spikes():
+    snn, images = converted(small(), K=5), torch.randn(IMAGES)
+    spikes = []
+    for weight in (0.0, 3.0):
+        better, _ = repair(snn, [(images,)], spike_weight=weight)
+        with fs.count(better) as counts:
+            better(images)
+        spikes.append(counts.total)
+    assert spikes[1] < spikes[0]
+
+
+def test_a_range_and_a_shift_fold_into_the_weights_before_and_after():
+    net = nn.Sequential(nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 3)).double().eval()
+    x = torch.randn(50, 5, dtype=torch.float64)
+    snn = fs.convert(net, x, calibration=x, K=4, repair=False)
+    name = snn.sites[0].name
+    shift, scale = torch.randn(6, dtype=torch.float64), torch.rand(6, dtype=torch.float64) + 0.5
+    own = snn.with_neurons({name: fs.FSNeuron(snn.neurons[name].table, shift, scale)})
+    first, last = nn.Linear(5, 6).double(), nn.Linear(6, 3).double()
+    with torch.no_grad():
+        first.weight.copy_(net[0].weight / scale[:, None])
+        first.bias.copy_((net[0].bias + shift) / scale)
+        last.weight.copy_(net[2].weight * scale)
+        last.bias.copy_(net[2].bias)
+        folded = last(fs.apply(first(x), snn.neurons[name].table)[0])
+    assert torch.allclose(own(x), folded, atol=1e-12)
+
+
+class Sequences(nn.Module):
+    """A linear map on [batch, length, features]: its channels are the last axis."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 6), nn.Linear(6, 2)
+
+    def forward(self, x):
+        return self.b(torch.relu(self.a(x)))
+
+
+class Turned(nn.Module):
+    """One branch has its channels on axis 1, the other on the last axis: no axis is common."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.linear, self.head = nn.Conv1d(6, 6, 1), nn.Linear(6, 6), nn.Linear(6, 2)
+
+    def forward(self, x):  # [batch, 6, 6]
+        return self.head(torch.relu(self.conv(x) + self.linear(x)))
+
+
+class Bare(nn.Module):
+    """The neurons' output leaves the network unweighted."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(4, 6)
+
+    def forward(self, x):
+        return torch.relu(self.linear(x))
+
+
+def axis_of(model, x):
+    snn = fs.convert(model.eval(), x, K=4, alpha=4.0)
+    (name, node), *_ = site_nodes(snn).items()
+    return channel_axis(node.args[0], len(snn.shape_at(name)))
+
+
+def test_channels_are_on_the_axis_of_the_map_before():
+    assert axis_of(small(), torch.randn(1, 3, 8, 8)) == 1
+    assert axis_of(Sequences(), torch.randn(1, 5, 4)) == 2
+    assert axis_of(Turned(), torch.randn(1, 6, 6)) is None
+
+
+def test_a_range_is_not_free_where_the_output_leaves_unweighted():
+    snn = fs.convert(Bare().eval(), torch.randn(1, 4), K=4, alpha=4.0)
+    (node,) = site_nodes(snn).values()
+    assert "unweighted" in range_is_free(node, snn.sites[0].activation)
+
+
+def test_sequences_are_repaired_along_their_last_axis():
+    torch.manual_seed(1)
+    model, x = Sequences().eval(), torch.randn(200, 5, 4)
+    snn = fs.convert(model, x, calibration=x, K=2)
+    neuron = snn.neurons[snn.sites[0].name]
+    assert neuron.axis == 2
+    assert neuron.range is not None
+    assert len(neuron.range) == 6
+    assert output_error(snn, x) < output_error(fs.convert(model, x, calibration=x, K=2, repair=False), x)
+
+
+def test_convert_repairs_by_default_and_says_so_in_the_report():
+    images = torch.randn(IMAGES)
+    snn = fs.convert(uneven(), images, calibration=images, K=3)
+    assert any("channels shifted" in note and "held-out images" in note for note in snn.report.notes)
+    plain = fs.convert(uneven(), images, calibration=images, K=3, repair=False)
+    assert not any("repair" in note for note in plain.report.notes)
+
+
+def test_alpha_switches_repairs_off():
+    images = torch.randn(IMAGES)
+    snn = fs.convert(small(), images, calibration=images, K=3, alpha=4.0)
+    assert all(n.shift is None and n.range is None for n in snn.neurons.values())
+
+
+@pytest.mark.parametrize("number", [0, 1, -4, 2.5, True])
+def test_a_number_of_repair_images_that_is_none_raises(number):
+    with pytest.raises(fs.FewSpikesError, match="repair_images must be a whole number >= 2"):
+        fs.convert(small(), torch.randn(IMAGES), calibration=torch.randn(IMAGES), repair_images=number)
+
+
+def test_a_repaired_network_comes_back_from_its_file_bit_for_bit(tmp_path):
+    images = torch.randn(IMAGES)
+    snn = fs.convert(uneven(), images, calibration=images, K=3)
+    assert any(n.range is not None for n in snn.neurons.values())
+    fs.save(snn, tmp_path / "net.fs")
+    again = fs.load(tmp_path / "net.fs")
+    assert torch.equal(again(images), snn(images))
+    assert again.report.to_json() == snn.report.to_json()
+
+
+def test_a_shift_of_another_number_of_channels_raises():
+    snn = converted(small())
+    name = snn.sites[0].name
+    with pytest.raises(fs.FewSpikesError, match="a shift of 7 channels for inputs"):
+        snn.with_neurons({name: fs.FSNeuron(snn.neurons[name].table, shift=torch.zeros(7))})
