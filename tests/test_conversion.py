@@ -152,11 +152,27 @@ def test_every_synaptic_operator_is_kept_exactly(function):
         (lambda y: y * torch.sigmoid(y), "silu"),
         (torch.sigmoid, "sigmoid"),
         (nn.Sigmoid(), "sigmoid"),
+        (torch.tanh, "tanh"),
+        (F.gelu, "gelu"),
+        (nn.GELU("tanh"), "gelu_tanh"),
+        (F.hardswish, "hardswish"),
+        (nn.Hardswish(inplace=True), "hardswish"),
+        (nn.Hardsigmoid(), "hardsigmoid"),
+        (nn.Mish(), "mish"),
+        (nn.ELU(), "elu"),
+        (F.leaky_relu, "leaky_relu"),
+        (nn.Softplus(), "softplus"),
     ],
 )
 def test_every_form_of_an_activation_becomes_its_neuron(function, label):
     snn = assert_kept(function, exact=False)
     assert snn.report.neurons_by_activation == {label: 4 * 8 * 8}
+
+
+@pytest.mark.parametrize("function", [nn.ELU(2.0), nn.LeakyReLU(0.2), nn.Softplus(beta=2)])
+def test_an_activation_with_other_settings_than_torchs_defaults_raises(function):
+    with pytest.raises(fs.FewSpikesError, match="only torch's defaults .* have a fitted neuron"):
+        fs.convert(nn.Sequential(nn.Linear(3, 3), function).eval(), torch.randn(2, 3))
 
 
 def test_the_cap_of_a_relu6_is_kept():
@@ -262,8 +278,50 @@ def test_alpha_wins_over_calibration():
 
 
 def test_a_k_without_a_table_raises():
-    with pytest.raises(fs.FewSpikesError, match="site act is a silu, whose table has K=16; there is none for K=8"):
-        fs.convert(squeeze_excite(), IMAGES, K=8)
+    with pytest.raises(fs.FewSpikesError, match="site act is a silu: .*K=2.*; give images to calibrate on"):
+        fs.convert(squeeze_excite(), IMAGES, K=2)
+
+
+def test_a_k_with_shipped_tables_needs_no_data():
+    snn = fs.convert(squeeze_excite(), IMAGES, K=8)
+    assert {neuron.table.K for neuron in snn.neurons.values()} == {8}
+
+
+def test_with_data_every_site_is_fitted_to_what_it_sees():
+    images = torch.randn(64, 3, 8, 8)
+    fitted = fs.convert(squeeze_excite(), IMAGES, calibration=images, K=6, repair=False)
+    shipped = fs.convert(squeeze_excite(), IMAGES, K=6)
+    wanted = fitted.as_ann()(images)
+    assert (fitted(images) - wanted).square().mean() < 0.25 * (shipped(images) - wanted).square().mean()
+    assert len({neuron.table.domain for neuron in fitted.neurons.values()}) == 3
+
+
+def test_without_offset_no_code_has_one():
+    images = torch.randn(64, 3, 8, 8)
+    for offset in (True, False):
+        snn = fs.convert(squeeze_excite(), IMAGES, calibration=images, K=5, offset=offset, repair=False)
+        assert any(neuron.table.offset for neuron in snn.neurons.values()) == offset
+
+
+def test_k_by_site_is_what_each_site_gets():
+    images, k = torch.randn(64, 3, 8, 8), {"relu1": 3, "relu2": 7}
+    snn = fs.convert(small(), IMAGES, calibration=images, K=k)
+    assert snn.report.k == k
+    with pytest.raises(fs.FewSpikesError, match="K by site must name each of the 2 sites; missing or unknown: relu2"):
+        fs.convert(small(), IMAGES, calibration=images, K={"relu1": 3})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"refine": "best"}, "refine must be 'quick', 'normal' or 'long'"),
+        ({"spike_weight": -0.1}, "spike_weight must be a number >= 0"),
+        ({"spike_weight": float("nan")}, "spike_weight must be a number >= 0"),
+    ],
+)
+def test_a_setting_of_the_fit_out_of_range_raises(options, message):
+    with pytest.raises(fs.FewSpikesError, match=message):
+        fs.convert(small(), IMAGES, calibration=torch.randn(8, 3, 8, 8), **options)
 
 
 @pytest.mark.parametrize("K", [0, 25, True, 2.5])

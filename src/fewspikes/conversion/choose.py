@@ -15,7 +15,7 @@ from fewspikes.activations import Activation
 from fewspikes.calibration import Calibration
 from fewspikes.conversion.rewrite import Site
 from fewspikes.errors import FewSpikesError, FewSpikesWarning
-from fewspikes.fitting import fit_site, least_error_relu
+from fewspikes.fitting import fit_site, least_error_relu, shipped
 from fewspikes.parameters import (
     MAX_STEPS,
     PAPER_RELU_ALPHA,
@@ -98,18 +98,18 @@ def _checked(choice: Choice, sites: Sequence[Site], calibration: Calibration | N
     if not (isfinite(choice.spike_weight) and choice.spike_weight >= 0):
         raise FewSpikesError(f"spike_weight must be a number >= 0; got {choice.spike_weight}")
     alpha = _number(choice.alpha)
-    _warn(sites, K is not None, alpha, calibration)
+    _warn(sites, K, alpha, calibration)
     return replace(choice, K=K, alpha=alpha, rounding=rounding)
 
 
-def _warn(sites: Sequence[Site], steps_given: bool, alpha: float | None, calibration: Calibration | None) -> None:
+def _warn(sites: Sequence[Site], K: object, alpha: float | None, calibration: Calibration | None) -> None:
     has_open = any(site.activation == Activation("relu") for site in sites)
     if alpha is not None and not has_open:
         message = "alpha has no effect: the network has no uncapped ReLU"
         warnings.warn(message, FewSpikesWarning, stacklevel=6)
-    if steps_given and calibration is None and alpha is None and has_open:
+    if K is not None and calibration is None and alpha is None and has_open:
         warnings.warn(
-            f"K without calibration data: alpha={PAPER_RELU_ALPHA:g} for every ReLU. "
+            f"K={K if isinstance(K, int) else 'by site'} without calibration data: alpha={PAPER_RELU_ALPHA:g} for every ReLU. "
             "Give images to calibrate on, so that each range is fitted, or alpha to silence this",
             FewSpikesWarning,
             stacklevel=6,
@@ -138,7 +138,8 @@ def _parameters(site: Site, choice: Choice, calibration: Calibration | None) -> 
     K = choice.K[site.name] if isinstance(choice.K, Mapping) else choice.K
     if activation.name == "relu" and (seen is None or choice.alpha is not None):
         steps = K or (PAPER_RELU_STEPS if seen is None else DEFAULT_STEPS)
-        scale = activation.cap or choice.alpha or PAPER_RELU_ALPHA
+        given = PAPER_RELU_ALPHA if choice.alpha is None else choice.alpha
+        scale = given if activation.cap is None else activation.cap
         return relu_parameters(steps, scale, str(choice.rounding), activation.cap)
     if seen is None:
         return _table(site, K)
@@ -153,8 +154,6 @@ def _table(site: Site, K: int | None) -> FSParameters:
     name = site.activation.name
     if K is None and name in PUBLISHED:
         return published(name)
-    from fewspikes.fitting import shipped
-
     try:
         return shipped(name, K or SHIPPED_STEPS)
     except FewSpikesError as error:

@@ -45,7 +45,7 @@ DIGITAL_REASONS = {
     "max pool": "a maximum is not a weighted sum of spikes; max_pool='average' changes the network instead",
 }
 REMEDY = (
-    "replace it by supported operators (relu, relu6, silu, sigmoid; convolution, linear, batch norm, average pool, "
+    "replace it by supported operators (relu, relu6, silu, sigmoid, tanh, gelu, hardswish, ...; convolution, linear, batch norm, average pool, "
     "sums, reshapes), or convert the part of the network without it"
 )
 
@@ -85,7 +85,12 @@ def activation_of(node: fx.Node) -> Activation | None:
         FewSpikesError: a clamp or hardtanh that is not a (capped) ReLU.
     """
     name = op_name(node)
-    if name in ("aten.relu.default", "aten.silu.default", "aten.sigmoid.default"):
+    if name in _PLAIN:
+        return Activation(name.split(".")[1])
+    if name == "aten.gelu.default":
+        return Activation("gelu_tanh" if node.kwargs.get("approximate") == "tanh" else "gelu")
+    if name in _WITH_SETTINGS:
+        _check_settings(node, _WITH_SETTINGS[name])
         return Activation(name.split(".")[1])
     if name == "aten.relu6.default":
         return Activation("relu", cap=6.0)
@@ -101,6 +106,25 @@ def activation_of(node: fx.Node) -> Activation | None:
             f"{describe(node)} limits to [{low}, {high}]; only a lower limit of 0 makes a (capped) ReLU neuron"
         )
     return Activation("relu", cap)
+
+
+_PLAIN = _aten(
+    "relu.default silu.default sigmoid.default tanh.default hardswish.default hardsigmoid.default mish.default"
+)
+# The settings that a fit is made for, as torch's defaults have them.
+_WITH_SETTINGS = {
+    "aten.elu.default": (1, 1, 1),
+    "aten.leaky_relu.default": (0.01,),
+    "aten.softplus.default": (1, 20),
+}
+
+
+def _check_settings(node: fx.Node, wanted: tuple[float, ...]) -> None:
+    given = (*node.args[1:], *node.kwargs.values())
+    if any(value != default for value, default in zip(given, wanted, strict=False)):
+        raise FewSpikesError(
+            f"{describe(node)} has the settings {given}; only torch's defaults {wanted} have a fitted neuron"
+        )
 
 
 def describe(node: fx.Node) -> str:

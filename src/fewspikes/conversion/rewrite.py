@@ -54,7 +54,7 @@ def rewrite(captured: Captured, max_pool: str) -> tuple[list[Site], list[str]]:
     check_finite(captured.tensors.values(), "a constant of the network, after batch norms were folded,")
     if not sites:
         raise FewSpikesError(
-            "nothing to convert: the network has no relu, relu6, silu or sigmoid that depends on its input"
+            "nothing to convert: the network has no activation (relu, silu, gelu, ...) that depends on its input"
         )
     return sites, notes
 

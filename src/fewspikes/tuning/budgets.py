@@ -17,10 +17,10 @@ from fewspikes.tuning.outcome import HeldOut, Outcome, resolution
 from fewspikes.tuning.path import WEIGHTS, Path, greedy
 from fewspikes.tuning.sensitivity import MOST_STEPS, Batch, Curves, curves
 
-_FLIPS = 25.0  # percent of images that change their class at a relative output error of 1; a first guess
+_FLIPS = 10.0  # percent of images that change their class at a relative output error of 1; a first guess
 _MORE_SPIKES = 1.1  # repaired networks fire a little more than the sites by themselves; a first guess
 _MIXTURES = (0.05, 0.2, 0.5, 1.0, 2.0, 5.0, 20.0)  # weights of spikes against latency, where both are limited
-_STRIDE, _CLOSE = 4.0, 1.1  # factors of the predicted error: to look further away, and to look no closer
+_STRIDE, _CLOSE = 4.0, 1.3  # factors of the predicted error: to look further away, and to look no closer
 _MOST_TRIALS = 9  # networks built while looking for the place on the path
 _MOST_REPAIRS = 4  # networks built in full
 
@@ -134,9 +134,7 @@ def _path(chains: Chains, found: Curves, budget: Budget) -> Path:
         return greedy(chains, found, WEIGHTS[cost])
     paths = [greedy(chains, found, (1.0, weight)) for weight in _MIXTURES]
     fits = [(p.latency <= budget.max_steps) & (p.spikes * _MORE_SPIKES <= budget.max_spikes) for p in paths]
-    return min(
-        zip(paths, fits, strict=True), key=lambda pair: float(pair[0].errors[pair[1]].min(initial=np.inf))
-    )[0]
+    return min(zip(paths, fits, strict=True), key=lambda pair: float(pair[0].errors[pair[1]].min(initial=np.inf)))[0]
 
 
 class _Search:
@@ -254,7 +252,7 @@ class _Search:
             loss = max(outcome.loss or 0.0, least)
             near = loss * np.sqrt(self.path.errors / self.path.errors[place]) <= max(limit, least)
             return (
-                f"max_drop={limit:g} by itself would take about {self.path.latency[near][0]} steps and "
+                f"max_drop={limit:g} by itself would take up to about {self.path.latency[near][0]} steps and "
                 f"{self.path.spikes[near][0] * self.more_spikes:.2g} spikes per neuron"
                 if near.any()
                 else "no number of steps is likely to reach it"

@@ -136,7 +136,9 @@ def _labels(batches: Sequence[Labelled]) -> Tensor | None:
     given = [labels for _, labels in batches]
     if any(labels is None for labels in given):
         if any(labels is not None for labels in given):
-            raise FewSpikesError("some calibration batches have labels and others not; give all of them labels, or none")
+            raise FewSpikesError(
+                "some calibration batches have labels and others not; give all of them labels, or none"
+            )
         return None
     whole = torch.cat([torch.as_tensor(labels).reshape(-1) for labels in given])
     if whole.is_floating_point() or len(whole) != sum(len(inputs[0]) for inputs, _ in batches):
