@@ -149,3 +149,8 @@ def test_a_bound_holds_after_the_cast_to_float32():
     x = torch.linspace(-8, 12, 1_000_001)
     sampled = float((fs.apply(x, p)[0] - SILU(x.double())).abs().max())
     assert sampled <= largest_error(p, SILU) + 1e-5
+
+
+def test_the_largest_error_may_lie_where_the_activation_turns():
+    silent = fs.FSParameters([99.0], [0.0], [0.0])
+    assert largest_error(silent, SILU, (-8.0, 0.0)) == pytest.approx(0.27846454276)  # SiLU's least value

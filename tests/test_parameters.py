@@ -156,3 +156,44 @@ def test_equal_parameters_have_equal_hashes():
     a, b = FSParameters([0.0], [0.0], [1.0]), FSParameters([-0.0], [-0.0], [1.0])
     assert a == b
     assert hash(a) == hash(b)
+
+
+def test_quantised_parameters_are_the_nearest_of_the_grids_values():
+    p = published("silu").quantize(8)
+    for vector in "Thd":
+        values, rounded = getattr(published("silu"), vector), getattr(p, vector)
+        inside = np.abs(values) < 7.9
+        assert (rounded * 16 == np.round(rounded * 16)).all()  # the step is 16 / 2^8
+        assert np.abs(rounded - values)[inside].max() <= 1 / 32
+        assert rounded.min() >= -8
+        assert rounded.max() < 8
+    assert p.provenance["grid"]["bits"] == 8
+    assert (p.domain, p.activation) == (published("silu").domain, "silu")
+
+
+def test_more_bits_are_nearer():
+    p = published("sigmoid")
+    far = [np.abs(p.quantize(bits).d - p.d).max() for bits in (4, 8, 12, 20)]
+    assert far == sorted(far, reverse=True)
+    assert far[-1] <= 2.0**-17
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((0,), "bits must be a whole number from 1 to 24; got 0"),
+        ((8.0,), "bits must be a whole number"),
+        ((8, 1.0, 1.0), "low < high"),
+        ((8, -inf, 8.0), "low must be a finite number"),
+    ],
+)
+def test_a_grid_out_of_range_raises(arguments, message):
+    with pytest.raises(FewSpikesError, match=message):
+        relu_parameters().quantize(*arguments)
+
+
+def test_a_scale_is_positive_and_chosen_around_0_only():
+    with pytest.raises(FewSpikesError, match="the scale must be > 0"):
+        relu_parameters().quantize(8, scale=0.0)
+    with pytest.raises(FewSpikesError, match="range around 0 only"):
+        relu_parameters().quantize(8, 1.0, 2.0, scale=None)

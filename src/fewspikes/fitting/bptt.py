@@ -20,7 +20,7 @@ class Training:
 
     restarts: int = 24
     steps: int = 1500
-    rate: float = 0.02
+    rate: float = 0.01
 
 
 @dataclass(frozen=True)

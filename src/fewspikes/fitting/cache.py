@@ -5,6 +5,7 @@ import json
 import os
 from contextlib import suppress
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from fewspikes.errors import FewSpikesError
@@ -15,6 +16,7 @@ from fewspikes.parameters import FSParameters
 _MOST_KEPT = 4096  # fits in memory
 
 _kept: dict[str, FSParameters] = {}
+_lock = Lock()
 
 
 def key(content: dict[str, Any], inputs: Histogram) -> str:
@@ -56,9 +58,10 @@ def forget() -> None:
 
 
 def _remember(name: str, parameters: FSParameters) -> None:
-    if len(_kept) >= _MOST_KEPT:
-        _kept.pop(next(iter(_kept)))
-    _kept[name] = parameters
+    with _lock:  # several sites are fitted at once
+        if len(_kept) >= _MOST_KEPT:
+            _kept.pop(next(iter(_kept)))
+        _kept[name] = parameters
 
 
 def _folder() -> Path | None:

@@ -7,6 +7,8 @@ import numpy as np
 from fewspikes.errors import FewSpikesError
 from fewspikes.parameters import MAX_STEPS
 
+REFINES = ("quick", "normal", "long")
+
 
 def whole_K(K: Any) -> int:
     """K as an int; raises FewSpikesError unless it is a whole number from 1 to 24."""
@@ -20,6 +22,13 @@ def whole_seed(seed: Any) -> int:
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
         raise FewSpikesError(f"the seed must be a whole number >= 0; got {seed!r}")
     return int(seed)
+
+
+def known_refine(refine: str) -> str:
+    """The word itself; raises FewSpikesError unless it is one of REFINES."""
+    if refine not in REFINES:
+        raise FewSpikesError(f"refine must be 'quick', 'normal' or 'long'; got {refine!r}")
+    return refine
 
 
 def at_least_0(name: str, value: Any) -> float:

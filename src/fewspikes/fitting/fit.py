@@ -9,13 +9,12 @@ from torch import Tensor
 
 from fewspikes.activations import Activation
 from fewspikes.errors import FewSpikesError
-from fewspikes.fitting.checks import at_least_0, whole_K, whole_seed
+from fewspikes.fitting.checks import at_least_0, known_refine, whole_K, whole_seed
 from fewspikes.fitting.closed_form import closed_form
 from fewspikes.fitting.fitted import Settings, fitted, words
 from fewspikes.fitting.masses import Inputs, resolve
 from fewspikes.fitting.objective import objective
 from fewspikes.fitting.result import FitResult, measure
-from fewspikes.fitting.searching import REFINES
 from fewspikes.fitting.target import Target, check_function, checked_domain, target_of
 from fewspikes.parameters import PAPER_RELU_ALPHA, FSParameters, Grid
 
@@ -131,11 +130,9 @@ def _method(method: str | None, target: Target, alpha: Any, rounding: Any, bits:
 
 
 def _settings(K: Any, method: str, refine: str, seed: Any, bits: Any, warm: bool, progress: bool | None) -> Settings:
-    if refine not in REFINES:
-        raise FewSpikesError(f"refine must be 'quick', 'normal' or 'long'; got {refine!r}")
     grid = bits if bits is None or isinstance(bits, Grid) else Grid(bits)
     steps = whole_K(DEFAULT_STEPS if K is None else K)
-    return Settings(steps, method, refine, whole_seed(seed), grid, warm, progress)
+    return Settings(steps, method, known_refine(refine), whole_seed(seed), grid, warm, progress)
 
 
 def _region(target: Target, domain: Any) -> tuple[float, float]:

@@ -3,14 +3,13 @@
 from collections import deque
 from math import inf
 
-from fewspikes.errors import FewSpikesError
 from fewspikes.fitting.atlas import Atlas, explore, merge
+from fewspikes.fitting.checks import known_refine
 from fewspikes.fitting.problem import Problem
 from fewspikes.fitting.search import Effort, Pool, climb, seed_of
 from fewspikes.fitting.warm import nearest, warm_atlas
 from fewspikes.progress import track
 
-REFINES = ("quick", "normal", "long")
 _NORMAL = Effort(fresh=40, idle=150, most=1000, branches=8, pool=8)
 _TOGETHER = Effort(fresh=0, idle=60, most=400, branches=2, pool=24)
 _SHORT = 10  # steps up to which a site can afford a second climb
@@ -37,9 +36,7 @@ def look(problem: Problem, K: int, refine: str, seed: int, warm: bool = True, pr
     Raises:
         FewSpikesError: another `refine`.
     """
-    if refine not in REFINES:
-        raise FewSpikesError(f"refine must be 'quick', 'normal' or 'long'; got {refine!r}")
-    if refine == "quick":
+    if known_refine(refine) == "quick":
         pool = nearest(problem, K, _WARM)
         return pool if pool.values[0] < inf else climb(warm_atlas(problem, K, _WARM), problem, K, _GLANCE, seed)[K]
     known = warm_atlas(problem, K, _WARM) if warm else {}

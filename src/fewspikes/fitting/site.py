@@ -10,7 +10,7 @@ from fewspikes.activations import Activation
 from fewspikes.errors import FewSpikesError
 from fewspikes.fitting import cache
 from fewspikes.fitting.cap_code import relu_for
-from fewspikes.fitting.checks import at_least_0, whole_K, whole_seed
+from fewspikes.fitting.checks import at_least_0, known_refine, whole_K, whole_seed
 from fewspikes.fitting.code import parameters_of
 from fewspikes.fitting.masses import masses, smooth, uniform
 from fewspikes.fitting.objective import PREFERENCE
@@ -21,9 +21,10 @@ from fewspikes.fitting.target import check_function, target_of
 from fewspikes.histogram import Histogram
 from fewspikes.parameters import FSParameters
 
-ALGORITHM = 3  # raise it when fits change, so that kept ones are made again
+ALGORITHM = 4  # raise it when fits change, so that kept ones are made again
 FLOOR = 0.01  # of the weight is spread evenly over the range: a few inputs far out must not come out wild
-_MARGIN = 0.03  # of the range, on either side: later inputs may go a little further
+# Later inputs go further than those seen: on either side so much of the range is added, and more where few were seen.
+_MARGIN, _UNSEEN, _MOST = 0.02, 1.5, 0.25  # the share is _MARGIN + _UNSEEN n^(-1/3) for n inputs, _MOST at most
 _ROOM = 0.01  # around a constant, of its size
 _SMOOTHING = 0.25  # of the width that is best for drawing a density; a staircase needs it finer
 _TRIANGLE = 2.2  # a triangle's half width that smooths like a Gaussian of sigma 1 is 2.45; a little less
@@ -71,6 +72,7 @@ def fit_site(
     K, seed, spike_weight = whole_K(K), whole_seed(seed), at_least_0("spike_weight", spike_weight)
     if not 0 <= floor <= 1:
         raise FewSpikesError(f"the floor must be from 0 to 1; got {floor}")
+    refine = known_refine(refine)
     settings = {"offset": offset, "spike_weight": spike_weight, "seed": seed, "refine": refine, "floor": floor}
     settings["cap_step"] = cap_step
     name = cache.key({"algorithm": ALGORITHM, "activation": activation.to_json(), "K": K, **settings}, inputs)
@@ -112,7 +114,8 @@ def site_problem(activation: Activation, inputs: Histogram, offset: bool, spike_
 def _range(inputs: Histogram) -> tuple[float, float]:
     """The measured range with a margin; a constant gets a little room around it."""
     span = inputs.high - inputs.low
-    margin = _MARGIN * span if span > 0 else _ROOM * max(abs(inputs.low), 1.0)
+    share = min(_MARGIN + _UNSEEN * inputs.total ** (-1 / 3), _MOST)
+    margin = share * span if span > 0 else _ROOM * max(abs(inputs.low), 1.0)
     return inputs.low - margin, inputs.high + margin
 
 

@@ -234,7 +234,8 @@ class _Search:
         if not self._small_drop(outcome):
             raise FewSpikesError(
                 f"{self.budget} cannot be met: the least drop is {outcome.loss:.2g} points, with latency "
-                f"{self.path.latency[place]} and {outcome.spikes_per_neuron:.3f} spikes per neuron; {self._why(place, outcome)}"
+                f"{self.path.latency[place]} and {outcome.spikes_per_neuron:.3f} spikes per neuron; "
+                + self._why(place, outcome)
             )
 
     def _fail_spikes(self, outcome: Outcome) -> None:

@@ -135,7 +135,7 @@ class _Tally:
             always_fraction=float((self.fired == self.images).double().mean()),
             channels=None if self.by_channel is None else len(self.by_channel),
             silent_channels=silent,
-            idle_steps=int((self.by_step == 0).sum()) if silent != n else 0,
+            idle_steps=int((self.by_step == 0).sum()) if self.spikes else 0,
             constant=constant,
             max_error=_largest(self.neuron, self.site),
         )
@@ -161,7 +161,7 @@ def _cosine(product: float, a: float, b: float) -> float:
     """1 where both are zero everywhere, 0 where one of them is."""
     if a == 0 or b == 0:
         return float(a == b)
-    return product / (a * b) ** 0.5
+    return float(product / (a * b) ** 0.5)
 
 
 def _largest(neuron: FSNeuron, site: Site) -> float | None:

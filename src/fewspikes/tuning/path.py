@@ -7,8 +7,8 @@ import numpy as np
 from fewspikes.tuning.chains import Chains, Whole
 from fewspikes.tuning.sensitivity import Curves, Vector
 
-# Of latency and of spikes. What counts less still counts: on ResNet20 it saves up to 5% of the spikes for at most 4% more
-# error, and keeps sites off the longest chain from steps that gain next to nothing.
+# Of latency and of spikes. What counts less still counts: on ResNet20 it saves up to 5% of the spikes for at most 4%
+# more error, and keeps sites off the longest chain from steps that gain next to nothing.
 WEIGHTS = {"steps": (1.0, 0.3), "spikes": (0.05, 1.0), "both": (1.0, 1.0)}
 
 

@@ -1,0 +1,370 @@
+"""A K for each site: sensitivities, the path of choices, budgets that are kept, and the frontier."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import fewspikes as fs
+from fewspikes.batches import Batches
+from fewspikes.fitting import fit_site
+from fewspikes.models import load_model
+from fewspikes.tuning.budgets import Budget, allocate
+from fewspikes.tuning.chains import Chains
+from fewspikes.tuning.outcome import Fold, HeldOut, expected_loss
+from fewspikes.tuning.pareto import Point, marked, pareto, read_pareto, table
+from fewspikes.tuning.path import WEIGHTS, greedy
+from fewspikes.tuning.sensitivity import curves
+from networks import small
+
+
+class Branched(nn.Module):
+    """Two ReLUs in a row, and beside them a third whose output counts a hundredth."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.aside = nn.Linear(6, 12), nn.Linear(12, 12), nn.Linear(6, 12)
+        self.relu1, self.relu2, self.relu3 = nn.ReLU(), nn.ReLU(), nn.ReLU()
+        self.head = nn.Linear(12, 5)
+
+    def forward(self, x):
+        on = self.relu2(self.second(self.relu1(self.first(x))))
+        return self.head(on + 0.01 * self.relu3(self.aside(x)))
+
+
+class Problem:
+    """A network with all that a budget needs: closed forms, no repair."""
+
+    def __init__(self, model, shape, held=64, labels=True):
+        self.model = model.eval().requires_grad_(False)
+        x = torch.randn(64 + held, *shape)
+        self.images = [(x[:64],)]
+        self.snn = fs.convert(model, x[:1], K=4, alpha=4.0)
+        truth = self.model(x[64:]).argmax(1) if labels else None
+        self.held = HeldOut(self.snn, [((x[64:],), truth)])
+        self.built = []
+
+    def parameters(self, name, K):
+        return fs.relu_parameters(K, 3.0, "nearest")
+
+    def build(self, k, quick):
+        self.built.append((dict(k), quick))
+        return self.snn.with_neurons({name: fs.FSNeuron(self.parameters(name, steps)) for name, steps in k.items()})
+
+    @property
+    def given(self):
+        return self.snn, self.parameters, self.build, self.images, self.held
+
+    def allocate(self, **limits):
+        return allocate(*self.given, Budget(**limits))
+
+    def error(self, snn):
+        return self.held(snn).error
+
+
+def branched(**options):
+    torch.manual_seed(5)
+    return Problem(Branched(), (6,), **options)
+
+
+@pytest.fixture(scope="module")
+def problem():
+    return branched()
+
+
+@pytest.fixture(scope="module")
+def chain():
+    """Three sites in a row; 0.001 of the middle one's output and all of the last one's matters."""
+    torch.manual_seed(6)
+    layers = [nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 12), nn.ReLU(), nn.Linear(12, 12), nn.ReLU(), nn.Linear(12, 5)]
+    return Problem(nn.Sequential(*layers), (6,))
+
+
+def test_the_sites_alone_give_the_networks_latency():
+    snn = fs.convert(small(), torch.zeros(1, 3, 8, 8))
+    for seed in range(3):
+        for made in (snn, branched().snn):
+            chains = Chains(made)
+            k = np.random.default_rng(seed).integers(1, 9, len(chains.sites))
+            steps = dict(zip(chains.sites, k.tolist(), strict=True))
+            mixed = made.with_neurons({n: fs.FSNeuron(fs.relu_parameters(K, 4.0)) for n, K in steps.items()})
+            assert chains.latency(k) == mixed.report.latency_steps
+
+
+def test_the_longest_chain_through_each_site_by_hand(problem):
+    chains = Chains(problem.snn)
+    assert chains.sites == ("relu1", "relu2", "relu3")
+    assert chains.longest == 2
+    assert chains.through(np.array([3, 4, 2])).tolist() == [7, 7, 2]
+    assert chains.through(np.array([3, 4, 9])).tolist() == [7, 7, 9]
+
+
+def test_with_one_output_the_curves_are_the_measured_errors_and_spikes():
+    torch.manual_seed(7)
+    single = Problem(nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 1)), (6,))
+    found = curves(*single.given[:2], single.images, most=6)
+    same = HeldOut(single.snn, [(single.images[0], None)])
+    for K in range(1, 7):
+        measured = same(single.build({"1": K}, quick=False))
+        assert found.errors[0, K - 1] == pytest.approx(measured.error, rel=1e-4)
+        assert found.spikes[0, K - 1] == pytest.approx(measured.spikes_per_neuron, rel=1e-9)
+    assert found.images == 64
+
+
+def test_the_curves_are_what_each_site_does_to_the_output_alone(problem):
+    found = curves(*problem.given[:2], problem.images, most=6)
+    same = HeldOut(problem.snn, [(problem.images[0], None)])
+    for i, site in enumerate(problem.snn.sites):
+        for K in (3, 5):
+            alone = {s.name: 16 for s in problem.snn.sites} | {site.name: K}
+            measured = same(problem.snn.with_neurons({n: fs.FSNeuron(fs.relu_parameters(k, 3.0, "nearest"))
+                                                      for n, k in alone.items() if n == site.name}
+                                                     | {n: fs.FSNeuron(fs.relu_parameters(16, 30.0, "nearest"))
+                                                        for n in alone if n != site.name}))
+            assert found.errors[i, K - 1] == pytest.approx(measured.error, rel=0.25)
+
+
+def test_the_path_gives_one_step_at_a_time_and_the_site_that_matters_less_waits(problem):
+    chains, found = Chains(problem.snn), curves(*problem.given[:2], problem.images, most=8)
+    path = greedy(chains, found, WEIGHTS["both"])
+    assert path.k[0].tolist() == [1, 1, 1]
+    assert path.k[-1].tolist() == [8, 8, 8]
+    assert np.diff(path.k, axis=0).sum(1).tolist() == [1] * (len(path) - 1)
+    assert [chains.latency(k) for k in path.k] == path.latency.tolist()
+    halfway = path.k[len(path) // 2]
+    assert halfway[2] < halfway[:2].min()  # its output counts a hundredth
+
+
+def test_a_site_off_the_longest_chain_costs_no_latency():
+    torch.manual_seed(5)
+    model = Branched()
+    model.aside.weight.data *= 100  # now it matters as much as the others
+    wide = Problem(model, (6,))
+    path = greedy(Chains(wide.snn), curves(*wide.given[:2], wide.images, most=8), WEIGHTS["steps"])
+    place = np.searchsorted(path.latency, 8, side="right") - 1
+    on, then, aside = path.k[place]
+    assert on + then == 8
+    assert aside > max(on, then)
+
+
+def test_mixed_steps_have_less_error_than_one_k_at_the_same_latency(chain):
+    for latency in (9, 12, 15):
+        mixed = chain.allocate(max_steps=latency)
+        even = chain.build({site.name: latency // 3 for site in chain.snn.sites}, quick=False)
+        assert mixed.report.latency_steps == even.report.latency_steps == latency
+        assert chain.error(mixed) < 0.9 * chain.error(even)
+
+
+@pytest.mark.parametrize("latency", [3, 4, 7, 11])
+def test_a_limit_of_steps_is_used_up_and_kept(chain, latency):
+    assert chain.allocate(max_steps=latency).report.latency_steps == latency
+
+
+@pytest.mark.parametrize("limit", [0.5, 0.8, 1.2])
+def test_a_limit_of_spikes_is_kept_as_measured_and_nearly_used_up(problem, limit):
+    outcome = problem.held(problem.allocate(max_spikes=limit))
+    assert 0.8 * limit <= outcome.spikes_per_neuron <= limit
+
+
+def test_limits_of_steps_and_spikes_hold_together(chain):
+    snn = chain.allocate(max_steps=12, max_spikes=0.75)
+    assert snn.report.latency_steps <= 12
+    assert chain.held(snn).spikes_per_neuron <= 0.75
+
+
+@pytest.mark.parametrize("labels", [True, False])
+def test_a_limit_of_the_drop_is_kept_with_few_steps(labels):
+    found = branched(labels=labels, held=256)
+    snn = found.allocate(max_drop=3.0)
+    outcome = found.held(snn)
+    assert outcome.loss <= 3.0
+    assert (outcome.drop is None) is not labels
+    fewer = {site.name: max(site.K - 1, 1) for site in snn.report.sites}
+    assert found.held(found.build(fewer, quick=False)).loss > 3.0
+
+
+def test_a_drop_of_nothing_can_be_asked_for(problem):
+    assert problem.held(problem.allocate(max_drop=0)).loss <= 0
+
+
+def test_the_choice_is_explained_in_the_notes(problem):
+    notes = "\n".join(problem.allocate(max_drop=4.0).report.notes)
+    assert "K by site for max_drop=4, by the sensitivity of the output to each site's error (64 images)" in notes
+    assert "On 64 held-out images" in notes
+    assert "one of 64 images is 1.6 points" in notes
+    assert "most at" in notes
+
+
+def test_exploring_is_quick_and_the_last_network_is_built_in_full(problem):
+    problem.built.clear()
+    snn = problem.allocate(max_spikes=0.8)
+    assert [quick for _, quick in problem.built].count(False) == 1
+    last, quick = problem.built[-1]
+    assert not quick
+    assert snn.report.k == last
+
+
+def test_too_few_steps_say_the_least():
+    with pytest.raises(fs.FewSpikesError, match=r"max_steps=1 cannot be met.* 2 sites .*so 2 is the least"):
+        branched().allocate(max_steps=1)
+
+
+def test_too_few_spikes_say_the_fewest(problem):
+    with pytest.raises(fs.FewSpikesError, match=r"max_spikes=0.001 cannot be met: with K = 1 at every site .* 0\.\d+"):
+        problem.allocate(max_spikes=0.001)
+
+
+def test_a_drop_that_the_steps_do_not_allow_says_the_best_and_what_it_takes(problem):
+    message = r"max_drop=0.1 and max_steps=4 cannot be met: the least drop is [\d.]+ points, with latency 4 .*up to about"
+    with pytest.raises(fs.FewSpikesError, match=message):
+        problem.allocate(max_drop=0.1, max_steps=4)
+
+
+def test_a_drop_that_no_steps_can_reach_says_why():
+    clipped = branched()
+    clipped.parameters = lambda name, K: fs.relu_parameters(K, 0.2, "nearest")  # most inputs lie above 0.2
+    with pytest.raises(fs.FewSpikesError, match="points: give more calibration images"):
+        clipped.allocate(max_drop=0.5)
+    with pytest.raises(fs.FewSpikesError, match="outside the ranges"):
+        clipped.allocate(max_drop=3.0)
+
+
+def test_a_drop_needs_classes():
+    regression = Problem(nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 1)), (6,), labels=False)
+    assert regression.held(regression.snn).agreement is None
+    assert regression.allocate(max_steps=5).report.latency_steps == 5
+    with pytest.raises(fs.FewSpikesError, match="max_drop needs an output of shape"):
+        regression.allocate(max_drop=1.0)
+
+
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        ({}, "needs max_drop, max_steps or max_spikes"),
+        ({"max_drop": -1}, "max_drop must be a number of points >= 0; got -1"),
+        ({"max_drop": float("nan")}, "max_drop must be"),
+        ({"max_steps": 0}, "max_steps must be a whole number"),
+        ({"max_steps": 8.5}, "max_steps must be a whole number"),
+        ({"max_steps": True}, "max_steps must be a whole number"),
+        ({"max_spikes": 0}, "max_spikes must be a number of spikes per neuron > 0"),
+        ({"max_spikes": "few"}, "max_spikes must be"),
+    ],
+)
+def test_a_budget_out_of_range_is_refused(limits, message):
+    with pytest.raises(fs.FewSpikesError, match=message):
+        Budget(**limits)
+
+
+def test_the_expected_loss_with_each_images_own_error_is_the_measured_one():
+    ann, noise, labels = torch.randn(200, 6), 0.5 * torch.randn(200, 6), torch.randint(0, 6, (200,))
+    lost = (ann.argmax(1) == labels).double().mean() - ((ann + noise).argmax(1) == labels).double().mean()
+    flips = ((ann + noise).argmax(1) != ann.argmax(1)).double().mean()
+    assert expected_loss(ann, ann + noise, labels, neighbours=1) == pytest.approx(100 * float(lost))
+    assert expected_loss(ann, ann + noise, None, neighbours=1) == pytest.approx(100 * float(flips))
+    assert expected_loss(ann, ann, labels) == 0
+
+
+def test_the_expected_loss_of_few_images_is_nearer_to_that_of_many_than_their_count():
+    ann = torch.randn(20_000, 6)
+    noise = 0.1 * torch.randn(20_000, 6)
+    truth = 100 * float(((ann + noise).argmax(1) != ann.argmax(1)).double().mean())
+    counted, expected = [], []
+    for part in torch.arange(20_000).split(200):
+        z, y = ann[part], (ann + noise)[part]
+        counted.append(100 * float((y.argmax(1) != z.argmax(1)).double().mean()) - truth)
+        expected.append(expected_loss(z, y, None) - truth)
+    assert np.square(expected).mean() < 0.5 * np.square(counted).mean()
+
+
+def test_what_is_held_out_and_the_rest_are_all_images_once_with_their_labels():
+    x, labels = torch.arange(22.0).view(22, 1), torch.arange(22)
+    specs = branched().snn.inputs
+    specs = tuple(replace(spec, shape=(1,)) for spec in specs)
+    batches = Batches([(x[:5], labels[:5]), (x[5:6], labels[5:6]), (x[6:], labels[6:])], specs, torch.float32, "data")
+    parts = {held: list(Fold(batches, 4, held)) for held in (True, False)}
+    seen = {held: torch.cat([inputs[0] for inputs, _ in part]).flatten().tolist() for held, part in parts.items()}
+    assert seen[True] == [3, 7, 11, 15, 19]
+    assert sorted(seen[True] + seen[False]) == list(range(22))
+    assert all(torch.equal(inputs[0].flatten(), given.float()) for part in parts.values() for inputs, given in part)
+    assert sum(len(given) for _, given in Fold(batches, 4, False, limit=7)) == 7
+
+
+def test_labels_for_some_images_only_are_refused(problem):
+    x = torch.randn(4, 6)
+    with pytest.raises(fs.FewSpikesError, match="some calibration batches have labels"):
+        HeldOut(problem.snn, [((x,), torch.zeros(4, dtype=torch.int64)), ((x,), None)])
+    with pytest.raises(fs.FewSpikesError, match="one per image"):
+        HeldOut(problem.snn, [((x,), torch.zeros(3, dtype=torch.int64))])
+
+
+def point(latency, spikes, error):
+    return Point("K=4", 4, latency, spikes, error, None, None, 8)
+
+
+def test_a_point_is_dominated_by_one_that_is_no_worse_in_anything():
+    points = marked([point(8, 1.0, 0.1), point(6, 1.0, 0.1), point(4, 0.5, 0.5), point(6, 0.9, 0.2)])
+    assert [(p.latency_steps, p.dominated) for p in points] == [(4, False), (6, False), (6, False), (8, True)]
+
+
+def test_the_frontier_holds_uniform_points_and_mixed_ones_within_their_cost(chain, tmp_path):
+    points = pareto(*chain.given, uniform=(3, 4), path=tmp_path / "frontier.json")
+    by_choice = {p.choice: p for p in points}
+    for K in (3, 4):
+        even, mixed = by_choice[f"K={K}"], by_choice[f"steps of K={K}"]
+        assert (even.k, even.latency_steps) == (K, 3 * K)
+        assert mixed.latency_steps <= even.latency_steps
+        assert mixed.error < even.error
+        assert by_choice[f"spikes of K={K}"].spikes_per_neuron < 1.1 * even.spikes_per_neuron
+        assert set(mixed.k) == {site.name for site in chain.snn.sites}
+    assert read_pareto(tmp_path / "frontier.json") == points
+    assert len(table(points).splitlines()) == len(points) + 2
+
+
+def test_a_frontier_that_was_cut_off_goes_on_where_it_was(chain, tmp_path):
+    path = tmp_path / "frontier.json"
+    whole = pareto(*chain.given, uniform=(3, 4), path=path)
+    content = json.loads(path.read_text())
+    content["points"] = content["points"][:2]
+    path.write_text(json.dumps(content))
+    chain.built.clear()
+    assert pareto(*chain.given, uniform=(3, 4), path=path) == whole
+    assert len(chain.built) == len(whole) - 2
+    pareto(*chain.given, uniform=(3,), path=path, settings={"refine": "long"})
+    assert len(chain.built) > len(whole) - 2  # other settings: nothing is taken over
+
+
+def test_a_frontier_needs_whole_numbers_and_a_file_of_its_own(chain, tmp_path):
+    with pytest.raises(fs.FewSpikesError, match="whole numbers K from 1 to 24"):
+        pareto(*chain.given, uniform=(0, 3))
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps({"format": "something"}))
+    with pytest.raises(fs.FewSpikesError, match="wanted 'fewspikes-pareto'"):
+        pareto(*chain.given, uniform=(3,), path=other)
+
+
+def test_on_resnet20_mixed_steps_beat_one_k_at_60_and_80_steps(data):
+    from fewspikes.convert import calibrate_model
+    from fewspikes.data import loader, open_images
+
+    loaded = load_model("fewspikes:resnet20", str(data / "weights" / "cifar10-resnet20.safetensors"))
+    x = torch.cat([x for x, _ in loader(open_images(data / "cifar10", "train", loaded.preprocessing, 10, limit=320), 64)])
+    calibration = calibrate_model(loaded.model, x[:1], x[:128])
+    snn = fs.convert(loaded.model, x[:1], calibration=calibration, K=4)
+    activations = {site.name: site.activation for site in snn.sites}
+
+    def parameters(name, K):
+        return fit_site(activations[name], K, calibration.sites[name])
+
+    def build(k, quick):
+        return snn.with_neurons({name: fs.FSNeuron(parameters(name, K)) for name, K in k.items()})
+
+    held = HeldOut(snn, [((x[192:],), None)])
+    for latency in (60, 80):
+        mixed = allocate(snn, parameters, build, [(x[128:192],)], held, Budget(max_steps=latency))
+        fewer, more = divmod(latency, 19)  # the same steps, the odd ones in front, where they help most
+        even = build({name: fewer + (i < more) for i, name in enumerate(activations)}, quick=False)
+        assert mixed.report.latency_steps == even.report.latency_steps == latency
+        assert held(mixed).error < 0.95 * held(even).error
