@@ -1,6 +1,7 @@
 """`convert`: a trained network in, a spiking network out."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -9,16 +10,24 @@ from torch import Tensor, nn
 from fewspikes.batches import Batches
 from fewspikes.calibration import Calibration, calibrate
 from fewspikes.capture import Captured, capture
-from fewspikes.conversion.choose import Choice, choose
+from fewspikes.conversion.choose import Choice, choose, site_parameters
 from fewspikes.conversion.rewrite import Site, rewrite
 from fewspikes.errors import FewSpikesError
 from fewspikes.kernels import FSNeuron
 from fewspikes.network import ExactActivation, SpikingNetwork, build
+from fewspikes.parameters import FSParameters
 from fewspikes.progress import track
+from fewspikes.tuning.budgets import Budget, allocate
+from fewspikes.tuning.diagnosis import diagnose
 from fewspikes.tuning.distil import distil as learn
+from fewspikes.tuning.outcome import Fold, HeldOut
 from fewspikes.tuning.repair import repair as repair_channels
 
 _REPAIR_IMAGES = 256
+_QUICK_REPAIR = 64  # while a budget is looked for
+_HELD_OUT = 1024
+_SENSITIVITY_IMAGES = 64
+_DIAGNOSIS_IMAGES = 128
 
 
 def convert(
@@ -35,6 +44,9 @@ def convert(
     refine: str = "normal",
     repair: bool = True,
     repair_images: int = _REPAIR_IMAGES,
+    max_drop: float | None = None,
+    max_steps: int | None = None,
+    max_spikes: float | None = None,
     distil: float | None = None,
     seed: int = 0,
     progress: bool | None = None,
@@ -60,6 +72,9 @@ def convert(
         refine: effort of a site's fit: "quick" (milliseconds), "normal" (a second or two) or "long".
         repair: shift and scale channels where that brings their outputs closer to the ANN's, see `tuning.repair`.
         repair_images: how many of the calibration images (the first ones) that may use.
+        max_drop, max_steps, max_spikes: a budget in place of K; needs images. Each site gets a K of its own, chosen by
+            what its error does to the output: at most so many points of top-1 (100 - agreement without labels) lost on
+            held-out calibration images, so many time steps to the answer, so many spikes per neuron.
         distil: minutes to learn the code against the ANN's own outputs on the calibration images, see `distil`; None
             leaves it out.
         seed: of the searches, and of distilling.
@@ -81,45 +96,106 @@ def convert(
     choice = Choice(K, alpha, rounding, offset, spike_weight, refine, seed)
     if isinstance(repair_images, bool) or not isinstance(repair_images, int) or repair_images < 2:
         raise FewSpikesError(f"repair_images must be a whole number >= 2; got {repair_images!r}")
-    if distil is not None and (calibration is None or isinstance(calibration, Calibration)):
+    limits = (max_drop, max_steps, max_spikes)
+    budget = None if limits == (None, None, None) else Budget(*limits)
+    images = None if isinstance(calibration, Calibration) else calibration
+    if budget is not None and (images is None or K is not None or alpha is not None):
+        raise FewSpikesError("a budget chooses K on images: give calibration images, and neither K nor alpha")
+    if distil is not None and images is None:
         raise FewSpikesError("distilling needs images; give them as calibration")
     repairs = repair_images if repair and alpha is None else 0
     with torch.inference_mode(False), torch.no_grad():  # the network may be called in any mode later
-        snn = _convert(model, example_inputs, calibration, choice, max_pool, repairs, progress)
-    if distil is None:
-        return snn
-    return learn(snn, calibration, distil, spike_weight=spike_weight, seed=seed, progress=progress)
+        work = Conversion(model, example_inputs, calibration, choice, max_pool, repairs, budget, progress)
+        snn = work.network() if budget is None else work.within(budget)
+    if distil is not None:
+        snn = learn(snn, images, distil, spike_weight=spike_weight, seed=seed, progress=progress)
+    return work.diagnosed(snn)
 
 
-def _convert(
-    model: nn.Module,
-    example_inputs: Any,
-    calibration: Any,
-    choice: Choice,
-    max_pool: str,
-    repairs: int,
-    progress: bool | None,
-) -> SpikingNetwork:
-    captured = capture(model, example_inputs)
-    sites, notes = rewrite(captured, max_pool)
-    batches = None
-    if calibration is not None and not isinstance(calibration, Calibration):
-        batches = _batches(captured, calibration)
-        calibration = _calibrate(captured, sites, batches, progress)
-    tables = choose(sites, choice, calibration, progress)
-    images = 0 if calibration is None else calibration.images
-    tensors = {name: t.clone(memory_format=torch.contiguous_format) for name, t in captured.tensors.items()}
-    neurons = {site.name: FSNeuron(tables[site.name]) for site in sites}
-    snn = SpikingNetwork(captured.graph, tensors, captured.inputs, sites, neurons, notes, images, captured.keywords)
-    if batches is None or not repairs:
-        return snn
-    seen = first_images(batches, repairs)
-    if sum(len(batch[0]) for batch in seen) < 2:
-        return snn
-    return repair_channels(snn, seen, choice.spike_weight, progress=progress)[0]
+class Conversion:
+    """A model on its way: captured and calibrated once, built with any K.
+
+    Args: as for `convert`; repairs: images that repair may use, 0 leaves it out; budget: holds images out if given.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        example_inputs: Any,
+        calibration: Any,
+        choice: Choice,
+        max_pool: str = "digital",
+        repairs: int = _REPAIR_IMAGES,
+        budget: Budget | None = None,
+        progress: bool | None = None,
+    ) -> None:
+        self.captured = capture(model, example_inputs)
+        self.sites, self.notes = rewrite(self.captured, max_pool)
+        self.choice, self.repairs, self.progress = choice, repairs, progress
+        self.images: Batches | Fold | None = None
+        self.held: Fold | None = None
+        self.calibration: Calibration | None = calibration if isinstance(calibration, Calibration) else None
+        if calibration is not None and self.calibration is None:
+            batches = _batches(self.captured, calibration)
+            every = 0 if budget is None else budget.held_out_every
+            self.images = Fold(batches, every, held=False) if every else batches
+            self.held = Fold(batches, every, held=True, limit=_HELD_OUT) if every else None
+            self.calibration = _calibrate(self.captured, self.sites, self.images, progress)
+
+    def network(self, choice: Choice | None = None) -> SpikingNetwork:
+        """The network with the choice's K, repaired."""
+        return self._repaired(self._plain(choice or self.choice), self.repairs)
+
+    def within(self, budget: Budget) -> SpikingNetwork:
+        """The network with a K per site that fits a budget."""
+        return allocate(*self.given(), budget, self.progress)
+
+    def given(self) -> tuple[SpikingNetwork, Any, Any, list[tuple[Tensor, ...]], HeldOut]:
+        """What `allocate` and `pareto` need: a network, parameters by site and K, a builder, and two sets of images."""
+        assert self.images is not None
+        assert self.held is not None
+        sites = {site.name: site for site in self.sites}
+        quick = replace(self.choice, refine="quick")
+        base = self._plain(replace(quick, K=None))
+
+        def parameters(name: str, K: int) -> FSParameters:
+            return site_parameters(sites[name], replace(quick, K=K), self.calibration)
+
+        def build(k: Mapping[str, int], quick: bool) -> SpikingNetwork:
+            choice = replace(self.choice, K=k, refine="quick" if quick else self.choice.refine)
+            tables = choose(self.sites, choice, self.calibration, False)
+            snn = base.with_neurons({name: FSNeuron(table) for name, table in tables.items()})
+            return self._repaired(snn, min(self.repairs, _QUICK_REPAIR) if quick else self.repairs)
+
+        held = HeldOut(base, list(self.held))
+        return base, parameters, build, first_images(self.images, _SENSITIVITY_IMAGES), held
+
+    def diagnosed(self, snn: SpikingNetwork) -> SpikingNetwork:
+        """The network with a diagnosis of each site in its report, if there are images."""
+        if self.images is None:
+            return snn
+        with torch.inference_mode(False), torch.no_grad():
+            seen = first_images(self.images, _DIAGNOSIS_IMAGES)
+            return snn.with_diagnosis(diagnose(snn, seen, self.progress))
+
+    def _plain(self, choice: Choice) -> SpikingNetwork:
+        tables = choose(self.sites, choice, self.calibration, self.progress)
+        tensors = {n: t.clone(memory_format=torch.contiguous_format) for n, t in self.captured.tensors.items()}
+        neurons = {name: FSNeuron(table) for name, table in tables.items()}
+        images = 0 if self.calibration is None else self.calibration.images
+        captured = self.captured
+        return SpikingNetwork(
+            captured.graph, tensors, captured.inputs, self.sites, neurons, self.notes, images, captured.keywords
+        )
+
+    def _repaired(self, snn: SpikingNetwork, images: int) -> SpikingNetwork:
+        seen = [] if self.images is None or not images else first_images(self.images, images)
+        if sum(len(batch[0]) for batch in seen) < 2:
+            return snn
+        return repair_channels(snn, seen, self.choice.spike_weight, progress=self.progress)[0]
 
 
-def first_images(batches: Batches, limit: int) -> list[tuple[Tensor, ...]]:
+def first_images(batches: Batches | Fold, limit: int) -> list[tuple[Tensor, ...]]:
     """The first `limit` images, in the loader's batches."""
     kept: list[tuple[Tensor, ...]] = []
     for inputs, _ in batches:
@@ -147,7 +223,9 @@ def _batches(captured: Captured, loader: Any) -> Batches:
     return Batches(loader, captured.inputs, weight.dtype, "calibration data", weight.device)
 
 
-def _calibrate(captured: Captured, sites: list[Site], batches: Batches, progress: bool | None = None) -> Calibration:
+def _calibrate(
+    captured: Captured, sites: list[Site], batches: Batches | Fold, progress: bool | None = None
+) -> Calibration:
     modules = {site.target: ExactActivation(site.activation) for site in sites}
     ann = build(captured.graph, captured.tensors, modules).eval()
     by_name = {site.name: modules[site.target] for site in sites}

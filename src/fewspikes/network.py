@@ -9,7 +9,7 @@ from torch import Tensor, fx, nn
 
 from fewspikes.activations import Activation
 from fewspikes.capture import op_name, shapes
-from fewspikes.conversion.report import ConversionReport, OperatorReport, SiteReport
+from fewspikes.conversion.report import ConversionReport, OperatorReport, SiteDiagnosis, SiteReport
 from fewspikes.conversion.rewrite import Site
 from fewspikes.errors import FewSpikesError
 from fewspikes.inputs import InputSpec, check_autocast, check_inputs
@@ -77,6 +77,7 @@ class SpikingNetwork(nn.Module):
             for batch in (_BATCH, _BATCH + 1)
         )
         self._check_channels()
+        self.diagnosis: dict[str, SiteDiagnosis] = {}
         self.report = self._make_report()
         self.eval()
 
@@ -142,6 +143,13 @@ class SpikingNetwork(nn.Module):
         made.preprocessing = self.preprocessing
         return made
 
+    def with_diagnosis(self, found: Mapping[str, SiteDiagnosis]) -> "SpikingNetwork":
+        """The same network with a diagnosis of each site in its report."""
+        made = self.with_neurons({})
+        made.diagnosis = dict(found)
+        made.report = made._make_report()
+        return made
+
     @property
     def _shapes(self) -> dict[fx.Node, torch.Size]:
         return {node: self._sizes[node.name] for node in self.body.graph.nodes if node.name in self._sizes}
@@ -205,7 +213,21 @@ class SpikingNetwork(nn.Module):
             method = str(table.provenance.get("method", "given"))
             size = self._neurons_per_image(nodes[site.target])
             alpha = table.provenance.get("alpha")
-            entries.append(SiteReport(site.name, site.activation.label, size, table.K, alpha, table.domain, method))
+            shift, scale = neurons[site.name].shift, neurons[site.name].range
+            entries.append(
+                SiteReport(
+                    site.name,
+                    site.activation.label,
+                    size,
+                    table.K,
+                    alpha,
+                    table.domain,
+                    method,
+                    shifted=0 if shift is None else int((shift != 0).sum()),
+                    scaled=0 if scale is None else int((scale != 1).sum()),
+                    diagnosis=self.diagnosis.get(site.name),
+                )
+            )
         by_activation: dict[str, int] = {}
         for entry in entries:
             by_activation[entry.activation] = by_activation.get(entry.activation, 0) + entry.neurons

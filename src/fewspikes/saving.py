@@ -19,6 +19,7 @@ from torch import Tensor, fx
 from fewspikes.activations import Activation
 from fewspikes.capture import op_name
 from fewspikes.conversion.operators import KNOWN, PYTHON
+from fewspikes.conversion.report import SiteDiagnosis
 from fewspikes.conversion.rewrite import Site, mark
 from fewspikes.errors import FewSpikesError
 from fewspikes.files import write_aside
@@ -132,6 +133,7 @@ def _describe(snn: SpikingNetwork, preprocessing: Mapping[str, Any] | None) -> d
             }
             for site in snn.sites
         ],
+        "diagnosis": {name: found.to_json() for name, found in snn.diagnosis.items()},
         "notes": list(snn.notes),
         "calibration_images": snn.calibration_images,
         "preprocessing": snn.preprocessing if preprocessing is None else dict(preprocessing),
@@ -158,6 +160,8 @@ def _rebuild(content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Spiki
     images, notes = int(content["calibration_images"]), [str(note) for note in content["notes"]]
     check_finite(tensors.values(), "a weight in the file")
     snn = SpikingNetwork(graph, tensors, inputs, sites, neurons, notes, images, bool(content["keywords"]))
+    diagnosis = {str(k): SiteDiagnosis.from_json(v) for k, v in content.get("diagnosis", {}).items()}
+    snn = snn.with_diagnosis(diagnosis) if diagnosis else snn
     snn.preprocessing = content["preprocessing"]
     return snn
 

@@ -2,17 +2,22 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import typer
 
 from fewspikes.cli import options
+from fewspikes.conversion.choose import Choice
+from fewspikes.convert import Conversion
 from fewspikes.convert import convert as convert_model
 from fewspikes.data import data_folder, loader, open_images
 from fewspikes.errors import FewSpikesError
-from fewspikes.models import load_model
+from fewspikes.models import LoadedModel, load_model
 from fewspikes.saving import save
+from fewspikes.tuning.budgets import Budget
+from fewspikes.tuning.pareto import pareto as measure_frontier
+from fewspikes.tuning.pareto import table
 
 EXAMPLE = "Example: fewspikes convert timm:resnet18 --data imagenet -K 8 -o resnet18.fs"
 _CALIBRATION_IMAGES = 512
@@ -30,6 +35,26 @@ def convert(
     ] = None,
     rounding: Annotated[
         str | None, typer.Option(help="nearest (default with --data or -K) or down (the paper's).")
+    ] = None,
+    spike_weight: Annotated[
+        float, typer.Option(help="Price of a spike per neuron, in log squared error: 0 fits best, 0.3 saves spikes.")
+    ] = 0.0,
+    refine: Annotated[str, typer.Option(help="Effort of each site's fit: quick, normal or long.")] = "normal",
+    offset: Annotated[bool, typer.Option(help="Let a code have an offset, a bias of what follows.")] = True,
+    repair: Annotated[bool, typer.Option(help="Shift and scale channels where that helps.")] = True,
+    repair_images: Annotated[int, typer.Option(min=2, help="Images that repairs may use.")] = 256,
+    max_drop: Annotated[
+        float | None, typer.Option(help="In place of -K: points of accuracy (or agreement) that may be lost.")
+    ] = None,
+    max_steps: Annotated[int | None, typer.Option(help="In place of -K: time steps to the answer.")] = None,
+    max_spikes: Annotated[float | None, typer.Option(help="In place of -K: mean spikes per neuron.")] = None,
+    pareto: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Measure the frontier of steps, spikes and accuracy, and write it as JSON."),
+    ] = None,
+    distil: Annotated[
+        float | None,
+        typer.Option(metavar="MINUTES", help="Learn the code against the ANN's own outputs for so long."),
     ] = None,
     max_pool: Annotated[str, typer.Option(help="digital, or average (changes the network).")] = "digital",
     weights: options.Weights = None,
@@ -66,6 +91,9 @@ def convert(
             data_folder(data), split or "train", options.required(known, model), None, limit=limit, seed=seed
         )
         images = loader(found, batch_size, workers)
+    if pareto is not None:
+        _frontier(loaded, shape, place, images, max_pool, pareto, (offset, spike_weight, refine, seed), as_json)
+        return
     snn = convert_model(
         loaded.model.to(place),
         torch.zeros(1, *shape, device=place),
@@ -79,6 +107,9 @@ def convert(
         refine=refine,
         repair=repair,
         repair_images=repair_images,
+        max_drop=max_drop,
+        max_steps=max_steps,
+        max_spikes=max_spikes,
         distil=distil,
         seed=seed,
     )
@@ -90,3 +121,29 @@ def convert(
         return
     typer.echo(f"{loaded.name}: {snn.report}")
     typer.echo(f"written to {output}" if output is not None else "nothing written; give -o FILE to keep the network")
+
+
+def _frontier(
+    loaded: LoadedModel,
+    shape: tuple[int, int, int],
+    place: torch.device,
+    images: Any,
+    max_pool: str,
+    path: Path,
+    settings: tuple[bool, float, str, int],
+    as_json: bool,
+) -> None:
+    """Measure uniform K and mixed K beside each, print the table and write the points."""
+    if images is None:
+        raise FewSpikesError("--pareto measures on images; give --data")
+    offset, spike_weight, refine, seed = settings
+    choice = Choice(offset=offset, spike_weight=spike_weight, refine=refine, seed=seed)
+    with torch.no_grad():
+        example = torch.zeros(1, *shape, device=place)
+        work = Conversion(loaded.model.to(place), example, images, choice, max_pool, budget=Budget(max_drop=0.0))
+        described = {"offset": offset, "spike_weight": spike_weight, "refine": refine, "seed": seed}
+        points = measure_frontier(*work.given(), path=path, settings=described)
+    if as_json:
+        typer.echo(json.dumps({"model": loaded.name, "output": str(path), "points": [p.to_json() for p in points]}))
+        return
+    typer.echo(f"{loaded.name}\n{table(points)}\nwritten to {path}")

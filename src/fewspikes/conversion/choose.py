@@ -66,7 +66,7 @@ def choose(
         FewSpikesError: a setting out of range, a K without a table, or a calibration of other sites.
     """
     choice = _checked(choice, sites, calibration)
-    jobs = [partial(_parameters, site, choice, calibration) for site in sites]
+    jobs = [partial(site_parameters, site, choice, calibration) for site in sites]
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # the search holds no lock
         waiting = [pool.submit(job) for job in jobs]
         done = [job.result() for job in track(waiting, "fitting", len(waiting), progress)]
@@ -108,8 +108,9 @@ def _warn(sites: Sequence[Site], K: object, alpha: float | None, calibration: Ca
         message = "alpha has no effect: the network has no uncapped ReLU"
         warnings.warn(message, FewSpikesWarning, stacklevel=6)
     if K is not None and calibration is None and alpha is None and has_open:
+        given = K if isinstance(K, int) else "by site"
         warnings.warn(
-            f"K={K if isinstance(K, int) else 'by site'} without calibration data: alpha={PAPER_RELU_ALPHA:g} for every ReLU. "
+            f"K={given} without calibration data: alpha={PAPER_RELU_ALPHA:g} for every ReLU. "
             "Give images to calibrate on, so that each range is fitted, or alpha to silence this",
             FewSpikesWarning,
             stacklevel=6,
@@ -133,7 +134,8 @@ def _number(alpha: Any) -> float | None:
         raise FewSpikesError(f"alpha must be a number; got {alpha!r}") from None
 
 
-def _parameters(site: Site, choice: Choice, calibration: Calibration | None) -> FSParameters:
+def site_parameters(site: Site, choice: Choice, calibration: Calibration | None) -> FSParameters:
+    """The parameters of one site, by a choice that `choose` would pass."""
     activation, seen = site.activation, None if calibration is None else calibration.sites[site.name]
     K = choice.K[site.name] if isinstance(choice.K, Mapping) else choice.K
     if activation.name == "relu" and (seen is None or choice.alpha is not None):

@@ -45,8 +45,8 @@ DIGITAL_REASONS = {
     "max pool": "a maximum is not a weighted sum of spikes; max_pool='average' changes the network instead",
 }
 REMEDY = (
-    "replace it by supported operators (relu, relu6, silu, sigmoid, tanh, gelu, hardswish, ...; convolution, linear, batch norm, average pool, "
-    "sums, reshapes), or convert the part of the network without it"
+    "replace it by supported operators (relu, relu6, silu, sigmoid, tanh, gelu, hardswish, ...; convolution, linear, "
+    "batch norm, average pool, sums, reshapes), or convert the part of the network without it"
 )
 
 

@@ -11,7 +11,7 @@ from fewspikes.activations import Activation
 from fewspikes.errors import FewSpikesError
 from fewspikes.fitting.checks import at_least_0, known_refine, whole_K, whole_seed
 from fewspikes.fitting.closed_form import closed_form
-from fewspikes.fitting.fitted import Settings, fitted, words
+from fewspikes.fitting.fitted import SLACK, Settings, fitted, words
 from fewspikes.fitting.masses import Inputs, resolve
 from fewspikes.fitting.objective import objective
 from fewspikes.fitting.result import FitResult, measure
@@ -99,7 +99,7 @@ def fit(
         wanted.main_region,
         offset=offset,
         spike_weight=weight,
-        max_spikes=limit,
+        max_spikes=limit * (1 - SLACK),
         centred=settings.grid is None,
     )
     p, grid = fitted(made, settings)

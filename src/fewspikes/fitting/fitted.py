@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from fewspikes.errors import FewSpikesError
 from fewspikes.fitting import bptt
 from fewspikes.fitting.code import parameters_of
 from fewspikes.fitting.problem import Problem, Vector
@@ -15,7 +16,8 @@ from fewspikes.fitting.silent import constant_code, is_constant, mean_value
 from fewspikes.fitting.staircase import least_squares, workspace
 from fewspikes.parameters import FSParameters, Grid
 
-_MARGIN = 1e-9  # of the spike limit, for rounding
+SLACK = 0.001  # a search may end so much above its own limit, relative, so that limit is set so much lower
+_NEXT_TO_NONE = 0.01  # spikes: a limit below that may be met by silence
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,11 @@ class Settings:
 
 
 def fitted(problem: Problem, settings: Settings) -> tuple[FSParameters, Grid | None]:
-    """The neuron, without label and provenance, and the grid with its scale."""
+    """The neuron, without label and provenance, and the grid with its scale.
+
+    Raises:
+        FewSpikesError: nothing found keeps to the problem's limit of spikes.
+    """
     if is_constant(problem):
         code, d, offset = constant_code(problem, settings.K, mean_value(problem))
         made = FSParameters(code[: settings.K], code[settings.K :], d, offset)
@@ -56,13 +62,19 @@ def fitted(problem: Problem, settings: Settings) -> tuple[FSParameters, Grid | N
 
 
 def _allowed(pool: Pool, problem: Problem) -> Vector:
-    """The best code of the pool that keeps to the limit; without any, one that never fires."""
+    """The best code of the pool that keeps to the limit; one that never fires where next to no spikes are allowed."""
     K = pool.codes.shape[1] // 2
-    work = workspace(K)
+    work, fewest = workspace(K), np.inf
     for code in pool.codes[pool.values < np.inf]:
         _, spikes = least_squares(code, problem, work)
-        if spikes <= problem.limit * (1 + _MARGIN):
+        if spikes <= problem.limit * (1 + SLACK):
             return np.asarray(code, np.float64)
+        fewest = min(fewest, spikes)
+    if problem.limit > _NEXT_TO_NONE:
+        raise FewSpikesError(
+            f"no code of at most {problem.limit:.4g} mean spikes was found, the fewest are {fewest:.4g}; "
+            "allow more, or use refine='long'"
+        )
     return np.concatenate([np.full(K, 2 * problem.high - problem.low), np.zeros(K)])
 
 
