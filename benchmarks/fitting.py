@@ -154,7 +154,7 @@ def evolve(problem: Problem, K: int) -> float | None:
 
 
 def timed(name: str, K: int, **options: Any) -> tuple[FitResult, float]:
-    """A fit and the processor's seconds that it took, which other work on the machine stretches less than the wall's."""
+    """A fit and the processor's seconds for it, which other work on the machine stretches less."""
     started = time.process_time()
     result = fs.fit(name, K, **options)
     return result, time.process_time() - started

@@ -229,5 +229,3 @@ def test_a_repaired_network_is_sent_on_to_distilling():
     repaired = replace(report, sites=(replace(report.sites[0], shifted=1),))
     assert "distilling" in repaired.worst()[0]
     assert "repair=True" in report.worst()[0]
-
-

@@ -15,6 +15,15 @@ from fewspikes.parameters import Grid
 SILU = Activation("silu")
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """So that the tests take the same time beside other work."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 def test_silu_with_8_steps_has_the_published_quality_from_nothing():
     result = fs.fit("silu", 8, warm=False)
     assert result.mse_main <= 2.65e-3

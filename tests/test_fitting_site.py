@@ -1,6 +1,8 @@
 """A layer's own fit: to what it sees, with care for the tail, and kept for the next time."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import pytest
@@ -168,3 +170,13 @@ def test_what_cannot_be_fitted_raises(arguments, message):
     seen = Histogram.of(torch.linspace(-1, 1, 257))
     with pytest.raises(fs.FewSpikesError, match=message):
         fit_site(**{"activation": SILU, "K": 4, "inputs": seen, **arguments})
+
+
+def test_sites_fitted_at_once_come_out_as_one_after_the_other(monkeypatch):
+    monkeypatch.setenv("FEWSPIKES_CACHE", "off")
+    seen = [Histogram.of(inputs(scale=scale)) for scale in (0.5, 1.0, 2.0, 3.0)]
+    alone = [fit_site(SILU, 5, histogram) for histogram in seen]
+    cache.forget()
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(partial(fit_site, SILU, 5), seen))
+    assert together == alone

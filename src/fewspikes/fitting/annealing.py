@@ -46,7 +46,7 @@ def weights_on_grid(problem: Problem, work: Work, first: float, step: float, las
             centre += L[i, k] / L[k, k] * (b[i] - d[i])
         d[k] = nearest(centre, first, step, last)
     repair(A, work.b, d, n, first, step, last)
-    error = problem.sums[-1, 2]
+    error = problem.square
     for i in range(n):
         error -= 2 * d[i] * work.b[i]
         for j in range(n):

@@ -11,7 +11,7 @@ from fewspikes.neuron import TriangleSpike, spike_train
 from fewspikes.parameters import Grid
 from fewspikes.progress import track
 
-_POINTS = 1024  # inputs of a step: one from each cell of an even division of the domain, at random
+_POINTS = 512  # inputs of a step: one from each cell of an even division of the domain, at random
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import numpy as np
 
 from fewspikes.fitting.bounds import staircase
 from fewspikes.fitting.problem import Problem
+from fewspikes.fitting.staircase import place_at
 from fewspikes.parameters import FSParameters
 
 
@@ -13,9 +14,10 @@ def expected(p: FSParameters, problem: Problem) -> tuple[float, float]:
     Both sum to what the problem's weight and inputs sum to (1 where nothing else is said).
     """
     edges, outputs, patterns = staircase(p, (problem.low, problem.high))
-    grid = np.linspace(problem.low, problem.high, len(problem.sums))
-    shares = (np.diff(np.interp(edges, grid, column)) for column in problem.sums.T)
-    weight, target, square, inputs = shares
+    places = np.zeros((len(edges), 5))
+    for edge, place in zip(edges, places, strict=True):
+        place_at(edge, problem, place)
+    weight, target, inputs = np.diff(places[:, 2:], axis=0).T
     y = outputs - problem.middle
     spikes = np.array([int(pattern).bit_count() for pattern in patterns])
-    return float(np.sum(square - 2 * y * target + y**2 * weight)), float(spikes @ inputs)
+    return float(problem.square + np.sum(y**2 * weight - 2 * y * target)), float(spikes @ inputs)

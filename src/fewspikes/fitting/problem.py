@@ -20,8 +20,11 @@ class Problem(NamedTuple):
 
     Attributes:
         low, high: the grid's ends.
-        sums: [bins + 1, 4], prefix sums of weight, weight f, weight f^2, and the inputs' density.
-        densities: [bins, 3], weight per unit length, f, and the inputs' density per unit length.
+        sums: [bins + 1, 4], prefix sums of weight, of weight f and of the inputs' density, and between the last two
+            the bend of weight f within the bin that begins here: within a bin f is a line, its prefix sum a parabola.
+        densities: [bins, 4], weight per unit length, f in the middle, the inputs' density per unit length, and how
+            much f rises over the bin.
+        square: the sum of weight f^2.
         middle: a constant taken off f, so that squares lose no digits; 0 where the offset may not carry it.
         offset: whether c is free; otherwise it is 0.
         spike_weight: what one mean spike costs, in units of log(error).
@@ -32,6 +35,7 @@ class Problem(NamedTuple):
     high: float
     sums: Vector
     densities: Vector
+    square: float
     middle: float
     offset: bool
     spike_weight: float
@@ -69,7 +73,20 @@ def problem(
     left, centre, right = f[:-1:2], f[1::2], f[2::2]
     mean = (left + 4 * centre + right) / 6  # Simpson's rule: exact for a line, and for its square
     square = (left**2 + 4 * centre**2 + right**2) / 6
-    parts = np.stack([weight, weight * mean, weight * square, density], axis=1)
-    sums = np.concatenate([np.zeros((1, 4)), np.cumsum(parts, axis=0)])
-    densities = np.ascontiguousarray(np.stack([weight / width, mean, density / width], axis=1))
-    return Problem(float(low), float(high), sums, densities, middle, offset, float(spike_weight), float(limit))
+    rise = right - left
+    sums = np.zeros((bins + 1, 4))
+    for column, part in ((0, weight), (1, weight * mean), (3, density)):
+        np.cumsum(part, out=sums[1:, column])
+    sums[:-1, 2] = weight * rise / 2
+    densities = np.ascontiguousarray(np.stack([weight / width, mean, density / width, rise], axis=1))
+    return Problem(
+        float(low),
+        float(high),
+        sums,
+        densities,
+        float(weight @ square),
+        middle,
+        offset,
+        float(spike_weight),
+        float(limit),
+    )

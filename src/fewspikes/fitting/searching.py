@@ -12,12 +12,13 @@ from fewspikes.progress import track
 
 _NORMAL = Effort(fresh=40, idle=150, most=1000, branches=8, pool=8)
 _TOGETHER = Effort(fresh=0, idle=60, most=400, branches=2, pool=24)
-_SHORT = 10  # steps up to which a site can afford a second climb
+# A site's climbs: half a second with 8 steps, two seconds with 12 or 16.
 _SITE = Effort(fresh=40, idle=60, most=300, branches=8, pool=8)
 _LONG_SITE = Effort(fresh=40, idle=40, most=200, branches=4, pool=6)
+_SITES = {8: (3, _SITE), 12: (2, _SITE)}
 _SITE_TOGETHER = Effort(fresh=0, idle=40, most=200, branches=1, pool=12)
 _GLANCE = Effort(fresh=8, idle=0, most=8, branches=1, pool=4)  # where no table is near: a K that none is shipped for
-_CLIMBS = {8: 4, 10: 3, 12: 2}  # how many climbs up to so many steps; a longer one takes seconds: 1
+_CLIMBS = {8: 3, 10: 2}  # how many climbs up to so many steps; a longer one takes seconds: 1
 _ROUNDS = 12  # of the long search: one to two minutes with 16 steps
 _WARM = 4  # shipped codes at each number of steps
 
@@ -50,9 +51,10 @@ def look_quickly(problem: Problem, K: int, refine: str, seed: int) -> Pool:
     if refine != "normal":
         return look(problem, K, refine, seed)
     atlas = warm_atlas(problem, K, _WARM)
-    for number in range(2 if K <= _SHORT else 1):
-        merge(atlas, climb({}, problem, K, _SITE if K <= _SHORT else _LONG_SITE, seed_of(seed, number)))
-    return climb(atlas, problem, K, _SITE_TOGETHER, seed_of(seed, 2))[K]
+    times, effort = next((found for most, found in _SITES.items() if most >= K), (1, _LONG_SITE))
+    for number in range(times):
+        merge(atlas, climb({}, problem, K, effort, seed_of(seed, number)))
+    return climb(atlas, problem, K, _SITE_TOGETHER, seed_of(seed, times))[K]
 
 
 def _climbs(problem: Problem, K: int, seed: int, known: Atlas, progress: bool | None) -> Pool:

@@ -9,9 +9,9 @@ _CONSTANT = 1e-24  # of the mean square: what rounding leaves of no variance at 
 
 def is_constant(problem: Problem) -> bool:
     """Whether the function has one value wherever the weight is."""
-    weight, target, square, _ = problem.sums[-1]
-    variance = square - target**2 / weight
-    return bool(variance <= _CONSTANT * (square + weight * problem.middle**2) + 1e-300)
+    weight, target = problem.sums[-1, :2]
+    variance = problem.square - target**2 / weight
+    return bool(variance <= _CONSTANT * (problem.square + weight * problem.middle**2) + 1e-300)
 
 
 def mean_value(problem: Problem) -> float:

@@ -60,7 +60,7 @@ def workspace(K: int) -> Work:
 
 @numba.njit(cache=True, nogil=True)
 def place_at(x: float, problem: Problem, place: Vector) -> None:
-    """Fill in an edge at x and the prefix sums there, linear within a bin."""
+    """Fill in an edge at x and the prefix sums there."""
     bins = len(problem.densities)
     position = (x - problem.low) * (bins / (problem.high - problem.low))
     j = min(max(int(position), 0), bins - 1)
@@ -68,7 +68,7 @@ def place_at(x: float, problem: Problem, place: Vector) -> None:
     left, right = problem.sums[j], problem.sums[j + 1]
     place[_EDGE] = x
     place[_WEIGHT] = left[0] + share * (right[0] - left[0])
-    place[_TARGET] = left[1] + share * (right[1] - left[1])
+    place[_TARGET] = left[1] + share * (right[1] - left[1]) - share * (1 - share) * left[2]
     place[_INPUTS] = left[3] + share * (right[3] - left[3])
 
 
@@ -187,12 +187,11 @@ def least_squares(p: Vector, problem: Problem, work: Work) -> tuple[float, float
     n, spikes = intervals(p, problem, work)
     if n == 0:
         return np.inf, np.inf
-    total = problem.sums[-1]
     for t in range(len(work.b)):
-        work.A[t, t] += _RIDGE * total[0]
+        work.A[t, t] += _RIDGE * problem.sums[-1, 0]
     solve(work.A, work.b, work.d)
     # sum w (f - y)^2 = sum w f^2 - d . b at the optimum (the ridge adds a term of its own size)
-    return max(total[2] - np.dot(work.d, work.b), 1e-300), spikes
+    return max(problem.square - np.dot(work.d, work.b), 1e-300), spikes
 
 
 @numba.njit(cache=True, nogil=True)
@@ -230,8 +229,10 @@ def slopes(problem: Problem, work: Work) -> None:
         for group in range(groups):
             right += table[group, 0, (pattern >> (4 * group)) & 15]
         if before >= 0:
-            j = min(max(int((work.place[i, _EDGE] - problem.low) * scale), 0), bins - 1)
-            weight, f, inputs = problem.densities[j, 0], problem.densities[j, 1], problem.densities[j, 2]
+            position = (work.place[i, _EDGE] - problem.low) * scale
+            j = min(max(int(position), 0), bins - 1)
+            density = problem.densities[j]
+            weight, f, inputs = density[0], density[1] + (position - j - 0.5) * density[3], density[2]
             of_edge = weight * (right - left) * (2 * f - left - right)
             more = inputs * (work.spikes[before] - work.spikes[i])
             born = work.born[i]

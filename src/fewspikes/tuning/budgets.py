@@ -14,12 +14,11 @@ from fewspikes.parameters import FSParameters
 from fewspikes.progress import watch
 from fewspikes.tuning.chains import Chains, Whole
 from fewspikes.tuning.outcome import HeldOut, Outcome, resolution
-from fewspikes.tuning.path import WEIGHTS, Path, greedy
+from fewspikes.tuning.path import MIXTURES, WEIGHTS, Path, best, greedy
 from fewspikes.tuning.sensitivity import MOST_STEPS, Batch, Curves, curves
 
 _FLIPS = 10.0  # percent of images that change their class at a relative output error of 1; a first guess
 _MORE_SPIKES = 1.1  # repaired networks fire a little more than the sites by themselves; a first guess
-_MIXTURES = (0.05, 0.2, 0.5, 1.0, 2.0, 5.0, 20.0)  # weights of spikes against latency, where both are limited
 _STRIDE, _CLOSE = 4.0, 1.3  # factors of the predicted error: to look further away, and to look no closer
 _MOST_TRIALS = 9  # networks built while looking for the place on the path
 _MOST_REPAIRS = 4  # networks built in full
@@ -132,9 +131,9 @@ def _path(chains: Chains, found: Curves, budget: Budget) -> Path:
         free = budget.max_steps is None and budget.max_spikes is None
         cost = "both" if free else "steps" if budget.max_spikes is None else "spikes"
         return greedy(chains, found, WEIGHTS[cost])
-    paths = [greedy(chains, found, (1.0, weight)) for weight in _MIXTURES]
-    fits = [(p.latency <= budget.max_steps) & (p.spikes * _MORE_SPIKES <= budget.max_spikes) for p in paths]
-    return min(zip(paths, fits, strict=True), key=lambda pair: float(pair[0].errors[pair[1]].min(initial=np.inf)))[0]
+    paths = [greedy(chains, found, (1.0, weight)) for weight in MIXTURES]
+    within = best(paths, budget.max_steps, budget.max_spikes / _MORE_SPIKES)
+    return paths[0] if within is None else within[0]
 
 
 class _Search:

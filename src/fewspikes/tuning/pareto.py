@@ -18,7 +18,7 @@ from fewspikes.progress import track
 from fewspikes.tuning.budgets import Build
 from fewspikes.tuning.chains import Chains, Whole
 from fewspikes.tuning.outcome import HeldOut
-from fewspikes.tuning.path import WEIGHTS, greedy
+from fewspikes.tuning.path import MIXTURES, best, greedy
 from fewspikes.tuning.sensitivity import Batch, Curves, curves
 
 UNIFORM = (3, 4, 5, 6, 8)  # K of the uniform points, and of the budgets that mixed ones get
@@ -31,7 +31,7 @@ class Point:
     """One choice of K, measured on held-out images.
 
     Attributes:
-        choice: "K=5", or which budget the mixed K fit: "steps of K=5" or "spikes of K=5".
+        choice: "K=5", or which budget the mixed K fit: "steps of K=5" or "both of K=5" (steps and spikes).
         k: K, or by site name.
         latency_steps, spikes_per_neuron: what it costs.
         error: the output's mean squared error over its variance.
@@ -100,11 +100,16 @@ def pareto(
     known = {} if path is None else _known(FilePath(path), key)
     found = curves(snn, parameters, images, min(steps[-1] + _ROOM, MAX_STEPS), progress)
     points: list[Point] = []
-    for choice, k in track(*_choices(Chains(snn), found, steps), progress):
-        same = known.get((choice, str(_plain(k))))
-        points.append(same or _measured(choice, k, build(k, quick=False), held))
-        if path is not None:
-            write_pareto(path, points, key)
+    choices = _choices(Chains(snn), found, steps)
+    for choice, k in track(choices, "frontier", len(choices), progress):
+        name = (choice, str(_plain(k)))
+        if name not in known:
+            known[name] = _measured(choice, k, build(k, quick=False), held)
+            if path is not None:
+                write_pareto(path, list(known.values()), key)
+        points.append(known[name])
+    if path is not None:
+        write_pareto(path, points, key)
     return marked(points)
 
 
@@ -170,20 +175,19 @@ def _key(snn: SpikingNetwork, held: HeldOut, settings: Mapping[str, Any]) -> str
     return digest.hexdigest()
 
 
-def _choices(chains: Chains, found: Curves, steps: Sequence[int]) -> tuple[list[tuple[str, dict[str, int]]], str, int]:
-    """Names and K by site of all points, with what `track` wants to know of them."""
-    paths = {"steps": greedy(chains, found, WEIGHTS["steps"]), "spikes": greedy(chains, found, WEIGHTS["spikes"])}
+def _choices(chains: Chains, found: Curves, steps: Sequence[int]) -> list[tuple[str, dict[str, int]]]:
+    """Names and K by site of all points."""
+    paths = [greedy(chains, found, (1.0, weight)) for weight in MIXTURES]
     choices: list[tuple[str, dict[str, int]]] = []
     for k in steps:
         even = np.full(len(chains.sites), k, np.int64)
+        latency, spikes = chains.latency(even), found.at(even)[1]
         choices.append((f"K={k}", _named(chains, even)))
-        spent = {"steps": chains.latency(even), "spikes": found.at(even)[1]}
-        for what, way in paths.items():
-            costs = way.latency if what == "steps" else way.spikes
-            place = max(int((costs <= spent[what]).sum()) - 1, 0)
-            if (way.k[place] != k).any():
-                choices.append((f"{what} of K={k}", _named(chains, way.k[place])))
-    return choices, "frontier", len(choices)
+        for what, within in (("steps", best(paths, latency)), ("both", best(paths, latency, spikes))):
+            mixed = {} if within is None else _named(chains, within[0].k[within[1]])
+            if mixed and mixed not in [other for _, other in choices]:
+                choices.append((f"{what} of K={k}", mixed))
+    return choices
 
 
 def _named(chains: Chains, k: Whole) -> dict[str, int]:

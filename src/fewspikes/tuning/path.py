@@ -1,6 +1,8 @@
 """A way from one step per site to many: at each point the site gets a step that lowers the output's error most."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 
 import numpy as np
 
@@ -10,6 +12,7 @@ from fewspikes.tuning.sensitivity import Curves, Vector
 # Of latency and of spikes. What counts less still counts: on ResNet20 it saves up to 5% of the spikes for at most 4%
 # more error, and keeps sites off the longest chain from steps that gain next to nothing.
 WEIGHTS = {"steps": (1.0, 0.3), "spikes": (0.05, 1.0), "both": (1.0, 1.0)}
+MIXTURES = (0.05, 0.2, 0.5, 1.0, 2.0, 5.0, 20.0)  # weights of spikes against latency, where both are limited
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,15 @@ def greedy(chains: Chains, curves: Curves, weights: tuple[float, float]) -> Path
     sums = np.array([curves.at(k) for k in points])
     latency = np.array([chains.latency(k) for k in points])
     return Path(np.stack(points), latency, sums[:, 1], sums[:, 0])
+
+
+def best(paths: Sequence[Path], steps: float, spikes: float = inf) -> tuple[Path, int] | None:
+    """The path and the place on it with the least error within so many steps and spikes; None if nothing fits."""
+    found = []
+    for path in paths:
+        fits = np.flatnonzero((path.latency <= steps) & (path.spikes <= spikes))
+        found += [(float(path.errors[fits[-1]]), path, int(fits[-1]))] if len(fits) else []
+    return min(found, key=lambda entry: entry[0])[1:] if found else None
 
 
 def _next(chains: Chains, curves: Curves, weights: tuple[float, float], k: Whole) -> int:
