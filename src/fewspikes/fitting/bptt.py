@@ -66,8 +66,8 @@ def _begin(problem: Problem, K: int, restarts: int, random: torch.Generator) -> 
     size = (problem.high - problem.low) / 2 * (0.5 + 0.5 * torch.rand(restarts, 1, generator=random))
     ratio = 0.5 + 0.35 * torch.rand(restarts, 1, generator=random)
     h = size * ratio ** torch.arange(K)
-    noise = 1 + 0.2 * torch.randn(2, restarts, K, generator=random)
-    return Code(h * noise[0], h.clone(), h * noise[1], torch.zeros(restarts, 1))
+    T, d = (h * (1 + 0.2 * noise[0]) + 0.5 * noise[1] for noise in torch.randn(2, 2, restarts, K, generator=random))
+    return Code(T, h.clone(), d, torch.zeros(restarts, 1))
 
 
 def _sample(problem: Problem, random: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
