@@ -6,12 +6,13 @@ Every figure on one core, after a first fit that compiles. Cold means from rando
 """
 
 import argparse
+import json
 import os
 import platform
 import statistics
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -183,7 +184,6 @@ def conditions() -> dict[str, Any]:
     return {
         "seeds": SEEDS,
         "date": time.strftime("%Y-%m-%d"),
-        "command": "python benchmarks/fitting.py",
         "commit": commit.stdout.strip(),
         "versions": {
             "fewspikes": fs.__version__,
@@ -201,16 +201,31 @@ def main() -> None:
     """Measure, print and write after every row, so that a cut run keeps what it has."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-o", "--output", type=Path, default=Path("docs/results/fitting.json"))
+    parser.add_argument(
+        "--only", nargs="*", choices=PARTS, default=list(PARTS), help="leave the other parts as they are"
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    signed, done = conditions(), []
     for bits in (None, 8):
         fs.fit("silu", 4, (-8.0, 8.0), bits=bits)  # compiles
-    for part in (shipped_tables, fits, quantised, steps, against_cma):
-        for line in part():
-            done.append(line)
-            print({name: value for name, value in line.items() if value is not None}, flush=True)
-            write_json(arguments.output, {"conditions": signed, "rows": done})
+    parts = json.loads(arguments.output.read_text())["parts"] if arguments.output.exists() else {}
+    for name in arguments.only:
+        rows: list[dict[str, Any]] = []
+        for line in PARTS[name]():
+            rows.append(line)
+            print({key: value for key, value in line.items() if value is not None}, flush=True)
+            parts[name] = {"conditions": conditions(), "rows": rows}
+            ordered = {known: parts[known] for known in PARTS if known in parts}
+            write_json(arguments.output, {"command": "python benchmarks/fitting.py", "parts": ordered})
+
+
+PARTS: dict[str, Callable[[], Iterator[dict[str, Any]]]] = {
+    "shipped": shipped_tables,
+    "fits": fits,
+    "quantised": quantised,
+    "steps": steps,
+    "cma": against_cma,
+}
 
 
 if __name__ == "__main__":
