@@ -19,7 +19,7 @@ from fewspikes.tuning.budgets import Budget, allocate
 from fewspikes.tuning.chains import Chains
 from fewspikes.tuning.outcome import Fold, HeldOut, expected_loss
 from fewspikes.tuning.pareto import Point, marked, pareto, read_pareto, table
-from fewspikes.tuning.path import WEIGHTS, greedy
+from fewspikes.tuning.path import WEIGHTS, Path, best, greedy
 from fewspikes.tuning.sensitivity import curves
 from networks import small
 
@@ -36,6 +36,20 @@ class Branched(nn.Module):
     def forward(self, x):
         on = self.relu2(self.second(self.relu1(self.first(x))))
         return self.head(on + 0.01 * self.relu3(self.aside(x)))
+
+
+class Joined(nn.Module):
+    """Two branches, of two sites and of one, that meet before a third; a shape is read from the longer one."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c, self.d = (nn.Linear(6, 6) for _ in range(4))
+        self.relu_a, self.relu_b, self.relu_c, self.relu_d = (nn.ReLU() for _ in range(4))
+
+    def forward(self, x):
+        long = self.relu_b(self.b(self.relu_a(self.a(x))))
+        aside = self.relu_c(self.c(x) + torch.zeros_like(long))
+        return self.relu_d(self.d(long + aside))
 
 
 class Problem:
@@ -86,15 +100,22 @@ def chain():
     return Problem(nn.Sequential(*layers), (6,))
 
 
-def test_the_sites_alone_give_the_networks_latency():
-    snn = fs.convert(small(), torch.zeros(1, 3, 8, 8))
-    for seed in range(3):
-        for made in (snn, branched().snn):
-            chains = Chains(made)
-            k = np.random.default_rng(seed).integers(1, 9, len(chains.sites))
-            steps = dict(zip(chains.sites, k.tolist(), strict=True))
-            mixed = made.with_neurons({n: fs.FSNeuron(fs.relu_parameters(K, 4.0)) for n, K in steps.items()})
-            assert chains.latency(k) == mixed.report.latency_steps
+@pytest.mark.parametrize("model", [Joined(), small()], ids=["joined", "skip"])
+def test_the_sites_alone_give_the_networks_latency(model):
+    snn = fs.convert(model.eval(), torch.zeros(1, 3, 8, 8) if hasattr(model, "conv1") else torch.zeros(1, 6))
+    chains = Chains(snn)
+    for seed in range(4):
+        k = np.random.default_rng(seed).integers(1, 9, len(chains.sites))
+        steps = dict(zip(chains.sites, k.tolist(), strict=True))
+        mixed = snn.with_neurons({n: fs.FSNeuron(fs.relu_parameters(K, 4.0)) for n, K in steps.items()})
+        assert chains.latency(k) == mixed.report.latency_steps
+
+
+def test_where_branches_meet_the_longer_one_counts():
+    chains = Chains(fs.convert(Joined().eval(), torch.zeros(1, 6)))
+    assert chains.sites == ("relu_a", "relu_b", "relu_c", "relu_d")
+    assert chains.before == [(), (0,), (), (1, 2)]
+    assert chains.through(np.array([2, 3, 4, 5])).tolist() == [10, 10, 9, 10]
 
 
 def test_the_longest_chain_through_each_site_by_hand(problem):
@@ -152,6 +173,16 @@ def test_a_site_off_the_longest_chain_costs_no_latency():
     assert aside > max(on, then)
 
 
+def test_the_best_of_several_paths_is_that_of_the_least_error_within_both_limits():
+    k = np.ones((3, 2), np.int64)
+    fast = Path(k, np.array([2, 4, 6]), np.array([0.5, 1.0, 2.0]), np.array([0.9, 0.5, 0.1]))
+    frugal = Path(k, np.array([2, 5, 8]), np.array([0.5, 0.6, 0.7]), np.array([0.9, 0.4, 0.2]))
+    assert best([fast, frugal], steps=6) == (fast, 2)
+    assert best([fast, frugal], steps=6, spikes=1.0) == (frugal, 1)
+    assert best([fast, frugal], steps=4, spikes=1.0) == (fast, 1)
+    assert best([fast, frugal], steps=1) is None
+
+
 def test_mixed_steps_have_less_error_than_one_k_at_the_same_latency(chain):
     for latency in (9, 12, 15):
         mixed = chain.allocate(max_steps=latency)
@@ -175,6 +206,32 @@ def test_limits_of_steps_and_spikes_hold_together(chain):
     snn = chain.allocate(max_steps=12, max_spikes=0.75)
     assert snn.report.latency_steps <= 12
     assert chain.held(snn).spikes_per_neuron <= 0.75
+
+
+def scaled(quick, in_full):
+    """A problem whose ranges differ between networks built quickly and in full."""
+    found = branched(held=256)
+
+    def build(k, quick_one):
+        alpha = quick if quick_one else in_full
+        neurons = {name: fs.FSNeuron(fs.relu_parameters(K, alpha, "nearest")) for name, K in k.items()}
+        return found.snn.with_neurons(neurons)
+
+    found.build = lambda k, quick: build(k, quick)
+    return found
+
+
+def test_spikes_of_the_network_in_full_are_what_counts():
+    found = scaled(quick=20.0, in_full=4.0)  # in full it fires twice as much
+    assert 0.7 <= found.held(found.allocate(max_spikes=1.0)).spikes_per_neuron <= 1.0
+    found = scaled(quick=4.0, in_full=20.0)
+    assert 0.7 <= found.held(found.allocate(max_spikes=1.0)).spikes_per_neuron <= 1.0
+
+
+def test_a_network_that_is_better_in_full_gets_fewer_steps():
+    found, same = scaled(quick=40.0, in_full=6.0), scaled(quick=6.0, in_full=6.0)
+    steps, fewest = (problem.allocate(max_drop=2.0).report.latency_steps for problem in (found, same))
+    assert fewest <= steps <= fewest + 3  # quickly built it would take 6 more, three at each of two sites
 
 
 @pytest.mark.parametrize("labels", [True, False])
@@ -260,6 +317,25 @@ def test_a_drop_needs_classes():
 def test_a_budget_out_of_range_is_refused(limits, message):
     with pytest.raises(fs.FewSpikesError, match=message):
         Budget(**limits)
+
+
+def test_an_outcome_is_what_the_two_networks_do_on_the_images(problem):
+    coarse = problem.build({site.name: 2 for site in problem.snn.sites}, quick=False)
+    x = 2 * torch.randn(50, 6)
+    labels = problem.model(x).argmax(1).where(torch.rand(50) < 0.8, torch.randint(0, 5, (50,)))
+    outcome = HeldOut(problem.snn, [((x[:30],), labels[:30]), ((x[30:],), labels[30:])])(coarse)
+    ann, got = problem.model(x), coarse(x)
+    right = [int((logits.argmax(1) == labels).sum()) for logits in (ann, got)]
+    assert right[0] != right[1]
+    assert outcome.images == 50
+    assert outcome.drop == pytest.approx(100 * (right[0] - right[1]) / 50)
+    assert outcome.agreement == pytest.approx(2 * int((ann.argmax(1) == got.argmax(1)).sum()))
+    assert outcome.error == pytest.approx(float((got - ann).square().mean() / ann.var(unbiased=False)), rel=1e-5)
+    assert outcome.expected == expected_loss(ann, got, labels)
+    assert outcome.loss == max(outcome.drop, outcome.expected)
+    with fs.count(coarse) as counts:
+        coarse(x)
+    assert outcome.spikes_per_neuron == counts.per_neuron
 
 
 def test_the_expected_loss_with_each_images_own_error_is_the_measured_one():
@@ -351,9 +427,9 @@ def test_a_frontier_needs_whole_numbers_and_a_file_of_its_own(chain, tmp_path):
         pareto(*chain.given, uniform=(3,), path=other)
 
 
-def test_on_resnet20_mixed_steps_beat_one_k_at_80_steps(data):
+def test_on_resnet20_mixed_steps_beat_one_k_at_the_same_latency(data):
     loaded = load_model("fewspikes:resnet20", str(data / "weights" / "cifar10-resnet20.safetensors"))
-    images = open_images(data / "cifar10", "train", loaded.preprocessing, 10, limit=512)
+    images = open_images(data / "cifar10", "train", loaded.preprocessing, 10, limit=448)
     x = torch.cat([x for x, _ in loader(images, 64)])
     calibration = calibrate_model(loaded.model, x[:1], x[:128])
     snn = fs.convert(loaded.model, x[:1], calibration=calibration, K=4)
@@ -367,8 +443,7 @@ def test_on_resnet20_mixed_steps_beat_one_k_at_80_steps(data):
         return snn.with_neurons({name: fs.FSNeuron(parameters(name, K)) for name, K in k.items()})
 
     held = HeldOut(snn, [((part,), None) for part in x[256:].split(64)])
-    mixed = allocate(snn, parameters, build, [(x[:256],)], held, Budget(max_steps=80))
-    fewer, more = divmod(80, 19)  # the same steps, the odd ones in front, where they help most
-    even = build({name: fewer + (i < more) for i, name in enumerate(activations)}, quick=False)
-    assert mixed.report.latency_steps == even.report.latency_steps == 80
-    assert held(mixed).error < 0.97 * held(even).error
+    mixed = allocate(snn, parameters, build, [(x[128:256],)], held, Budget(max_steps=76))
+    even = build(dict.fromkeys(activations, 4), quick=False)
+    assert mixed.report.latency_steps == even.report.latency_steps == 76
+    assert held(mixed).error < 0.85 * held(even).error

@@ -136,7 +136,7 @@ def test_the_version_is_the_packages():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("fit", "gelu"), "no fit for 'gelu'; there are relu, relu6, silu and sigmoid"),
+        (("fit", "softmax"), "unknown activation 'softmax'"),
         (("fit", "relu", "-K", "30"), "K must be a whole number from 1 to 24; got 30"),
         (("fit", "relu", "-o", "missing/p.json"), "the folder missing does not exist"),
         (("convert", "{folder}/net.py:in_training_mode", "--size", "8"), "the model is in training mode"),
@@ -184,7 +184,7 @@ def test_a_network_without_preprocessing_asks_for_it(folder):
 
 def test_debug_shows_the_traceback():
     done = subprocess.run(
-        [sys.executable, "-m", "fewspikes", "fit", "gelu", "--debug"], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "fewspikes", "fit", "softmax", "--debug"], capture_output=True, text=True, check=False
     )
     assert "Traceback" in done.stderr
-    assert "no fit for 'gelu'" in done.stderr
+    assert "'softmax'" in done.stderr

@@ -228,4 +228,5 @@ def test_a_repaired_network_is_sent_on_to_distilling():
     report = report_with(snn, diagnose(snn, [(x,)]))
     repaired = replace(report, sites=(replace(report.sites[0], shifted=1),))
     assert "distilling" in repaired.worst()[0]
+    assert "distilling" in replace(report, notes=("repair: none was kept",)).worst()[0]
     assert "repair=True" in report.worst()[0]

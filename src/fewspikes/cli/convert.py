@@ -1,6 +1,7 @@
 """`fewspikes convert`: a model by name, a saved spiking network out."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -92,7 +93,15 @@ def convert(
         )
         images = loader(found, batch_size, workers)
     if pareto is not None:
-        _frontier(loaded, shape, place, images, max_pool, pareto, (offset, spike_weight, refine, seed), as_json)
+        single = (steps, alpha, rounding, max_drop, max_steps, max_spikes, distil, output)
+        if any(given is not None for given in single):
+            raise FewSpikesError(
+                "--pareto measures many networks and keeps none: leave out -o, -K, --alpha, --rounding, --max-* and "
+                "--distil"
+            )
+        repairs = repair_images if repair else 0
+        choice = Choice(offset=offset, spike_weight=spike_weight, refine=refine, seed=seed)
+        _frontier(loaded, shape, place, images, max_pool, pareto, choice, repairs, as_json)
         return
     snn = convert_model(
         loaded.model.to(place),
@@ -130,19 +139,19 @@ def _frontier(
     images: Any,
     max_pool: str,
     path: Path,
-    settings: tuple[bool, float, str, int],
+    choice: Choice,
+    repairs: int,
     as_json: bool,
 ) -> None:
     """Measure uniform K and mixed K beside each, print the table and write the points."""
     if images is None:
         raise FewSpikesError("--pareto measures on images; give --data")
-    offset, spike_weight, refine, seed = settings
-    choice = Choice(offset=offset, spike_weight=spike_weight, refine=refine, seed=seed)
     with torch.no_grad():
         example = torch.zeros(1, *shape, device=place)
-        work = Conversion(loaded.model.to(place), example, images, choice, max_pool, budget=Budget(max_drop=0.0))
-        described = {"offset": offset, "spike_weight": spike_weight, "refine": refine, "seed": seed}
-        points = measure_frontier(*work.given(), path=path, settings=described)
+        work = Conversion(
+            loaded.model.to(place), example, images, choice, max_pool, repairs, budget=Budget(max_drop=0.0)
+        )
+        points = measure_frontier(*work.given(), path=path, settings={**asdict(choice), "repairs": repairs})
     if as_json:
         typer.echo(json.dumps({"model": loaded.name, "output": str(path), "points": [p.to_json() for p in points]}))
         return

@@ -158,7 +158,7 @@ class ConversionReport:
         too few steps), how much it only passes on, and what to try. The shares are of what all sites add; a site's
         accumulated error says less, because it also counts what came from before.
         """
-        return worst(self.sites, n)
+        return worst(self.sites, n, repaired=any(note.startswith("repair:") for note in self.notes))
 
     def to_json(self) -> dict[str, Any]:
         """A plain dict for JSON; infinite ends of domains become None."""

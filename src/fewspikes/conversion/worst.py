@@ -8,14 +8,15 @@ if TYPE_CHECKING:
 
 _MOSTLY = 0.6  # of a site's own error: a range of least error clips a few inputs on purpose and loses up to half by it
 _SMALL = 0.01  # relative own error that is not the site's fault
+_IDLE = 0.25  # of the steps; a ReLU needs all of its, but a searched code may keep one for rare inputs
 _COUNTS = 0.005  # share of the output's error below which a site is not worth a line
 _NAMED = 5  # sites listed in one line
 
 
-def worst(sites: Sequence["SiteReport"], n: int) -> list[str]:
+def worst(sites: Sequence["SiteReport"], n: int, repaired: bool) -> list[str]:
     """One line for each of the `n` diagnosed sites that add most to the output's error, worst first.
 
-    Sites that add less than half a percent of it are left out.
+    Sites that add less than half a percent of it are left out. `repaired`: whether repair per channel was tried.
     """
     known = [(site, site.diagnosis) for site in sites if site.diagnosis is not None]
     if not known:
@@ -23,7 +24,7 @@ def worst(sites: Sequence["SiteReport"], n: int) -> list[str]:
     total = sum(found.output_error for _, found in known)
     if not total > 0:
         return ["no site adds to the output's error"]
-    repaired = any(site.shifted or site.scaled for site in sites)
+    repaired = repaired or any(site.shifted or site.scaled for site in sites)
     ranked = sorted(known, key=lambda pair: -pair[1].output_error)[: max(n, 0)]
     shares = [found.output_error / total for _, found in ranked]
     return [
@@ -71,7 +72,7 @@ def _reason(site: "SiteReport", found: "SiteDiagnosis", repaired: bool) -> tuple
             f"{_percent(found.clipped_error)} of its own error",
             "calibrating on more images, or on images like these",
         )
-    if found.idle_steps:
+    if found.idle_steps > (0 if site.alpha is not None else _IDLE * site.K):
         return (
             f"{found.idle_steps} of its {site.K} steps never fire: its range is too wide for what it sees ({own})",
             "calibrating on images like these, so that its code is fitted to them",

@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fewspikes.fitting.descent import descend, price
-from fewspikes.fitting.islands import STEPS, enter, island
+from fewspikes.fitting.descent import price
+from fewspikes.fitting.islands import island
 from fewspikes.fitting.problem import Problem, Vector
 from fewspikes.fitting.staircase import workspace
 
@@ -63,29 +63,11 @@ def climb(pools: dict[int, Pool], problem: Problem, K: int, effort: Effort, seed
 
 
 def improved(pool: Pool | None, K: int, starts: Vector, problem: Problem, effort: Effort, seed: int) -> Pool:
-    """The pool after a search that begins from it, from `starts` (without any from random codes) and binary codes."""
+    """The pool after a search that begins from it and from `starts`, or without any from random codes."""
     pool = empty_pool(K, effort.pool) if pool is None else Pool(pool.codes.copy(), pool.values.copy())
-    work = workspace(K)
-    for code in binary_codes(problem, K):
-        value = descend(code, problem, work, STEPS, pool.values[-1])
-        enter(code, value, *pool)
     fresh = 0 if len(starts) else effort.fresh
     island(seed_of(seed, K), starts, fresh, effort.idle, effort.most, problem, *pool)
     return pool
-
-
-def binary_codes(problem: Problem, K: int) -> list[Vector]:
-    """Binary codes, rounding to nearest, of the whole domain and of the parts where f rises and falls.
-
-    The first is the best there is for a line, and a good beginning for what is nearly one.
-    """
-    rises = np.cumsum(np.abs(problem.densities[:, 3]))
-    inner = np.searchsorted(rises / max(rises[-1], 1e-300), [[0.001, 0.999], [0.02, 0.98]])
-    width = (problem.high - problem.low) / len(rises)
-    parts = [(problem.low, problem.high), *(problem.low + (part + np.array([0, 1])) * width for part in inner)]
-    bits = 2.0 ** -np.arange(1, K + 1)
-    codes = [np.concatenate([low + (high - low) * (bits - bits[-1] / 2), (high - low) * bits]) for low, high in parts]
-    return [np.asarray(code, np.float64) for code in codes]
 
 
 def shorter(pool: Pool, problem: Problem, keep: int) -> Vector:

@@ -1,16 +1,16 @@
 """How hard to look: from the nearest shipped table in milliseconds to minutes of search."""
 
 from collections import deque
-from math import inf
 
 from fewspikes.fitting.atlas import Atlas, explore, merge
 from fewspikes.fitting.checks import known_refine
 from fewspikes.fitting.problem import Problem
 from fewspikes.fitting.search import Effort, Pool, climb, seed_of
-from fewspikes.fitting.warm import nearest, warm_atlas
+from fewspikes.fitting.warm import warm_atlas
 from fewspikes.progress import track
 
 _NORMAL = Effort(fresh=40, idle=150, most=1000, branches=8, pool=8)
+_MANY = Effort(fresh=40, idle=300, most=3000, branches=8, pool=8)  # for a code of many steps, which has one climb
 _TOGETHER = Effort(fresh=0, idle=60, most=400, branches=2, pool=24)
 # A site's climbs: half a second with 8 steps, two seconds with 12 or 16.
 _SITE = Effort(fresh=40, idle=60, most=300, branches=8, pool=8)
@@ -18,9 +18,10 @@ _LONG_SITE = Effort(fresh=40, idle=40, most=200, branches=4, pool=6)
 _SITES = {8: (3, _SITE), 12: (2, _SITE)}
 _SITE_TOGETHER = Effort(fresh=0, idle=40, most=200, branches=1, pool=12)
 _GLANCE = Effort(fresh=8, idle=0, most=8, branches=1, pool=4)  # where no table is near: a K that none is shipped for
-_CLIMBS = {8: 3, 10: 2}  # how many climbs up to so many steps; a longer one takes seconds: 1
+_CLIMBS = {8: 3, 16: 2}  # how many climbs up to so many steps; a longer one takes seconds: 1
 _ROUNDS = 12  # of the long search: one to two minutes with 16 steps
-_WARM = 4  # shipped codes at each number of steps
+_WARM = 4  # codes to begin from at each number of steps
+_SHIPPED = range(3, 17)
 
 
 def look(problem: Problem, K: int, refine: str, seed: int, warm: bool = True, progress: bool | None = False) -> Pool:
@@ -31,16 +32,16 @@ def look(problem: Problem, K: int, refine: str, seed: int, warm: bool = True, pr
         K: time steps.
         refine: "quick", "normal" or "long".
         seed: of everything random.
-        warm: whether to begin from the shipped tables, too.
+        warm: whether to begin from the shipped tables, too; from binary codes in any case.
         progress: whether to show a bar; None: on a terminal.
 
     Raises:
         FewSpikesError: another `refine`.
     """
     if known_refine(refine) == "quick":
-        pool = nearest(problem, K, _WARM)
-        return pool if pool.values[0] < inf else climb(warm_atlas(problem, K, _WARM), problem, K, _GLANCE, seed)[K]
-    known = warm_atlas(problem, K, _WARM) if warm else {}
+        known = warm_atlas(problem, K, _WARM)
+        return known[K] if K in _SHIPPED else climb(known, problem, K, _GLANCE, seed)[K]
+    known = warm_atlas(problem, K, _WARM, warm)
     if refine == "normal":
         return _climbs(problem, K, seed, known, progress)
     return deque(track(explore(problem, K, _ROUNDS, seed, known), f"searching {K} steps", _ROUNDS, progress), 1)[0][K]
@@ -58,11 +59,10 @@ def look_quickly(problem: Problem, K: int, refine: str, seed: int) -> Pool:
 
 
 def _climbs(problem: Problem, K: int, seed: int, known: Atlas, progress: bool | None) -> Pool:
-    """Climbs from nothing, and then one from the shipped codes and all that was found."""
+    """Climbs from nothing, and then one from the codes to begin with and all that was found."""
     number = next((times for most, times in _CLIMBS.items() if most >= K), 1)
     atlas: Atlas = dict(known)
     for i in track(range(number), f"searching {K} steps", number, progress):
-        merge(atlas, climb({}, problem, K, _NORMAL, seed_of(seed, i)))
-    if known or number > 1:
-        merge(atlas, climb(atlas, problem, K, _TOGETHER, seed_of(seed, number)))
+        merge(atlas, climb({}, problem, K, _NORMAL if number > 1 else _MANY, seed_of(seed, i)))
+    merge(atlas, climb(atlas, problem, K, _TOGETHER, seed_of(seed, number)))
     return atlas[K]

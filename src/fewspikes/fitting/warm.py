@@ -1,31 +1,56 @@
-"""Where a search begins: the shipped tables, stretched to the domain at hand."""
+"""Where a search begins: the shipped tables, stretched to the domain at hand, and binary codes."""
 
 import numpy as np
 
 from fewspikes.fitting.atlas import Atlas
-from fewspikes.fitting.descent import price
+from fewspikes.fitting.descent import descend, price
+from fewspikes.fitting.islands import STEPS, enter
 from fewspikes.fitting.problem import Problem, Vector
-from fewspikes.fitting.search import Pool
+from fewspikes.fitting.search import Pool, empty_pool
 from fewspikes.fitting.shipped import SHIPPED, all_shipped
 from fewspikes.fitting.staircase import workspace
 from fewspikes.parameters import FSParameters
 
+_CLOSE = 1.0  # in log(error): a binary code that is no nearer to the best table is not worth a descent
 
-def nearest(problem: Problem, K: int, size: int) -> Pool:
-    """The `size` best of all shipped codes with K steps, as they are and stretched, best first."""
-    codes = np.array([code for p in _tables(K) for code in stretched(p, problem)]).reshape(-1, 2 * K)
-    work = workspace(K)
-    values = np.array([price(code, problem, work) for code in codes])
-    order = np.argsort(values, kind="stable")[:size]
-    pool = Pool(np.zeros((size, 2 * K)), np.full(size, np.inf))
-    pool.codes[: len(order)], pool.values[: len(order)] = codes[order], values[order]
+
+def nearest(problem: Problem, K: int, size: int, tables: bool = True) -> Pool:
+    """The best codes of K steps to begin from, best first.
+
+    Args:
+        problem: what is minimised.
+        K: time steps.
+        size: how many codes at most.
+        tables: whether the shipped tables are among them, as they are and stretched; else only binary codes.
+    """
+    work, pool = workspace(K), empty_pool(K, size)
+    for code in [code for p in _tables(K) for code in stretched(p, problem)] if tables else []:
+        enter(code, price(code, problem, work), *pool)
+    hope = pool.values[0] + _CLOSE
+    for code in binary_codes(problem, K):
+        if price(code, problem, work) < hope:
+            enter(code, descend(code, problem, work, STEPS, hope), *pool)
     return pool
 
 
-def warm_atlas(problem: Problem, K: int, size: int) -> Atlas:
-    """Pools of the nearest shipped codes for every number of steps up to K that there are any of."""
-    found = {k: nearest(problem, k, size) for k in range(1, K + 1) if _tables(k)}
+def warm_atlas(problem: Problem, K: int, size: int, tables: bool = True) -> Atlas:
+    """The best codes to begin from for every number of steps up to K, see `nearest`."""
+    found = {k: nearest(problem, k, size, tables) for k in range(1, K + 1)}
     return {k: pool for k, pool in found.items() if pool.values[0] < np.inf}
+
+
+def binary_codes(problem: Problem, K: int) -> list[Vector]:
+    """Binary codes, rounding to nearest, of the whole domain and of the parts where f rises and falls.
+
+    The first is the best there is for a line, and a good beginning for what is nearly one.
+    """
+    rises = np.cumsum(np.abs(problem.densities[:, 3]))
+    inner = np.searchsorted(rises / max(rises[-1], 1e-300), [[1e-6, 1 - 1e-6], [0.001, 0.999], [0.02, 0.98]])
+    width = (problem.high - problem.low) / len(rises)
+    parts = [(problem.low, problem.high), *(problem.low + (part + np.array([0, 1])) * width for part in inner)]
+    bits = 2.0 ** -np.arange(1, K + 1)
+    codes = [np.concatenate([low + (high - low) * (bits - bits[-1] / 2), (high - low) * bits]) for low, high in parts]
+    return [np.asarray(code, np.float64) for code in codes]
 
 
 def stretched(p: FSParameters, problem: Problem) -> list[Vector]:

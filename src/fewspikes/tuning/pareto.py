@@ -15,10 +15,10 @@ from fewspikes.files import read_json, write_json
 from fewspikes.network import SpikingNetwork
 from fewspikes.parameters import MAX_STEPS, FSParameters
 from fewspikes.progress import track
-from fewspikes.tuning.budgets import Build
 from fewspikes.tuning.chains import Chains, Whole
 from fewspikes.tuning.outcome import HeldOut
 from fewspikes.tuning.path import MIXTURES, best, greedy
+from fewspikes.tuning.place import Build
 from fewspikes.tuning.sensitivity import Batch, Curves, curves
 
 UNIFORM = (3, 4, 5, 6, 8)  # K of the uniform points, and of the budgets that mixed ones get
