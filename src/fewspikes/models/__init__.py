@@ -9,6 +9,7 @@ from fewspikes.models.cifar_resnet import (
     resnet44,
     resnet50,
 )
+from fewspikes.models.efficientnet_cifar import CIFAR_EFFICIENTNET_PREPROCESSING, CifarEfficientNet, cifar_efficientnet
 from fewspikes.models.efficientnet_lite import LITE0_PREPROCESSING, efficientnet_lite0
 from fewspikes.models.lite0_calibration import lite0_calibration
 from fewspikes.models.loading import LoadedModel, load_model
@@ -16,10 +17,13 @@ from fewspikes.models.photographs import imagenet_class_names, photographs
 from fewspikes.models.weights import load_weights
 
 __all__ = [
+    "CIFAR_EFFICIENTNET_PREPROCESSING",
     "CIFAR_PREPROCESSING",
     "LITE0_PREPROCESSING",
+    "CifarEfficientNet",
     "CifarResNet",
     "LoadedModel",
+    "cifar_efficientnet",
     "efficientnet_lite0",
     "imagenet_class_names",
     "lite0_calibration",

@@ -8,7 +8,8 @@ from torch import nn
 
 from fewspikes.data import Preprocessing
 from fewspikes.errors import FewSpikesError
-from fewspikes.models import cifar_efficientnet, cifar_resnet
+from fewspikes.models import cifar_resnet
+from fewspikes.models.efficientnet_cifar import CIFAR_EFFICIENTNET_PREPROCESSING, cifar_efficientnet
 from fewspikes.models.efficientnet_lite import LITE0_PREPROCESSING, efficientnet_lite0
 from fewspikes.models.libraries import Found, from_timm, from_torchvision
 from fewspikes.models.names import did_you_mean
@@ -21,7 +22,7 @@ _CIFAR: dict[str, Callable[[], nn.Module]] = {
     "resnet20": cifar_resnet.resnet20,
     "resnet44": cifar_resnet.resnet44,
     "resnet50": cifar_resnet.resnet50,
-    "cifar_efficientnet": cifar_efficientnet.cifar_efficientnet,
+    "cifar_efficientnet": cifar_efficientnet,
 }
 _TRAINED = Path(__file__).parent / "trained"  # our own, NAME.safetensors
 _FORMS = "timm:NAME, torchvision:NAME, fewspikes:NAME or path/to/file.py:function"
@@ -65,6 +66,14 @@ def load_model(spec: str, weights: str | None = None, random: bool = False) -> L
     return LoadedModel(model, preprocessing, name if source in _BUILDERS else f"{Path(source).name}:{name}")
 
 
+def trained_weights(name: str) -> Path:
+    """Where the library's own trained weights of a network lie, if it has them: a .safetensors file.
+
+    Its metadata say how they were made: top1 on how many test images, recipe, command.
+    """
+    return _TRAINED / f"{name}.safetensors"
+
+
 def _split(spec: str) -> tuple[str, str]:
     source, _, name = spec.partition(":")
     if source in _BUILDERS and name:
@@ -96,7 +105,7 @@ def _from_fewspikes(name: str, pretrained: bool) -> Found:
         known = (*_CIFAR, "efficientnet_lite0")
         raise FewSpikesError(f"fewspikes has no model {name!r}; it has {', '.join(known)}{did_you_mean(name, known)}")
     model = _CIFAR[name]().eval()
-    trained = _TRAINED / f"{name}.safetensors"
+    trained = trained_weights(name)
     if pretrained and trained.is_file():
         load_weights(model, trained)
     elif pretrained:
@@ -105,7 +114,7 @@ def _from_fewspikes(name: str, pretrained: bool) -> Found:
             "or count only with --random-weights"
         )
     own = name == "cifar_efficientnet"
-    return model, cifar_efficientnet.CIFAR_EFFICIENTNET_PREPROCESSING if own else cifar_resnet.CIFAR_PREPROCESSING
+    return model, CIFAR_EFFICIENTNET_PREPROCESSING if own else cifar_resnet.CIFAR_PREPROCESSING
 
 
 _BUILDERS: dict[str, Callable[[str, bool], Found]] = {
