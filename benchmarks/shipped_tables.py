@@ -21,12 +21,13 @@ import fewspikes
 from fewspikes.activations import Activation
 from fewspikes.files import write_json
 from fewspikes.fitting import measure
-from fewspikes.fitting.atlas import Atlas, explore, merge
+from fewspikes.fitting.atlas import TOGETHER, Atlas, explore, merge
 from fewspikes.fitting.code import parameters_of
 from fewspikes.fitting.descent import price
 from fewspikes.fitting.islands import enter
 from fewspikes.fitting.objective import objective
 from fewspikes.fitting.problem import Problem
+from fewspikes.fitting.search import empty_pool
 from fewspikes.fitting.shipped import SHIPPED, VARIANTS
 from fewspikes.fitting.staircase import workspace
 from fewspikes.fitting.warm import warm_atlas
@@ -84,7 +85,7 @@ def known(name: str, made: Problem) -> Atlas:
     merge(atlas, warm_atlas(made, max(STEPS), 3, tables=False))
     for table in read(name):
         K, code = table["K"], np.array(table["T"] + table["h"])
-        enter(code, price(code, made, workspace(K)), *atlas[K])
+        enter(code, price(code, made, workspace(K)), *atlas.setdefault(K, empty_pool(K, TOGETHER.pool)))
     return atlas
 
 

@@ -2,7 +2,6 @@
 
 import copy
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -10,7 +9,6 @@ from torch import nn
 
 import fewspikes as fs
 from fewspikes.conversion.operators import Kind
-from fewspikes.convert import calibrate_model
 from networks import small, squeeze_excite, trained
 
 IMAGES = torch.zeros(1, 3, 8, 8)
@@ -240,179 +238,6 @@ def test_a_batch_norm_on_batch_statistics_raises():
         fs.convert(model, IMAGES)
 
 
-def test_without_data_and_k_it_is_the_papers_setting():
-    class All(nn.Module):
-        def forward(self, x):
-            return F.silu(F.relu(x) + F.relu6(x)) + torch.sigmoid(x)
-
-    snn = fs.convert(All().eval(), IMAGES)
-    tables = [neuron.table for neuron in snn.neurons.values()]
-    assert tables[0] == fs.published("relu")
-    assert tables[1] == fs.relu_parameters(10, 6.0, "down", cap=6.0)
-    assert tables[2:] == [fs.published("silu"), fs.published("sigmoid")]
-
-
-def test_spelling_the_papers_setting_out_gives_the_same():
-    snn = fs.convert(small(), IMAGES, K=10, alpha=25.0, rounding="down")
-    assert all(neuron.table == fs.published("relu") for neuron in snn.neurons.values())
-
-
-def test_k_without_data_warns_that_alpha_is_25():
-    with pytest.warns(fs.FewSpikesWarning, match="K=6 without calibration data: alpha=25"):
-        snn = fs.convert(small(), IMAGES, K=6)
-    assert all(neuron.table == fs.relu_parameters(6, 25.0, "nearest") for neuron in snn.neurons.values())
-
-
-def test_with_data_it_is_k_8_rounded_to_nearest_and_fitted_per_site():
-    snn = fs.convert(small(), IMAGES, calibration=torch.randn(64, 3, 8, 8))
-    tables = [neuron.table for neuron in snn.neurons.values()]
-    assert [table.K for table in tables] == [8, 8]
-    assert tables[0].provenance["rounding"] == "nearest"
-    assert tables[0].provenance["alpha"] != tables[1].provenance["alpha"]
-    assert snn.report.calibration_images == 64
-
-
-def test_alpha_wins_over_calibration():
-    snn = fs.convert(small(), IMAGES, calibration=torch.randn(8, 3, 8, 8), K=8, alpha=4.0)
-    assert all(neuron.table == fs.relu_parameters(8, 4.0, "nearest") for neuron in snn.neurons.values())
-
-
-def test_a_k_without_a_table_raises():
-    with pytest.raises(fs.FewSpikesError, match="site act is a silu: .*K=2.*; give images to calibrate on"):
-        fs.convert(squeeze_excite(), IMAGES, K=2)
-
-
-def test_a_k_with_shipped_tables_needs_no_data():
-    snn = fs.convert(squeeze_excite(), IMAGES, K=8)
-    assert {neuron.table.K for neuron in snn.neurons.values()} == {8}
-
-
-def test_with_data_every_site_is_fitted_to_what_it_sees():
-    images = torch.randn(64, 3, 8, 8)
-    fitted = fs.convert(squeeze_excite(), IMAGES, calibration=images, K=6, repair=False)
-    shipped = fs.convert(squeeze_excite(), IMAGES, K=6)
-    wanted = fitted.as_ann()(images)
-    assert (fitted(images) - wanted).square().mean() < 0.25 * (shipped(images) - wanted).square().mean()
-    assert len({neuron.table.domain for neuron in fitted.neurons.values()}) == 3
-
-
-def test_without_offset_no_code_has_one():
-    images = torch.randn(64, 3, 8, 8)
-    for offset in (True, False):
-        snn = fs.convert(squeeze_excite(), IMAGES, calibration=images, K=5, offset=offset, repair=False)
-        assert any(neuron.table.offset for neuron in snn.neurons.values()) == offset
-
-
-def test_k_by_site_is_what_each_site_gets():
-    images, k = torch.randn(64, 3, 8, 8), {"relu1": 3, "relu2": 7}
-    snn = fs.convert(small(), IMAGES, calibration=images, K=k)
-    assert snn.report.k == k
-    with pytest.raises(fs.FewSpikesError, match="K by site must name each of the 2 sites; missing or unknown: relu2"):
-        fs.convert(small(), IMAGES, calibration=images, K={"relu1": 3})
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"refine": "best"}, "refine must be 'quick', 'normal' or 'long'"),
-        ({"spike_weight": -0.1}, "spike_weight must be a number >= 0"),
-        ({"spike_weight": float("nan")}, "spike_weight must be a number >= 0"),
-    ],
-)
-def test_a_setting_of_the_fit_out_of_range_raises(options, message):
-    with pytest.raises(fs.FewSpikesError, match=message):
-        fs.convert(small(), IMAGES, calibration=torch.randn(8, 3, 8, 8), **options)
-
-
-@pytest.mark.parametrize("K", [0, 25, True, 2.5])
-def test_a_k_out_of_range_raises(K):
-    with pytest.raises(fs.FewSpikesError, match="K must be a whole number from 1 to 24"):
-        fs.convert(small(), IMAGES, K=K)
-
-
-def test_calibrating_once_serves_several_k():
-    x = torch.randn(32, 3, 8, 8)
-    seen = calibrate_model(small(), IMAGES, x)
-    for K in (4, 6):
-        once, twice = (
-            fs.convert(small(), IMAGES, calibration=seen, K=K),
-            fs.convert(small(), IMAGES, calibration=x, K=K),
-        )
-        assert [n.table for n in once.neurons.values()] == [n.table for n in twice.neurons.values()]
-
-
-def test_calibration_is_the_same_however_the_images_are_batched():
-    x = torch.randn(32, 3, 8, 8)
-    a = calibrate_model(small(), IMAGES, [x[:16], x[16:]])
-    b = calibrate_model(small(), IMAGES, [(x[16:], torch.zeros(16)), (x[:16], torch.zeros(16))])
-    assert {k: h.to_json() for k, h in a.sites.items()} == {k: h.to_json() for k, h in b.sites.items()}
-
-
-def test_a_calibration_of_another_network_raises():
-    seen = calibrate_model(small(), IMAGES, torch.randn(4, 3, 8, 8))
-    with pytest.raises(fs.FewSpikesError, match="the calibration is for 2 other sites"):
-        fs.convert(squeeze_excite(), IMAGES, calibration=seen)
-
-
-@pytest.mark.parametrize(
-    ("calibration", "message"),
-    [
-        (
-            torch.randn(4, 3, 9, 9),
-            r"calibration data: x has shape \[batch, 3, 9, 9\].*converted for \[batch, 3, 8, 8\]",
-        ),
-        (torch.full((4, 3, 8, 8), float("nan")), "calibration data holds NaN or inf"),
-        (torch.randn(4, 3, 8, 8).half(), "calibration data: x is torch.float16, the network takes torch.float32"),
-        ([], "calibration data is empty"),
-        (torch.zeros(0, 3, 8, 8), "calibration data is empty"),
-        (iter([torch.randn(4, 3, 8, 8)]), "one-shot iterator"),
-        (5, "must be a tensor or a re-iterable"),
-        ([{"image": torch.zeros(1)}], "a batch lacks x"),
-        ([("a", 1)], "x must be a tensor; got str"),
-    ],
-)
-def test_calibration_data_that_do_not_fit_raise(calibration, message):
-    with pytest.raises(fs.FewSpikesError, match=message):
-        fs.convert(small(), IMAGES, calibration=calibration)
-
-
-def test_another_image_size_says_both_sizes():
-    snn = fs.convert(small(), IMAGES)
-    with pytest.raises(
-        fs.FewSpikesError, match=r"\[batch, 3, 16, 16\], the network was converted for \[batch, 3, 8, 8\]"
-    ):
-        snn(torch.zeros(1, 3, 16, 16))
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.int64, torch.float64])
-def test_another_dtype_is_refused(dtype):
-    snn = fs.convert(small(), IMAGES)
-    with pytest.raises(fs.FewSpikesError, match=f"x is {dtype}, the network takes torch.float32"):
-        snn(torch.zeros(1, 3, 8, 8).to(dtype))
-
-
-def test_autocast_around_the_spiking_network_is_refused():
-    snn = fs.convert(small(), IMAGES)
-    with torch.autocast("cpu", torch.bfloat16), pytest.raises(fs.FewSpikesError, match=r"leave torch\.autocast"):
-        snn(torch.zeros(1, 3, 8, 8))
-
-
-def test_inputs_go_by_position_or_name():
-    snn, x = fs.convert(small(), IMAGES), torch.randn(2, 3, 8, 8)
-    assert torch.equal(snn(x=x), snn(x))
-    with pytest.raises(fs.FewSpikesError, match="takes the inputs x; got 1 by position and y by name"):
-        snn(x, y=x)
-
-
-def test_a_float64_network_computes_in_float64():
-    snn = fs.convert(small().double(), IMAGES.double())
-    assert snn(torch.randn(2, 3, 8, 8, dtype=torch.float64)).dtype is torch.float64
-
-
-def test_inference_keeps_no_record_for_backpropagation():
-    assert not fs.convert(small(), IMAGES)(torch.randn(1, 3, 8, 8)).requires_grad
-
-
 def test_the_report_reads_as_text_and_as_json():
     report = fs.convert(squeeze_excite(), IMAGES).report
     assert "138 FS-neurons in 3 layers (130 silu, 8 sigmoid)" in str(report)
@@ -522,28 +347,3 @@ def test_a_lazy_weight_raises():
 def test_an_example_of_another_dtype_than_the_weights_raises():
     with pytest.raises(fs.FewSpikesError, match="input x is torch.float64, the model's weights are torch.float32"):
         fs.convert(small(), IMAGES.double())
-
-
-@pytest.mark.parametrize("alpha", [0, -1.0, "wide"])
-def test_an_alpha_that_is_no_range_raises(alpha):
-    with pytest.raises(fs.FewSpikesError, match="alpha must be"):
-        fs.convert(small(), IMAGES, alpha=alpha)
-
-
-def test_a_cap_wins_over_alpha_with_a_warning_where_alpha_has_no_effect():
-    model = Lambda(F.relu6).eval()
-    with pytest.warns(fs.FewSpikesWarning, match="alpha has no effect: the network has no uncapped ReLU"):
-        snn = fs.convert(model, IMAGES, K=10, alpha=25.0, rounding="down")
-    assert [neuron.table for neuron in snn.neurons.values()] == [fs.relu_parameters(10, 6.0, "down", cap=6.0)]
-
-
-@pytest.mark.parametrize("rounding", ["up", ""])
-def test_an_unknown_rounding_raises_even_where_no_relu_needs_it(rounding):
-    with pytest.raises(fs.FewSpikesError, match="rounding must be 'down' or 'nearest'"):
-        fs.convert(squeeze_excite(), IMAGES, rounding=rounding)
-
-
-def test_numbers_of_numpy_and_torch_serve_as_k_and_alpha(tmp_path):
-    snn = fs.convert(small(), IMAGES, K=np.int64(6), alpha=torch.tensor(4.0))
-    fs.save(snn, tmp_path / "net.fs")
-    assert fs.load(tmp_path / "net.fs").report == snn.report

@@ -1,6 +1,6 @@
 """Fan-out against numbers worked out by hand and against one-hot inputs pushed through the network."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -9,132 +9,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import HealthCheck, given, settings
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
+from captured import Converted, Net, between, check, conv
 from fewspikes import FewSpikesError
-from fewspikes.capture import Captured, capture, op_name, shapes
-from fewspikes.conversion.operators import LINEAR, PRODUCTS, SUMS, Kind, activation_of, classify
-from fewspikes.inputs import InputSpec
-from fewspikes.synapses import FanOut, Macs, factors, fan_out, interval_steps, latency_steps, macs, union
+from fewspikes.conversion.operators import LINEAR, PRODUCTS, SUMS
+from fewspikes.synapses import FanOut, factors, union
 from fewspikes.synapses.rules import RULES
 
 aten = torch.ops.aten
-
-
-class Net(nn.Module):
-    """Layers and what to do with them."""
-
-    def __init__(self, forward: Callable[..., Any], *layers: nn.Module) -> None:
-        super().__init__()
-        self.layers, self.run = nn.ModuleList(layers), forward
-
-    def forward(self, x: Tensor) -> Any:
-        return self.run(x, *self.layers)
-
-
-def between(forward: Callable[..., Any], *layers: nn.Module) -> Net:
-    """One neuron in front of a linear chain and one behind it."""
-    return Net(lambda x, *layers: torch.relu(forward(torch.relu(x), *layers)), *layers)
-
-
-class Converted:
-    """A captured network whose activations are sites, and its shapes for two images."""
-
-    def __init__(self, captured: Captured) -> None:
-        sites = 0
-        for node in list(captured.graph.nodes):
-            if activation_of(node) is not None:
-                with captured.graph.inserting_before(node):
-                    site = captured.graph.create_node("call_module", f"sites.{sites}", (node.args[0],))
-                node.replace_all_uses_with(site)
-                captured.graph.erase_node(node)
-                sites += 1
-        neurons = {f"sites.{i}": nn.Identity() for i in range(sites)}
-        self.module = fx.GraphModule({**captured.tensors, **neurons}, captured.graph)
-        self.graph, self.tensors = self.module.graph, captured.tensors
-        self.shapes = shapes(self.module, captured.inputs, 2)
-        for node in self.graph.nodes:
-            inputs = any(n.meta["signal"] for n in node.all_input_nodes)
-            node.meta["signal"] = node.op == "placeholder" or (inputs and op_name(node) != "aten.sym_size.int")
-            if node.op.startswith("call"):
-                node.meta["kind"] = classify(node)[0]
-
-    @classmethod
-    def of(cls, net: nn.Module, *shape: int) -> "Converted":
-        return cls(capture(net.double().eval(), torch.ones(2, *shape, dtype=torch.float64)))
-
-    @classmethod
-    def traced(cls, forward: Callable[[Any], Any], *shape: int) -> "Converted":
-        """A chain of ATen calls as they stand; capture writes some of them another way."""
-        inputs = (InputSpec("x", shape, torch.float64),)
-        return cls(Captured(fx.symbolic_trace(Net(forward)).graph, {}, inputs))
-
-    def fan(self, site: int = 0) -> FanOut:
-        return fan_out(self.graph, self.shapes)[f"sites.{site}"]
-
-    def dense(self, site: int = 0) -> Tensor:
-        fan = self.fan(site)
-        assert fan.reason is None
-        return fan.dense()
-
-    def macs(self) -> Macs:
-        return macs(self.graph, self.shapes)
-
-    def operators(self) -> set[str]:
-        return {op_name(node) for node in self.graph.nodes}
-
-
-class Probe(fx.Interpreter):
-    """Runs a network in which nothing but one site is active; its spikes are given."""
-
-    def __init__(self, module: fx.GraphModule, site: str, spikes: Tensor) -> None:
-        super().__init__(module, garbage_collect_values=False)
-        self.site, self.spikes = site, spikes
-
-    def run_node(self, n: fx.Node) -> Any:
-        if n.op == "call_module" and n.target == self.site:
-            return self.spikes
-        result = super().run_node(n)
-        silent = n.op in ("placeholder", "call_module") or n.meta.get("kind") == Kind.DIGITAL
-        return torch.zeros_like(result) if silent else result
-
-
-def pushed_through(net: Converted, site: int) -> Tensor:
-    """The fan-out by brute force: an image for every neuron, positive weights, and the elements that are not 0."""
-    generator = torch.Generator().manual_seed(0)
-    for tensor in net.tensors.values():
-        tensor.copy_(torch.rand(tensor.shape, generator=generator, dtype=torch.float64) + 0.1)
-    for name, tensor in net.tensors.items():
-        parent, _, attribute = name.rpartition(".")
-        setattr(net.module.get_submodule(parent), attribute, tensor)
-    node = next(n for n in net.graph.nodes if n.target == f"sites.{site}")
-    shape = net.shapes[node][1:]
-    one_hot = torch.eye(shape.numel(), dtype=torch.float64).reshape(-1, *shape)
-    inputs = [torch.zeros(len(one_hot), *net.shapes[n][1:], dtype=torch.float64) for n in placeholders(net)]
-    probe = Probe(net.module, f"sites.{site}", one_hot)
-    probe.run(*inputs)
-    reached = [(probe.env[n] != 0).flatten(1).sum(1) for n in consumed(net) if n.meta["signal"]]
-    return sum(reached).reshape(shape)
-
-
-def placeholders(net: Converted) -> list[fx.Node]:
-    return [n for n in net.graph.nodes if n.op == "placeholder"]
-
-
-def consumed(net: Converted) -> Iterator[fx.Node]:
-    for node in net.graph.nodes:
-        if node.op == "output":
-            yield from node.all_input_nodes
-        elif node.meta.get("kind") in (Kind.NEURON, Kind.DIGITAL):
-            yield from (n for n in node.args if isinstance(n, fx.Node))
-
-
-def conv(*args: Any, **kwargs: Any) -> nn.Conv2d:
-    return nn.Conv2d(*args, bias=False, **kwargs)
-
-
-def check(converted: Converted) -> None:
-    assert torch.equal(converted.dense(), pushed_through(converted, 0))
 
 
 # By hand.
@@ -440,88 +323,3 @@ def test_mixing_the_images_of_a_batch_is_unknown(dims: list[int]) -> None:
 def test_a_site_with_the_batch_folded_away_is_unknown() -> None:
     net = Converted.of(Net(lambda x: torch.relu(x.flatten(0, 1))), 3, 2)
     assert "axis 0 of" in str(net.fan().reason)
-
-
-# Multiply-adds.
-
-
-def plain_network() -> Net:
-    def forward(x: Tensor, a: nn.Module, b: nn.Module, c: nn.Module) -> Tensor:
-        return c(torch.relu(b(torch.relu(a(x)))).flatten(1))
-
-    return Net(forward, nn.Conv2d(3, 4, 3, 2, 1), nn.Conv2d(4, 6, 3, padding=2, dilation=2, groups=2), nn.Linear(54, 5))
-
-
-def test_multiply_adds_leave_out_the_padding() -> None:
-    # 3 -> 4 channels, 6x6 -> 3x3: 2 + 3 + 3 rows in the windows, the same columns: 3 4 8^2 = 768.
-    # 2 channels of the group -> 6, 3x3, dilation 2: output rows take inputs {0, 2}, {1}, {0, 2}: 2 6 5^2 = 300.
-    # 54 -> 5 features: 270.
-    assert sorted(Converted.of(plain_network(), 3, 6, 6).macs().by_node.values()) == [270, 300, 768]
-
-
-def test_only_the_image_is_analog_without_digital_operators() -> None:
-    assert Converted.of(plain_network(), 3, 6, 6).macs().analog == 768
-
-
-def test_synapses_and_analog_multiply_adds_are_the_networks_if_every_neuron_spikes_once() -> None:
-    net = Converted.of(plain_network(), 3, 6, 6)
-    synops = sum(int(net.dense(site).sum()) for site in range(2))
-    # The last layer's input has no neuron behind it, so all 270 synapses are those of the second site.
-    assert synops + net.macs().analog == net.macs().ann
-
-
-def test_a_product_and_all_behind_it_up_to_a_neuron_is_analog() -> None:
-    # First 1x1: 3 4 25 = 300, analog (the image). Squeeze 4 2 and excite 2 4 take spikes. Product: 4 25 = 100.
-    # Behind the product: 1x1 to 2 channels: 4 2 25 = 200, analog.
-    def forward(x: Tensor, gated: nn.Module, after: nn.Module) -> Tensor:
-        return torch.relu(after(gated(x)))
-
-    counted = Converted.of(Net(forward, squeeze_and_excite(), conv(4, 2, 1)), 3, 5, 5).macs()
-    assert (counted.analog, counted.ann) == (300 + 100 + 200, 300 + 8 + 8 + 100 + 200)
-
-
-def test_a_max_pool_makes_values_analog_and_multiplies_nothing() -> None:
-    # 3x3 on a 4x4 map pooled to 2x2, no padding left to take: each of 2x2 outputs takes 2x2 inputs: 16 pairs.
-    net = Converted.of(Net(lambda x, c: c(F.max_pool2d(torch.relu(x), 2)), conv(1, 1, 3, padding=1)), 1, 4, 4)
-    assert (net.macs().analog, net.macs().ann) == (16, 16)
-
-
-def test_matrix_products_count_their_inner_size() -> None:
-    # [4, 6] @ [6, 5]: 4 5 6 = 120.
-    assert Converted.of(between(lambda x: x @ W), 4, 6).macs().ann == 120
-
-
-# Steps.
-
-
-def branches() -> Converted:
-    """Site 0 feeds site 1; both, added, feed site 2."""
-    return Converted.of(Net(lambda x: torch.relu((y := torch.relu(x)) + torch.relu(y * 2))), 3)
-
-
-def test_latency_is_the_longest_chain_of_sites() -> None:
-    assert latency_steps(branches().graph, {"sites.0": 4, "sites.1": 8, "sites.2": 3}) == 15
-
-
-def test_the_interval_is_the_largest_pair_of_neighbours() -> None:
-    assert interval_steps(branches().graph, {"sites.0": 10, "sites.1": 1, "sites.2": 4}) == 14
-
-
-def test_a_network_of_one_site_takes_an_image_every_2k_steps() -> None:
-    assert interval_steps(Converted.of(Net(torch.relu), 3).graph, {"sites.0": 6}) == 12
-
-
-def test_digital_operators_lie_between_neighbours() -> None:
-    net = Converted.of(Net(lambda x: torch.relu((y := torch.relu(x)) * y)), 3)
-    assert interval_steps(net.graph, {"sites.0": 6, "sites.1": 5}) == 11
-
-
-def test_shape_arithmetic_is_no_chain() -> None:
-    relu = aten.relu.default
-    net = Converted.traced(lambda x: relu(aten.reshape.default(x, [aten.sym_size.int(relu(x), 0), 6])), 2, 3)
-    assert latency_steps(net.graph, {"sites.0": 4, "sites.1": 4}) == 4
-
-
-def test_a_site_without_k_is_named() -> None:
-    with pytest.raises(FewSpikesError, match=r"no K given for the site sites\.1"):
-        latency_steps(branches().graph, {"sites.0": 4})

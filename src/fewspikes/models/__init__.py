@@ -1,4 +1,4 @@
-"""Trained networks: from timm, torchvision and the user's own files, and the paper's own for CIFAR."""
+"""Trained networks: from timm, torchvision and the user's own files, and those of the paper and our own for CIFAR."""
 
 from fewspikes.models.cifar_resnet import (
     CIFAR_PREPROCESSING,

@@ -1,0 +1,58 @@
+"""Photographs on disk in both layouts, and networks to find a budget for."""
+
+import pytest
+
+from budget_problems import branched, in_a_row
+from fewspikes.errors import FewSpikesError
+from fewspikes.models.photographs import photographs
+from images import png
+
+
+@pytest.fixture(scope="module")
+def photos():
+    try:
+        return photographs()
+    except FewSpikesError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def save(photos, tmp_path):
+    """Save a small copy of a photograph as a PNG file below the test's folder."""
+
+    def save(place, photo="chelsea"):
+        file = tmp_path / place
+        file.parent.mkdir(parents=True, exist_ok=True)
+        photos[photo].resize((32, 24)).save(file)
+        return file
+
+    return save
+
+
+@pytest.fixture
+def write_parquet(photos, tmp_path):
+    """Write photographs as a Parquet file of the Hugging Face layout, by pyarrow."""
+    parquet = pytest.importorskip("pyarrow.parquet")
+    import pyarrow
+
+    def write(name, labels, image="img", label="label", contents=None, **options):
+        contents = contents or [png(list(photos.values())[i % len(photos)]) for i in range(len(labels))]
+        file = tmp_path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        rows = [{"bytes": content, "path": None} for content in contents]
+        images = pyarrow.array(rows, pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())]))
+        columns = {image: images, label: pyarrow.array(labels, pyarrow.int64())} if label else {image: images}
+        parquet.write_table(pyarrow.table(columns), file, **options)
+        return file
+
+    return write
+
+
+@pytest.fixture(scope="module")
+def problem():
+    return branched()
+
+
+@pytest.fixture(scope="module")
+def chain():
+    return in_a_row()
