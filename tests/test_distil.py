@@ -78,6 +78,35 @@ def test_a_learning_site_computes_what_its_neuron_computes():
     assert torch.allclose(back.range, neuron.range, atol=1e-6)
 
 
+@pytest.mark.parametrize("shape", [(9, 6, 5, 4), (70, 6), (3, 6, 5000)])
+@pytest.mark.parametrize("price", [0.0, 2.0])
+def test_a_learning_relu_has_the_gradients_of_the_clipped_relu_straight_through(shape, price):
+    p = fs.relu_parameters(3, 2.0, "nearest")
+    neuron = fs.FSNeuron(p, torch.randn(6).double() * 0.1, torch.rand(6).double() + 0.5)
+    site = LearningNeuron(neuron, Activation("relu"), 6, True, 0.7)
+    site.counting = price > 0
+    x = (1.5 * torch.randn(*shape, dtype=torch.float64)).requires_grad_()
+    weight = torch.randn(*shape, dtype=torch.float64)
+    loss = (weight * site(x)).sum() + (price * site.mean_spikes if price else 0)
+    loss.backward()
+    given = [x.detach().clone(), site.shift.detach().double(), site.log_range.detach().double()]
+    at, shift, log_range = (v.requires_grad_() for v in given)
+    wide = (1, 6, *[1] * (len(shape) - 2))
+    scale = log_range.exp().view(wide)
+    u = (at + (shift * 0.7).view(wide)) / scale
+    steps, spikes = fs.apply(u.detach(), p)
+    clipped = u.relu() * (u <= site.live[1])
+    expected = (weight * scale * (steps + clipped - clipped.detach())).sum()
+    if price:
+        above, below = (fs.apply(u.detach() + by, p)[1].double() for by in (site.smooth, -site.smooth))
+        expected = expected + price * ((above - below) / (2 * site.smooth) * u).mean()
+        assert float(site.mean_spikes.detach()) == pytest.approx(float(spikes.double().mean()))
+    expected.backward()
+    assert torch.allclose(x.grad, at.grad, atol=1e-9)
+    assert torch.allclose(site.shift.grad.double(), shift.grad, rtol=1e-4)
+    assert torch.allclose(site.log_range.grad.double(), log_range.grad, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("make", [small, squeeze_excite])
 def test_distilling_lowers_the_outputs_error_on_images_it_never_saw(make):
     snn = converted(make(), K=3)

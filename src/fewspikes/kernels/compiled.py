@@ -10,6 +10,7 @@ nothing is reordered, so every bit equals the reference's.
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from typing import Any
 
 import numba
 import numpy as np
@@ -64,6 +65,14 @@ def _deal(
     jobs = [_pool(workers).submit(loop, x[p], T, h, d, offset[()], y[p], out[p]) for p in parts]
     for job in jobs:
         job.result()
+
+
+def share_out(work: Callable[[slice], Any], rows: int, size: int) -> list[Any]:
+    """What `work` returns for each part of `rows` rows of `size` elements, a part for each thread; in order."""
+    workers = min(torch.get_num_threads(), max(rows * size // _SHARE, 1), rows)
+    step = max(-(-rows // max(workers, 1)), 1)
+    parts = [slice(start, min(start + step, rows)) for start in range(0, rows, step)]
+    return [work(part) for part in parts] if len(parts) < 2 else list(_pool(workers).map(work, parts))
 
 
 @cache
@@ -149,11 +158,8 @@ def sum_by_step(values: Tensor, found: Tensor, K: int) -> Tensor:
     if values.stride() != found.stride():
         values = torch.empty_like(found, dtype=values.dtype).copy_(values)
     flat, fired = _flat(values.detach()), _flat(found)
-    workers = min(torch.get_num_threads(), max(len(flat) // _SHARE, 1))
-    step = max(-(-len(flat) // workers), 1)
-    parts = [slice(start, start + step) for start in range(0, len(flat), step)]
-    sums = _pool(workers).map(lambda part: _sums(flat[part], fired[part], K), parts)
-    return torch.from_numpy(np.sum(list(sums), axis=0)) if parts else torch.zeros(K, dtype=torch.float64)
+    sums = share_out(lambda part: _sums(flat[part], fired[part], K), len(flat), 1)
+    return torch.from_numpy(np.sum(sums, axis=0)) if sums else torch.zeros(K, dtype=torch.float64)
 
 
 @numba.njit(cache=True, nogil=True, fastmath={"reassoc"})  # the order of a sum is free here

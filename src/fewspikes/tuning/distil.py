@@ -36,8 +36,8 @@ def distil(
     """Learn the code of `snn` against the ANN's own outputs on unlabelled images; the weights stay as they are.
 
     Learned are, per channel, the shift and, where it is free, the range; and d and offset of codes that are not a
-    ReLU's, which stay binary. The loss is log(output error) + 0.5 log(error of the sites' outputs) + spike_weight x
-    spikes per neuron, errors as mean squares over variances. An eighth of the images is held out. After each of 6
+    ReLU's, which stay binary. The loss is log(output error) + spike_weight x spikes per neuron; the error is the mean
+    square over the output's variance in the ANN. An eighth of the images is held out. After each of 6
     stages the network is measured on them, and the best measurement is what comes back: never worse than before.
 
     Args:

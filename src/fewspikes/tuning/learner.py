@@ -6,11 +6,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from fewspikes.errors import FewSpikesError
 from fewspikes.kernels import FSNeuron
-from fewspikes.network import ExactActivation, SpikingNetwork, build
+from fewspikes.network import SpikingNetwork, build
 from fewspikes.tuning.channels import channel_axis, range_is_free
 from fewspikes.tuning.learning import LearningNeuron
 
@@ -18,7 +18,7 @@ BATCH = 64
 _HELD_OUT = 512  # images at most, an eighth of all
 _RATES = {"shift": 0.01, "log_range": 0.02, "d": 0.002, "offset": 0.002}  # Adam's; see LearningNeuron for the units
 _WARM_UP = 0.05  # of the time, while the rates rise; then they fall to 0 as a cosine
-_FEATURES = 0.5  # weight of the sites' own outputs beside the network's
+_KEPT = 1 << 30  # bytes of the ANN's outputs; larger ones are computed anew for each batch
 
 Batch = tuple[Tensor, ...]
 
@@ -74,7 +74,9 @@ class Learner:
         self.held, self.images = hold_out(images)
         self.random = torch.Generator().manual_seed(seed)
         self.neurons = _learning(snn, self.held)
-        self._ann, self._body = _watched(snn, None), _watched(snn, self.neurons)
+        self._ann = snn.as_ann() if reference is None else reference
+        self._body = build(snn.body.graph, snn.tensors, {site.target: self.neurons[site.name] for site in snn.sites})
+        self._kept = _outputs(self._ann, self.images)
         self._sizes = {site.name: site.neurons for site in snn.report.sites}
         groups = ({"params": self._of_kind(kind), "lr": rate, "base": rate} for kind, rate in _RATES.items())
         self.optimizer = torch.optim.Adam([group for group in groups if group["params"]], betas=(0.9, 0.99))
@@ -97,7 +99,8 @@ class Learner:
         n = len(self.images[0])
         chosen = torch.randint(0, n, (min(BATCH, n),), generator=self.random)
         batch = tuple(value[chosen] for value in self.images)
-        loss = self._loss(self._body(*batch), self._wanted(batch))
+        wanted = self._wanted(batch) if self._kept is None else [output[chosen] for output in self._kept]
+        loss = self._loss(tensors_of(self._body(*batch)), wanted)
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
@@ -111,8 +114,7 @@ class Learner:
         classes, images = True, len(self.held[0])
         for start in range(0, images, BATCH):
             batch = tuple(value[start : start + BATCH] for value in self.held)
-            (got, _), (wanted, _) = self._body(*batch), self._wanted(batch)
-            pairs = list(zip(tensors_of(got), tensors_of(wanted), strict=True))
+            pairs = list(zip(tensors_of(self._body(*batch)), self._wanted(batch), strict=True))
             classes = len(pairs) == 1 and pairs[0][0].ndim == 2
             error += float(_relative(pairs)) * len(batch[0])
             agree += float((pairs[0][0].argmax(1) == pairs[0][1].argmax(1)).sum()) if classes else 0.0
@@ -132,13 +134,11 @@ class Learner:
             neuron.counting = counting
 
     @torch.no_grad()
-    def _wanted(self, batch: Batch) -> tuple[Any, list[Tensor]]:
-        output, features = self._ann(*batch)
-        return (output if self.reference is None else self.reference(*batch)), features
+    def _wanted(self, batch: Batch) -> list[Tensor]:
+        return tensors_of(self._ann(*batch))
 
-    def _loss(self, got: tuple[Any, list[Tensor]], wanted: tuple[Any, list[Tensor]]) -> Tensor:
-        output = list(zip(tensors_of(got[0]), tensors_of(wanted[0]), strict=True))
-        loss = _relative(output).log() + _FEATURES * _relative(list(zip(got[1], wanted[1], strict=True))).log()
+    def _loss(self, got: list[Tensor], wanted: list[Tensor]) -> Tensor:
+        loss = _relative(list(zip(got, wanted, strict=True))).log()
         return loss + self.spike_weight * self._spikes() if self.spike_weight else loss
 
     def _spikes(self) -> Tensor:
@@ -210,11 +210,15 @@ def _spreads(snn: SpikingNetwork, batch: Batch) -> dict[str, float]:
     return found
 
 
-def _watched(snn: SpikingNetwork, neurons: Mapping[str, nn.Module] | None) -> fx.GraphModule:
-    """The graph with these neurons (None: the exact activations); returns (output, the outputs of all sites)."""
-    graph = fx.Graph()
-    copied: dict[fx.Node, fx.Node] = {}
-    output = graph.graph_copy(snn.body.graph, copied)
-    graph.output((output, [copied[node] for node in snn.body.graph.nodes if node.op == "call_module"]))
-    modules = {s.target: ExactActivation(s.activation) if neurons is None else neurons[s.name] for s in snn.sites}
-    return build(graph, snn.tensors, modules)
+@torch.no_grad()
+def _outputs(ann: nn.Module, images: Batch) -> list[Tensor] | None:
+    """The ANN's outputs for all images, or None where they are too large to keep."""
+    n, parts = len(images[0]), []
+    for start in range(0, n, BATCH):
+        parts.append([t.clone() for t in tensors_of(ann(*(value[start : start + BATCH] for value in images)))])
+        rows = len(images[0][start : start + BATCH])
+        if any(not t.ndim or len(t) != rows for t in parts[0] if start == 0):
+            return None  # not an output per image
+        if start == 0 and sum(t.numel() * t.element_size() for t in parts[0]) * (n / rows) > _KEPT:
+            return None
+    return [torch.cat(values) for values in zip(*parts, strict=True)]

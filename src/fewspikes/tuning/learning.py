@@ -12,6 +12,7 @@ from fewspikes.kernels import FSNeuron, apply, compiled, run
 from fewspikes.kernels.module import per_channel
 from fewspikes.neuron import cast, spike_train
 from fewspikes.parameters import FSParameters
+from fewspikes.tuning.rectified import Rectified
 
 _SMOOTH = 0.05  # of the domain's width (or a ReLU's range): over it the slope of the spike count is taken
 
@@ -108,6 +109,8 @@ class LearningNeuron(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """As FSNeuron; keeps the mean spikes of the pass in `mean_spikes` where `counting`."""
         axis = self.start.axis
+        if self.activation.name == "relu" and type(x) is Tensor and x.device.type == "cpu":
+            return self._rectified(x, axis)
         if self.shift is not None:
             x = x + per_channel(self.shift * self.spread, x, axis)
         scale = None if self.log_range is None else per_channel(self.log_range.exp(), x, axis)
@@ -118,6 +121,17 @@ class LearningNeuron(nn.Module):
         self.mean_spikes = spikes.mean() if self.counting else None
         out: Tensor = y if scale is None else y * scale
         return out
+
+    def _rectified(self, x: Tensor, axis: int) -> Tensor:
+        channels = 1 if self.shift is None else len(self.shift)
+        rows = x[None, None] if self.shift is None else x.movedim(axis, 1)
+        shift = x.new_zeros(channels) if self.shift is None else (self.shift * self.spread).to(x.dtype)
+        scale = x.new_ones(channels) if self.log_range is None else self.log_range.exp().to(x.dtype)
+        flat = rows.reshape(len(rows), channels, -1).contiguous()
+        y, spikes = Rectified.apply(flat, shift, scale, self)
+        self.mean_spikes = spikes if self.counting else None
+        out: Tensor = y.view(rows.shape)
+        return out[0, 0] if self.shift is None else out.movedim(1, axis)
 
     @torch.no_grad()
     def neuron(self) -> FSNeuron:
