@@ -56,15 +56,11 @@ def _deal(
     loop: Callable[..., None], x: np.ndarray, parameters: tuple[Tensor, ...], y: np.ndarray, out: np.ndarray
 ) -> None:
     T, h, d, offset = (p.detach().numpy() for p in parameters)
-    workers = min(torch.get_num_threads(), max(len(x) // _SHARE, 1))
-    if workers == 1:
-        loop(x, T, h, d, offset[()], y, out)
-        return
-    step = -(-len(x) // (workers * _BLOCK)) * _BLOCK
-    parts = [slice(start, start + step) for start in range(0, len(x), step)]
-    jobs = [_pool(workers).submit(loop, x[p], T, h, d, offset[()], y[p], out[p]) for p in parts]
-    for job in jobs:
-        job.result()
+
+    def work(part: slice) -> None:
+        loop(x[part], T, h, d, offset[()], y[part], out[part])
+
+    share_out(work, len(x), 1)
 
 
 def share_out(work: Callable[[slice], Any], rows: int, size: int) -> list[Any]:
@@ -72,7 +68,10 @@ def share_out(work: Callable[[slice], Any], rows: int, size: int) -> list[Any]:
     workers = min(torch.get_num_threads(), max(rows * size // _SHARE, 1), rows)
     step = max(-(-rows // max(workers, 1)), 1)
     parts = [slice(start, min(start + step, rows)) for start in range(0, rows, step)]
-    return [work(part) for part in parts] if len(parts) < 2 else list(_pool(workers).map(work, parts))
+    if not parts:
+        return []
+    others = [_pool(workers).submit(work, part) for part in parts[1:]]
+    return [work(parts[0]), *(other.result() for other in others)]  # this thread works, too
 
 
 @cache

@@ -123,15 +123,14 @@ class LearningNeuron(nn.Module):
         return out
 
     def _rectified(self, x: Tensor, axis: int) -> Tensor:
-        channels = 1 if self.shift is None else len(self.shift)
-        rows = x[None, None] if self.shift is None else x.movedim(axis, 1)
+        rows = x.unsqueeze(-1) if self.shift is None else x.movedim(axis, -1)
+        channels = rows.shape[-1]
         shift = x.new_zeros(channels) if self.shift is None else (self.shift * self.spread).to(x.dtype)
         scale = x.new_ones(channels) if self.log_range is None else self.log_range.exp().to(x.dtype)
-        flat = rows.reshape(len(rows), channels, -1).contiguous()
-        y, spikes = Rectified.apply(flat, shift, scale, self)
+        y, spikes = Rectified.apply(rows.reshape(-1, channels).contiguous(), shift, scale, self)
         self.mean_spikes = spikes if self.counting else None
         out: Tensor = y.view(rows.shape)
-        return out[0, 0] if self.shift is None else out.movedim(1, axis)
+        return out.squeeze(-1) if self.shift is None else out.movedim(-1, axis)
 
     @torch.no_grad()
     def neuron(self) -> FSNeuron:

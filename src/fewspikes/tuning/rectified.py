@@ -14,7 +14,7 @@ from fewspikes.kernels.compiled import share_out
 if TYPE_CHECKING:
     from fewspikes.tuning.learning import LearningNeuron
 
-_BLOCK = 1024
+_BLOCK = 1024  # elements, about
 
 
 class Rectified(torch.autograd.Function):
@@ -26,17 +26,16 @@ class Rectified(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, shift: Tensor, scale: Tensor, site: "LearningNeuron") -> Any:  # type: ignore[override]
-        """y like x, and the mean spikes if the site counts, else 0. x: [batch, channels, elements], contiguous."""
+        """y like x, and the mean spikes if the site counts, else 0. x: [elements, channels], contiguous."""
         y = torch.empty_like(x)
         T, h, d = (v.to(x.dtype).numpy() for v in (site.T, site.h, site.d.detach() * site.height))
         offset = x.new_tensor(float(site.offset.detach()) * site.height).numpy()[()]
-        rows, out = _rows(x), _rows(y)
-        channels = (shift.detach().numpy(), scale.detach().numpy())
+        rows, out, (s, r) = x.detach().numpy(), y.numpy(), _tiles(shift, scale)
 
         def work(part: slice) -> int:
-            return int(_forward(rows[part], part.start, *channels, T, h, d, offset, out[part]))
+            return int(_forward(rows[part].reshape(-1), s, r, T, h, d, offset, out[part].reshape(-1)))
 
-        spikes = sum(share_out(work, len(rows), rows.shape[1]))
+        spikes = sum(share_out(work, *rows.shape))
         ctx.site, ctx.table = site, (T, h)
         ctx.save_for_backward(x, y, shift, scale)
         return y, x.new_tensor(spikes / max(x.numel(), 1) if site.counting else 0.0)
@@ -46,89 +45,83 @@ class Rectified(torch.autograd.Function):
         """Gradients of x, shift and scale."""
         x, y, shift, scale = ctx.saved_tensors
         site, (T, h) = ctx.site, ctx.table
-        through = torch.empty_like(x)
+        through, (s, r) = torch.empty_like(x), _tiles(shift, scale)
         price = float(grad_spikes) / max(x.numel(), 1) if site.counting else 0.0
-        rows = [_rows(v.contiguous()) for v in (grad, x, y, through)]
-        channels = (shift.detach().numpy(), scale.detach().numpy())
-        high, smooth = (rows[0].dtype.type(value) for value in (site.live[1], site.smooth))
+        arrays = [v.detach().contiguous().numpy() for v in (grad, x, y, through)]
+        high, smooth, price = (arrays[0].dtype.type(value) for value in (site.live[1], site.smooth, price))
 
         def work(part: slice) -> np.ndarray:
-            sums = np.zeros((2, len(shift)))
-            g, v, out, into = (array[part] for array in rows)
-            _backward(g, v, out, part.start, *channels, T, h, high, smooth, price, into, sums)
-            return sums
+            sums = np.zeros((2, len(s)), arrays[0].dtype)
+            g, v, out, into = (array[part].reshape(-1) for array in arrays)
+            _backward(g, v, out, s, r, T, h, high, smooth, price, into, sums)
+            return sums.astype(np.float64)
 
-        totals = torch.from_numpy(np.sum(list(share_out(work, len(rows[0]), rows[0].shape[1])), axis=0))
-        return through, totals[0].to(shift.dtype), totals[1].to(scale.dtype), None
+        totals = np.sum([np.zeros((2, len(s))), *share_out(work, *arrays[0].shape)], axis=0)
+        moved, stretched = torch.from_numpy(totals.reshape(2, -1, len(shift)).sum(1))
+        return through, moved.to(shift.dtype), stretched.to(scale.dtype), None
 
 
-def _rows(x: Tensor) -> np.ndarray:
-    """[batch x channels, elements]."""
-    return x.detach().reshape(-1, x.shape[2]).numpy()
+def _tiles(*values: Tensor) -> tuple[np.ndarray, ...]:
+    """Each vector over the channels again and again, a block long, so that one index serves element and channel."""
+    times = max(_BLOCK // max(len(values[0]), 1), 1)
+    return tuple(value.detach().repeat(times).numpy() for value in values)
 
 
 @numba.njit(cache=True, nogil=True)
-def _forward(x, first, shift, scale, T, h, d, offset, y):  # type: ignore[no-untyped-def]
-    """Fill y and return the number of spikes. The rows of x are the channels in turn, from channel `first` on."""
-    v, total, n = np.empty(_BLOCK, x.dtype), np.empty(_BLOCK, x.dtype), np.empty(_BLOCK, np.int32)
+def _forward(x, shift, scale, T, h, d, offset, y):  # type: ignore[no-untyped-def]
+    """Fill y and return the number of spikes."""
+    block = len(shift)
+    v, total, n = np.empty(block, x.dtype), np.empty(block, x.dtype), np.empty(block, np.int32)
     spikes = 0
-    for row in range(len(x)):
-        channel = (first + row) % len(shift)
-        s, r = shift[channel], scale[channel]
-        for start in range(0, x.shape[1], _BLOCK):
-            part, out = x[row, start : start + _BLOCK], y[row, start : start + _BLOCK]
+    for start in range(0, len(x), block):
+        part, out = x[start : start + block], y[start : start + block]
+        for i in range(len(part)):
+            v[i] = (part[i] + shift[i]) / scale[i]
+        total[:] = offset
+        n[:] = 0
+        for t in range(len(T)):
+            threshold, reset, weight, silent = T[t], h[t], d[t], d[t] - d[t]
             for i in range(len(part)):
-                v[i] = (part[i] + s) / r
-            total[:] = offset
-            n[:] = 0
-            for t in range(len(T)):
-                threshold, reset, weight, silent = T[t], h[t], d[t], d[t] - d[t]
-                for i in range(len(part)):
-                    fires = v[i] >= threshold
-                    total[i] += weight if fires else silent
-                    v[i] -= reset if fires else silent
-                    n[i] += np.int32(1) if fires else np.int32(0)
-            for i in range(len(part)):
-                out[i] = total[i] * r
-                spikes += n[i]
+                fires = v[i] >= threshold
+                total[i] += weight if fires else silent
+                v[i] -= reset if fires else silent
+                n[i] += np.int32(1) if fires else np.int32(0)
+        for i in range(len(part)):
+            out[i] = total[i] * scale[i]
+            spikes += n[i]
     return spikes
 
 
-@numba.njit(cache=True, nogil=True, fastmath={"reassoc"})  # the order of a sum is free here
-def _backward(g, x, y, first, shift, scale, T, h, high, smooth, price, through, sums):  # type: ignore[no-untyped-def]
-    """Fill `through` with x's gradient and add to sums[0], sums[1] those of shift and scale, by channel."""
-    nothing = shift[0] - shift[0]
-    for row in range(len(x)):
-        channel = (first + row) % len(shift)
-        s, r = shift[channel], scale[channel]
-        moved, stretched = 0.0, 0.0
-        for start in range(0, x.shape[1], _BLOCK):
-            a, b = x[row, start : start + _BLOCK], y[row, start : start + _BLOCK]
-            c, into = g[row, start : start + _BLOCK], through[row, start : start + _BLOCK]
-            by_shift, by_scale = nothing, nothing
+@numba.njit(cache=True, nogil=True)
+def _backward(g, x, y, shift, scale, T, h, high, smooth, price, through, sums):  # type: ignore[no-untyped-def]
+    """Fill `through` with x's gradient; add to sums[0] and sums[1] those of shift and scale, by place in the tile."""
+    block, nothing, u = len(shift), shift[0] - shift[0], np.empty(len(shift), x.dtype)
+    by_shift, by_scale = sums[0], sums[1]
+    for start in range(0, len(x), block):
+        a, b = x[start : start + block], y[start : start + block]
+        c, into = g[start : start + block], through[start : start + block]
+        for i in range(len(a)):  # short loops over few arrays become vector instructions, one long loop does not
+            u[i] = (a[i] + shift[i]) / scale[i]
+        for i in range(len(a)):
+            into[i] = c[i] if (u[i] >= nothing) & (u[i] <= high) else nothing
+        for i in range(len(a)):
+            by_shift[i] += into[i]
+        for i in range(len(a)):
+            by_scale[i] -= into[i] * u[i]
+        for i in range(len(a)):
+            by_scale[i] += c[i] * (b[i] / scale[i])
+        if price != 0:
             for i in range(len(a)):
-                u = (a[i] + s) / r
-                live = (u >= nothing) & (u <= high)
-                passed = c[i] if live else nothing
-                into[i] = passed
-                by_shift += passed
-                by_scale += c[i] * (b[i] / r) - passed * u
-            moved += by_shift
-            stretched += by_scale
-            if price != 0:
-                for i in range(len(a)):
-                    u = (a[i] + s) / r
-                    slope = price * (_spikes(u + smooth, T, h) - _spikes(u - smooth, T, h)) / (2 * smooth)
-                    into[i] += slope / r
-                    moved += slope / r
-                    stretched -= slope * u / r
-        sums[0, channel] += moved
-        sums[1, channel] += stretched
+                more = _spikes(u[i] + smooth, T, h) - _spikes(u[i] - smooth, T, h)
+                slope = price * more / (2 * smooth * scale[i])
+                into[i] += slope
+                by_shift[i] += slope
+                by_scale[i] -= slope * u[i]
 
 
 @numba.njit(cache=True, nogil=True, inline="always")
 def _spikes(v, T, h):  # type: ignore[no-untyped-def]
-    """Spikes of one neuron."""
+    """Of one neuron."""
     n = 0
     for t in range(len(T)):
         if v >= T[t]:
