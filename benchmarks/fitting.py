@@ -95,12 +95,16 @@ def quantised() -> Iterator[dict[str, Any]]:
             }
         for grid in (Grid(8, endpoint=True), Grid(8, scale=0.5)):
             yield row(f"quantised {name} K={K} {grid}", [fs.fit(name, K, domain, bits=grid, offset=False)], inside)
-    yield {"what": "bound of sigmoid on multiples of 1/16", "mse": least_sigmoid_error(1 / 16)}
+    own = fs.fit("sigmoid", 12, bits=8, offset=False)
+    yield row("quantised sigmoid K=12 Q=8 on its own domain [-10, 10]", [own], {"mse": 2e-4})
+    for end in (8, 10):
+        what = f"bound of sigmoid on [-{end}, {end}] with outputs that are multiples of 1/16"
+        yield {"what": what, "mse": least_sigmoid_error(1 / 16, end)}
 
 
-def least_sigmoid_error(step: float) -> float:
-    """The mean squared error on [-8, 8] of the best outputs that are multiples of `step`, whatever the neuron."""
-    y = torch.sigmoid(torch.linspace(-8, 8, 2_000_001, dtype=torch.float64))
+def least_sigmoid_error(step: float, end: float) -> float:
+    """The mean squared error on [-end, end] of the best outputs that are multiples of `step`, whatever the neuron."""
+    y = torch.sigmoid(torch.linspace(-end, end, 2_000_001, dtype=torch.float64))
     return float(((y - (y / step).round() * step) ** 2).mean())
 
 
