@@ -128,3 +128,11 @@ def conv(*args: Any, **kwargs: Any) -> nn.Conv2d:
 
 def check(converted: Converted) -> None:
     assert torch.equal(converted.dense(), pushed_through(converted, 0))
+
+
+def squeeze_and_excite() -> Net:
+    def forward(x: Tensor, first: nn.Module, squeeze: nn.Module, excite: nn.Module) -> Tensor:
+        x = torch.relu(first(x))
+        return x * torch.sigmoid(excite(torch.relu(squeeze(x.mean((2, 3), keepdim=True)))))
+
+    return Net(forward, conv(3, 4, 1), conv(4, 2, 1), conv(2, 4, 1))

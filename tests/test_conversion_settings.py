@@ -193,7 +193,7 @@ def test_an_alpha_that_is_no_range_raises(alpha):
 
 
 def test_a_cap_wins_over_alpha_with_a_warning_where_alpha_has_no_effect():
-    model = Lambda(F.relu6).eval()
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU6()).eval()
     with pytest.warns(fs.FewSpikesWarning, match="alpha has no effect: the network has no uncapped ReLU"):
         snn = fs.convert(model, IMAGES, K=10, alpha=25.0, rounding="down")
     assert [neuron.table for neuron in snn.neurons.values()] == [fs.relu_parameters(10, 6.0, "down", cap=6.0)]

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from captured import Converted, Net, between, conv
+from captured import Converted, Net, between, conv, squeeze_and_excite
 from fewspikes import FewSpikesError
 from fewspikes.synapses import interval_steps, latency_steps
 
@@ -58,7 +58,8 @@ def test_a_max_pool_makes_values_analog_and_multiplies_nothing() -> None:
 
 def test_matrix_products_count_their_inner_size() -> None:
     # [4, 6] @ [6, 5]: 4 5 6 = 120.
-    assert Converted.of(between(lambda x: x @ W), 4, 6).macs().ann == 120
+    weight = torch.rand(6, 5, dtype=torch.float64)
+    assert Converted.of(between(lambda x: x @ weight), 4, 6).macs().ann == 120
 
 
 # Steps.

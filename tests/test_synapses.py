@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from hypothesis import HealthCheck, given, settings
 from torch import Tensor, nn
 
-from captured import Converted, Net, between, check, conv
+from captured import Converted, Net, between, check, conv, squeeze_and_excite
 from fewspikes import FewSpikesError
 from fewspikes.conversion.operators import LINEAR, PRODUCTS, SUMS
 from fewspikes.synapses import FanOut, factors, union
@@ -74,14 +74,6 @@ def test_a_channel_shuffle_carries_a_group_to_all_groups() -> None:
 def test_a_subsampled_padded_shortcut_reaches_its_even_positions_only() -> None:
     net = Converted.of(between(lambda x: F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 1, 1))), 2, 3, 3)
     assert net.dense().tolist() == [[[1, 0, 1], [0, 0, 0], [1, 0, 1]]] * 2
-
-
-def squeeze_and_excite() -> Net:
-    def forward(x: Tensor, first: nn.Module, squeeze: nn.Module, excite: nn.Module) -> Tensor:
-        x = torch.relu(first(x))
-        return x * torch.sigmoid(excite(torch.relu(squeeze(x.mean((2, 3), keepdim=True)))))
-
-    return Net(forward, conv(3, 4, 1), conv(4, 2, 1), conv(2, 4, 1))
 
 
 def test_a_gated_signal_reaches_the_product_and_the_gate() -> None:
