@@ -141,6 +141,14 @@ def test_the_version_is_the_packages():
         (("fit", "relu", "-o", "missing/p.json"), "the folder missing does not exist"),
         (("convert", "{folder}/net.py:in_training_mode", "--size", "8"), "the model is in training mode"),
         (("convert", "{folder}/net.py:small"), "does not say the size of its input; give --size"),
+        (
+            ("convert", "{folder}/net.py:small", "--size", "8", "--pareto", "{folder}/f.json", "-K", "4"),
+            "--pareto measures many networks and keeps none",
+        ),
+        (
+            ("convert", "{folder}/net.py:small", "--size", "8", "--pareto", "{folder}/f.json"),
+            "--pareto measures on images",
+        ),
         (("convert", "{folder}/net.py:small", "--size", "big"), "'big' is not a number"),
         (("convert", "{folder}/net.py:small", "--size", "8", "--device", "cuda:7"), "no device 'cuda:7' here"),
         (("convert", "{folder}/net.py:small", "--size", "8", "--data", "{folder}"), "give --mean, --std and --size"),
