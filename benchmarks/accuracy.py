@@ -145,7 +145,12 @@ ROWS = [
     ),
     Row("efficientnet_lite0", "paper", {}),
     Row("efficientnet_lite0", "calibrated", {"K": 6}, targets=same(97.5)),
-    Row("efficientnet_lite0", "calibrated, few spikes", {"K": 6, "spike_weight": 0.8}, targets=same(97, 1.2)),
+    Row(
+        "efficientnet_lite0",
+        "calibrated, few spikes",
+        {"K": 6, "spike_weight": 3.0, "repair": False},
+        targets=same(97, 1.2),
+    ),
     Row("efficientnet_lite0", "calibrated", {"K": 5}, targets=same(96)),
     Row("efficientnet_lite0", "calibrated", {"K": 4}, targets=same(91)),
     Row("efficientnet_lite0", "calibrated, no repair", {"K": 6, "repair": False}, targets=same(97.5)),
