@@ -11,9 +11,6 @@ anew. At the end the README's table is written.
 import argparse
 import json
 import math
-import os
-import platform
-import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -22,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from conditions import conditions
 from torch import Tensor, nn
 from torch.utils.data import Subset
 
@@ -228,7 +226,11 @@ def measure(row: Row, network: Network) -> dict[str, Any]:
         "notes": [note for note in snn.report.notes if note.startswith(("repair", "distil", "budget"))],
         "seconds": seconds,
         "targets": [[name, sign, value, reached(found[name], sign, value)] for name, sign, value in row.targets],
-        "conditions": conditions(row),
+        "conditions": {
+            "command": f'python benchmarks/accuracy.py --data DIR "{row.name}"',
+            "seed": row.seed,
+            **conditions(),
+        },
     }
 
 
@@ -273,19 +275,6 @@ def show_in_readme(done: dict[str, dict[str, Any]], readme: Path) -> None:
     ]
     before, after = text.partition(begin)[0], text.partition(end)[2]
     write_aside(readme, (before + begin + _HEAD + "".join(lines) + end + after).encode())
-
-
-def conditions(row: Row) -> dict[str, Any]:
-    """Seed, versions and machine."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    return {
-        "command": f'python benchmarks/accuracy.py --data DIR "{row.name}"',
-        "seed": row.seed,
-        "date": time.strftime("%Y-%m-%d"),
-        "commit": commit.stdout.strip(),
-        "versions": {"fewspikes": fs.__version__, "torch": torch.__version__, "python": platform.python_version()},
-        "machine": {"processor": platform.machine(), "cores": os.cpu_count(), "threads": torch.get_num_threads()},
-    }
 
 
 def main() -> None:

@@ -8,9 +8,7 @@ Every figure on one core, after a first fit that compiles. Cold means from rando
 import argparse
 import json
 import os
-import platform
 import statistics
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from math import inf
@@ -20,6 +18,7 @@ from typing import Any
 import numba
 import numpy as np
 import torch
+from conditions import conditions
 
 import fewspikes as fs
 from fewspikes.activations import Activation
@@ -182,25 +181,6 @@ def row(
     }
 
 
-def conditions() -> dict[str, Any]:
-    """Seeds, versions and machine."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    return {
-        "seeds": SEEDS,
-        "date": time.strftime("%Y-%m-%d"),
-        "commit": commit.stdout.strip(),
-        "versions": {
-            "fewspikes": fs.__version__,
-            "torch": torch.__version__,
-            "numpy": np.__version__,
-            "numba": numba.__version__,
-            "python": platform.python_version(),
-        },
-        "machine": {"processor": platform.machine(), "cores": os.cpu_count(), "threads": 1},
-        "load": os.getloadavg()[0],
-    }
-
-
 def main() -> None:
     """Measure, print and write after every row, so that a cut run keeps what it has."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -218,7 +198,8 @@ def main() -> None:
         for line in PARTS[name]():
             rows.append(line)
             print({key: value for key, value in line.items() if value is not None}, flush=True)
-            parts[name] = {"conditions": conditions(), "rows": rows}
+            signed = {"seeds": SEEDS, **conditions(np, numba), "load": os.getloadavg()[0]}
+            parts[name] = {"conditions": signed, "rows": rows}
             ordered = {known: parts[known] for known in PARTS if known in parts}
             write_json(arguments.output, {"command": "python benchmarks/fitting.py", "parts": ordered})
 

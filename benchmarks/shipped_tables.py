@@ -28,13 +28,12 @@ from fewspikes.fitting.islands import enter
 from fewspikes.fitting.objective import objective
 from fewspikes.fitting.problem import Problem
 from fewspikes.fitting.search import empty_pool
-from fewspikes.fitting.shipped import SHIPPED, VARIANTS
+from fewspikes.fitting.shipped import SHIPPED, STEPS, VARIANTS
 from fewspikes.fitting.staircase import workspace
 from fewspikes.fitting.warm import warm_atlas
 from fewspikes.parameters import FSParameters
 
 TABLES = Path(__file__).parent.parent / "src" / "fewspikes" / "tables"
-STEPS = range(3, 17)
 # log(error) may rise by 0.3 to save a spike; and with the Gaussian of the paper's Fig. 7 as inputs, there are fewer
 # spikes than the paper's own table for SiLU fires, 2.27.
 SPIKE_WEIGHTS = {"low-error": 0.0, "low-spikes": 0.3}

@@ -1,6 +1,7 @@
-"""Photographs on disk in both layouts, and networks to find a budget for."""
+"""Photographs on disk in both layouts, and networks to find a budget for, one thread."""
 
 import pytest
+import torch
 
 from budget_problems import branched, in_a_row
 from fewspikes.errors import FewSpikesError
@@ -56,3 +57,12 @@ def problem():
 @pytest.fixture(scope="module")
 def chain():
     return in_a_row()
+
+
+@pytest.fixture
+def one_thread():
+    """So that the tests take the same time beside other work."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

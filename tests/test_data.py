@@ -7,14 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from fewspikes.data import Preprocessing, data_folder, loader, open_images, read_image
+from fewspikes.data import data_folder, loader, open_images, read_image
 from fewspikes.data.extras import require
 from fewspikes.errors import FewSpikesError, FewSpikesWarning
+from images import CIFAR, SMALL
 
 pytest.importorskip("torchvision", reason="needs the extra vision")
-
-SMALL = Preprocessing(size=(24, 32), mean=(0.5,) * 3, std=(0.25,) * 3, resize=(24, 32), interpolation="bilinear")
-CIFAR = Preprocessing(size=(32, 32), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 
 
 # Optional packages

@@ -14,14 +14,7 @@ from fewspikes.parameters import Grid
 
 SILU = Activation("silu")
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """So that the tests take the same time beside other work."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_silu_with_8_steps_has_the_published_quality_from_nothing():

@@ -4,7 +4,6 @@ import itertools
 
 import numpy as np
 import pytest
-import torch
 
 import fewspikes as fs
 from fewspikes.activations import Activation
@@ -18,14 +17,7 @@ from fewspikes.parameters import Grid
 
 SILU = Activation("silu")
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """So that the tests take the same time beside other work."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def numbers(p):

@@ -14,14 +14,7 @@ from fewspikes.fitting.staircase import workspace
 
 STEPS = range(3, 17)
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """So that the tests take the same time beside other work."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def gaussian_mean(spikes, x, mean, variance):

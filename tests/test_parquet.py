@@ -4,14 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from fewspikes.data import Preprocessing, open_images
+from fewspikes.data import open_images
 from fewspikes.errors import FewSpikesError, FewSpikesWarning
-from images import png
+from images import CIFAR, SMALL, png
 
 pytest.importorskip("torchvision", reason="needs the extra vision")
-
-SMALL = Preprocessing(size=(24, 32), mean=(0.5,) * 3, std=(0.25,) * 3, resize=(24, 32), interpolation="bilinear")
-CIFAR = Preprocessing(size=(32, 32), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 
 
 def test_files_that_hugging_face_writes_are_read_back(photos, tmp_path):

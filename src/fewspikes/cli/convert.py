@@ -79,6 +79,12 @@ def convert(
 
     It is calibrated on images if --data is given, and set as in the paper if neither --data nor -K is.
     """
+    single = (steps, alpha, rounding, max_drop, max_steps, max_spikes, distil, output)
+    if pareto is not None and any(given is not None for given in single):
+        raise FewSpikesError(
+            "--pareto measures many networks and keeps none: leave out -o, -K, --alpha, --rounding, --max-* and "
+            "--distil"
+        )
     if output is not None and not output.parent.is_dir():
         raise FewSpikesError(f"cannot write {output}: the folder {output.parent} does not exist; make it first")
     place = options.device(device)
@@ -93,12 +99,6 @@ def convert(
         )
         images = loader(found, batch_size, workers)
     if pareto is not None:
-        single = (steps, alpha, rounding, max_drop, max_steps, max_spikes, distil, output)
-        if any(given is not None for given in single):
-            raise FewSpikesError(
-                "--pareto measures many networks and keeps none: leave out -o, -K, --alpha, --rounding, --max-* and "
-                "--distil"
-            )
         repairs = repair_images if repair else 0
         choice = Choice(offset=offset, spike_weight=spike_weight, refine=refine, seed=seed)
         _frontier(loaded, shape, place, images, max_pool, pareto, choice, repairs, as_json)

@@ -6,6 +6,7 @@ from fewspikes.fitting.atlas import Atlas, explore, merge
 from fewspikes.fitting.checks import known_refine
 from fewspikes.fitting.problem import Problem
 from fewspikes.fitting.search import Effort, Pool, climb, seed_of
+from fewspikes.fitting.shipped import STEPS
 from fewspikes.fitting.warm import warm_atlas
 from fewspikes.progress import track
 
@@ -21,7 +22,6 @@ _GLANCE = Effort(fresh=8, idle=0, most=8, branches=1, pool=4)  # where no table 
 _CLIMBS = {8: 3, 16: 2}  # how many climbs up to so many steps; a longer one takes seconds: 1
 _ROUNDS = 12  # of the long search: one to two minutes with 16 steps
 _WARM = 4  # codes to begin from at each number of steps
-_SHIPPED = range(3, 17)
 
 
 def look(problem: Problem, K: int, refine: str, seed: int, warm: bool = True, progress: bool | None = False) -> Pool:
@@ -40,7 +40,7 @@ def look(problem: Problem, K: int, refine: str, seed: int, warm: bool = True, pr
     """
     if known_refine(refine) == "quick":
         known = warm_atlas(problem, K, _WARM)
-        return known[K] if K in _SHIPPED else climb(known, problem, K, _GLANCE, seed)[K]
+        return known[K] if K in STEPS else climb(known, problem, K, _GLANCE, seed)[K]
     known = warm_atlas(problem, K, _WARM, warm)
     if refine == "normal":
         return _climbs(problem, K, seed, known, progress)

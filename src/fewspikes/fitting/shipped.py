@@ -20,6 +20,7 @@ SHIPPED = (
     "leaky_relu",
     "mish",
 )
+STEPS = range(3, 17)
 VARIANTS = ("low-error", "low-spikes")
 
 

@@ -1,7 +1,7 @@
 """A network while its code learns: one step, one measurement, and what was learned so far."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from fewspikes.kernels import FSNeuron
 from fewspikes.network import SpikingNetwork, build
 from fewspikes.tuning.channels import channel_axis, range_is_free
 from fewspikes.tuning.learning import LearningNeuron
+from fewspikes.tuning.outputs import tensors_of
 
 BATCH = 64
 _HELD_OUT = 512  # images at most, an eighth of all
@@ -70,13 +71,13 @@ class Learner:
     def __init__(
         self, snn: SpikingNetwork, images: Batch, reference: nn.Module | None, spike_weight: float, seed: int
     ) -> None:
-        self.snn, self.reference, self.spike_weight = snn, reference, spike_weight
+        self.snn, self.spike_weight = snn, spike_weight
         self.held, self.images = (tuple(map(_channels_last, part)) for part in hold_out(images))
         self.random = torch.Generator().manual_seed(seed)
         self.neurons = _learning(snn, self.held)
         self._ann = snn.as_ann() if reference is None else reference
         self._body = build(snn.body.graph, snn.tensors, {site.target: self.neurons[site.name] for site in snn.sites})
-        self._kept = _outputs(self._ann, self.images)
+        self._kept, self._kept_held = (_outputs(self._ann, part) for part in (self.images, self.held))
         self._sizes = {site.name: site.neurons for site in snn.report.sites}
         groups = ({"params": self._of_kind(kind), "lr": rate, "base": rate} for kind, rate in _RATES.items())
         self.optimizer = torch.optim.Adam([group for group in groups if group["params"]], betas=(0.9, 0.99))
@@ -99,8 +100,7 @@ class Learner:
         n = len(self.images[0])
         chosen = torch.randint(0, n, (min(BATCH, n),), generator=self.random)
         batch = tuple(value[chosen] for value in self.images)
-        wanted = self._wanted(batch) if self._kept is None else [output[chosen] for output in self._kept]
-        loss = self._loss(tensors_of(self._body(*batch)), wanted)
+        loss = self._loss(tensors_of(self._body(*batch)), self._wanted(batch, self._kept, chosen))
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
@@ -113,8 +113,9 @@ class Learner:
         error = agree = spikes = 0.0
         classes, images = True, len(self.held[0])
         for start in range(0, images, BATCH):
-            batch = tuple(value[start : start + BATCH] for value in self.held)
-            pairs = list(zip(tensors_of(self._body(*batch)), self._wanted(batch), strict=True))
+            rows = slice(start, start + BATCH)
+            batch = tuple(value[rows] for value in self.held)
+            pairs = list(zip(tensors_of(self._body(*batch)), self._wanted(batch, self._kept_held, rows), strict=True))
             classes = len(pairs) == 1 and pairs[0][0].ndim == 2
             error += float(_relative(pairs)) * len(batch[0])
             agree += float((pairs[0][0].argmax(1) == pairs[0][1].argmax(1)).sum()) if classes else 0.0
@@ -134,8 +135,8 @@ class Learner:
             neuron.counting = counting
 
     @torch.no_grad()
-    def _wanted(self, batch: Batch) -> list[Tensor]:
-        return tensors_of(self._ann(*batch))
+    def _wanted(self, batch: Batch, kept: list[Tensor] | None, rows: Tensor | slice) -> list[Tensor]:
+        return tensors_of(self._ann(*batch)) if kept is None else [output[rows] for output in kept]
 
     def _loss(self, got: list[Tensor], wanted: list[Tensor]) -> Tensor:
         loss = _relative(list(zip(got, wanted, strict=True))).log()
@@ -165,14 +166,6 @@ def hold_out(images: Batch) -> tuple[Batch, Batch]:
 def _channels_last(images: Tensor) -> Tensor:
     """In the layout that convolutions are fastest in."""
     return images.to(memory_format=torch.channels_last) if images.ndim == 4 else images
-
-
-def tensors_of(output: Any) -> list[Tensor]:
-    """All tensors in a network's output, in order."""
-    if isinstance(output, Tensor):
-        return [output]
-    parts = output.values() if isinstance(output, Mapping) else output if isinstance(output, tuple | list) else ()
-    return [tensor for part in parts for tensor in tensors_of(part)]
 
 
 def _relative(pairs: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
@@ -217,13 +210,10 @@ def _spreads(snn: SpikingNetwork, batch: Batch) -> dict[str, float]:
 
 @torch.no_grad()
 def _outputs(ann: nn.Module, images: Batch) -> list[Tensor] | None:
-    """The ANN's outputs for all images, or None where they are too large to keep."""
-    n, parts = len(images[0]), []
-    for start in range(0, n, BATCH):
-        parts.append([t.clone() for t in tensors_of(ann(*(value[start : start + BATCH] for value in images)))])
-        rows = len(images[0][start : start + BATCH])
-        if any(not t.ndim or len(t) != rows for t in parts[0] if start == 0):
-            return None  # not an output per image
-        if start == 0 and sum(t.numel() * t.element_size() for t in parts[0]) * (n / rows) > _KEPT:
-            return None
-    return [torch.cat(values) for values in zip(*parts, strict=True)]
+    """The ANN's outputs for all images; None where they are too large to keep or no tensor per image."""
+    batches = [tuple(parts) for parts in zip(*(value.split(BATCH) for value in images), strict=True)]
+    first, rows = tensors_of(ann(*batches[0])), len(batches[0][0])
+    size = sum(t.numel() * t.element_size() for t in first) / rows * len(images[0])
+    if size > _KEPT or any(not t.ndim or len(t) != rows for t in first):  # too large, or not an output per image
+        return None
+    return [torch.cat(parts) for parts in zip(first, *(tensors_of(ann(*batch)) for batch in batches[1:]), strict=True)]

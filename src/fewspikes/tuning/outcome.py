@@ -11,7 +11,8 @@ from fewspikes.batches import Batches
 from fewspikes.errors import FewSpikesError
 from fewspikes.metrics import count
 from fewspikes.network import SpikingNetwork
-from fewspikes.tuning.sensitivity import Batch, floats
+from fewspikes.tuning.outputs import floats
+from fewspikes.tuning.sensitivity import Batch
 
 Labelled = tuple[Batch, Tensor | None]
 _NEIGHBOURS = 32  # of an image in its margin, whose errors it might as well have had

@@ -17,6 +17,7 @@ from fewspikes.kernels import FSNeuron
 from fewspikes.network import SpikingNetwork
 from fewspikes.progress import track
 from fewspikes.tuning.channels import channel_axis, range_is_free
+from fewspikes.tuning.outputs import tensors_of
 from fewspikes.tuning.walk import walk
 
 _SHARES = (0.0, 0.5, 1.0)  # of the way back to the ANN's mean
@@ -197,14 +198,7 @@ class _Judge:
 def _output_error(snn: SpikingNetwork, batches: Sequence[Batch], wanted: Sequence[object]) -> float:
     total, count = 0.0, 0
     for batch, target in zip(batches, wanted, strict=True):
-        for y, t in zip(_tensors(snn(*batch)), _tensors(target), strict=True):
+        for y, t in zip(tensors_of(snn(*batch)), tensors_of(target), strict=True):
             total += float((y - t).double().square().sum())
             count += y.numel()
     return total / count
-
-
-def _tensors(output: object) -> list[Tensor]:
-    if isinstance(output, Tensor):
-        return [output]
-    parts = output.values() if isinstance(output, dict) else output if isinstance(output, tuple | list) else ()
-    return [tensor for part in parts for tensor in _tensors(part)]

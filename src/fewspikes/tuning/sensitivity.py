@@ -5,9 +5,8 @@ square of r . J delta = (J^T r) . delta over images and r is the output's square
 J^T r at all sites at once. So a handful of passes tell the output error of every K at every site.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +18,7 @@ from fewspikes.kernels import apply
 from fewspikes.network import SpikingNetwork
 from fewspikes.parameters import FSParameters
 from fewspikes.progress import track
+from fewspikes.tuning.outputs import floats
 
 MOST_STEPS = 16
 _GRID = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16)  # between them the logarithm of the error is close to a line in K
@@ -187,11 +187,3 @@ def dealt(snn: SpikingNetwork, images: Sequence[Batch], most: int = _IMAGES) -> 
 def per_image(x: Tensor, images: int) -> Tensor:
     """[images, elements]; where the batch was folded into other axes they follow it. One row if they do not divide."""
     return x.reshape(images if x.numel() % images == 0 else 1, -1)
-
-
-def floats(output: Any) -> list[Tensor]:
-    """The floating tensors of an output, whatever holds them."""
-    if isinstance(output, Tensor):
-        return [output] if output.is_floating_point() else []
-    parts = output.values() if isinstance(output, Mapping) else output if isinstance(output, tuple | list) else ()
-    return [tensor for part in parts for tensor in floats(part)]
