@@ -35,6 +35,9 @@ def same(a, b):
     )
 
 
+FREE = {"log_range": True, "log_gain": True}
+
+
 def test_sums_by_step_are_the_sums_over_what_fires():
     p, x, g = fs.published("silu"), torch.randn(3, 5000, dtype=torch.float64) * 4, torch.randn(3, 5000).double()
     _, found = compiled.patterns(x, *cast(p, x))
@@ -44,7 +47,7 @@ def test_sums_by_step_are_the_sums_over_what_fires():
 
 def test_the_gradient_of_d_and_offset_is_that_of_the_plain_loop():
     p, x = fs.published("silu"), torch.randn(2000, dtype=torch.float64) * 3
-    site = LearningNeuron(fs.FSNeuron(p), Activation("silu"), None, False, 1.0).double()
+    site = LearningNeuron(fs.FSNeuron(p), Activation("silu"), None, {}, 1.0).double()
     site.d.data, site.offset.data = site.d.data.double(), site.offset.data.double()
     (site(x).square().sum()).backward()
     T, h, d, _ = cast(p, x)
@@ -59,7 +62,7 @@ def test_the_gradient_of_d_and_offset_is_that_of_the_plain_loop():
 def test_the_gradient_of_the_input_is_the_activations_inside_the_domain():
     p = fs.published("silu")
     x = torch.tensor([-20.0, -1.0, 0.5, 3.0, 20.0], requires_grad=True)
-    LearningNeuron(fs.FSNeuron(p), Activation("silu"), None, False, 1.0)(x).sum().backward()
+    LearningNeuron(fs.FSNeuron(p), Activation("silu"), None, {}, 1.0)(x).sum().backward()
     at = x.detach().requires_grad_()
     nn.functional.silu(at).sum().backward()
     inside = (x >= p.domain[0]) & (x <= p.domain[1])
@@ -69,34 +72,45 @@ def test_the_gradient_of_the_input_is_the_activations_inside_the_domain():
 
 def test_a_learning_site_computes_what_its_neuron_computes():
     p = fs.relu_parameters(4, 3.0, "nearest")
-    neuron = fs.FSNeuron(p, torch.randn(6) * 0.1, torch.rand(6) + 0.5)
-    site = LearningNeuron(neuron, Activation("relu"), 6, True, 0.7)
+    neuron = fs.FSNeuron(p, torch.randn(6) * 0.1, torch.rand(6) + 0.5, gain=torch.rand(6) + 0.5)
+    site = LearningNeuron(neuron, Activation("relu"), 6, FREE, 0.7)
     x = torch.randn(9, 6, 5)
     assert torch.allclose(site(x), neuron(x), atol=1e-6)
     back = site.neuron()
     assert torch.allclose(back.shift, neuron.shift, atol=1e-6)
     assert torch.allclose(back.range, neuron.range, atol=1e-6)
+    assert torch.allclose(back.gain, neuron.gain, atol=1e-6)
+
+
+def test_a_learning_silu_with_a_gain_computes_what_its_neuron_computes():
+    neuron = fs.FSNeuron(fs.published("silu"), torch.randn(6) * 0.1, gain=torch.rand(6) + 0.5)
+    site = LearningNeuron(neuron, Activation("silu"), 6, {"log_range": False, "log_gain": True}, 0.7)
+    x = torch.randn(9, 6, 5)
+    assert torch.allclose(site(x), neuron(x), atol=1e-5)
+    assert torch.allclose(site.neuron()(x), neuron(x), atol=1e-5)
+    assert site.log_range is None
 
 
 @pytest.mark.parametrize("shape", [(9, 6, 5, 4), (70, 6), (3, 6, 5000)])
 @pytest.mark.parametrize("price", [0.0, 2.0])
 def test_a_learning_relu_has_the_gradients_of_the_clipped_relu_straight_through(shape, price):
     p = fs.relu_parameters(3, 2.0, "nearest")
-    neuron = fs.FSNeuron(p, torch.randn(6).double() * 0.1, torch.rand(6).double() + 0.5)
-    site = LearningNeuron(neuron, Activation("relu"), 6, True, 0.7)
+    own = [torch.rand(6).double() + 0.5 for _ in range(2)]
+    neuron = fs.FSNeuron(p, torch.randn(6).double() * 0.1, own[0], gain=own[1])
+    site = LearningNeuron(neuron, Activation("relu"), 6, FREE, 0.7)
     site.counting = price > 0
     x = (1.5 * torch.randn(*shape, dtype=torch.float64)).requires_grad_()
     weight = torch.randn(*shape, dtype=torch.float64)
     loss = (weight * site(x)).sum() + (price * site.mean_spikes if price else 0)
     loss.backward()
-    given = [x.detach().clone(), site.shift.detach().double(), site.log_range.detach().double()]
-    at, shift, log_range = (v.requires_grad_() for v in given)
+    given = [x.detach().clone(), *(v.detach().double() for v in (site.shift, site.log_range, site.log_gain))]
+    at, shift, log_range, log_gain = (v.requires_grad_() for v in given)
     wide = (1, 6, *[1] * (len(shape) - 2))
     scale = log_range.exp().view(wide)
     u = (at + (shift * 0.7).view(wide)) / scale
     steps, spikes = fs.apply(u.detach(), p)
     clipped = u.relu() * (u <= site.live[1])
-    expected = (weight * scale * (steps + clipped - clipped.detach())).sum()
+    expected = (weight * log_gain.exp().view(wide) * scale * (steps + clipped - clipped.detach())).sum()
     if price:
         above, below = (fs.apply(u.detach() + by, p)[1].double() for by in (site.smooth, -site.smooth))
         expected = expected + price * ((above - below) / (2 * site.smooth) * u).mean()
@@ -105,6 +119,7 @@ def test_a_learning_relu_has_the_gradients_of_the_clipped_relu_straight_through(
     assert torch.allclose(x.grad, at.grad, atol=1e-9)
     assert torch.allclose(site.shift.grad.double(), shift.grad, rtol=1e-4)
     assert torch.allclose(site.log_range.grad.double(), log_range.grad, rtol=1e-4, atol=1e-4)
+    assert torch.allclose(site.log_gain.grad.double(), log_gain.grad, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("make", [small, squeeze_excite])

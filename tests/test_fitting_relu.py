@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 import fewspikes as fs
 from fewspikes.fitting import least_error_relu
-from fewspikes.fitting.cap_code import cap_code
 from fewspikes.fitting.closed_form import squared_error
+from fewspikes.fitting.relu_code import cap_code, fewer_spikes
 from fewspikes.histogram import Histogram
 
 SAMPLES = torch.randn(200_000, generator=torch.Generator().manual_seed(1), dtype=torch.float64) * 1.5 - 0.3
@@ -64,3 +64,24 @@ def test_a_code_with_a_step_on_the_cap_fires_once_where_it_is_saturated():
     assert set(y[saturated].tolist()) == {6.0}
     # Below, five bits: levels 6 / 32 apart, rounded to nearest.
     assert float((y - x.clamp(0, 6)).abs().max()) == pytest.approx(6 / 32 / 2, abs=0.01 / 2)  # of the points' spacing
+
+
+@pytest.mark.parametrize("K", [1, 2, 4, 6])
+def test_moved_thresholds_put_each_boundary_where_error_and_spikes_together_are_least(K):
+    price = 0.2  # in squared steps; the largest move of these codes stays within its bounds
+    plain = fs.relu_parameters(K, 2.0**K, "nearest")  # the step is 1
+    p = fewer_spikes(plain, price)
+    x = torch.linspace(-1.0, 2.0**K, 20_001, dtype=torch.float64)
+    levels = torch.arange(2**K, dtype=torch.float64)
+    fired = torch.tensor([bin(k).count("1") for k in range(2**K)])
+    best = ((x[:, None] - levels) ** 2 + price * fired).argmin(1)
+    y, spikes = fs.apply(x, p)
+    assert float((y == best).double().mean()) > 0.999  # but for points on a boundary
+    assert torch.equal(spikes.long(), fired[y.long()])
+
+
+def test_thresholds_move_at_most_as_far_as_keeps_the_outputs_in_order():
+    x = torch.linspace(-1.0, 260.0, 50_001, dtype=torch.float64)
+    y, _ = fs.apply(x, fewer_spikes(fs.relu_parameters(8, 256.0, "nearest"), 10.0))
+    assert bool((y.diff() >= 0).all())
+    assert float((y - x.clamp(0, 255)).abs().max()) <= 1.0

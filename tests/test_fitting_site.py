@@ -74,9 +74,23 @@ def test_without_an_offset_silence_is_0():
 
 
 def test_a_relu_gets_the_binary_code_of_least_error_with_an_open_domain():
-    p = fit_site(Activation("relu"), 5, Histogram.of(inputs()), spike_weight=0.3)
+    p = fit_site(Activation("relu"), 5, Histogram.of(inputs()))
     assert p == fs.fitting.least_error_relu(5, Histogram.of(inputs()), "nearest")
     assert p.domain[0] == -np.inf
+
+
+@pytest.mark.parametrize("K", [3, 5, 8])
+def test_a_price_on_spikes_moves_a_relus_thresholds_where_that_costs_least(K):
+    relu, x = Activation("relu"), inputs()
+    seen = Histogram.of(x)
+    found = [fit_site(relu, K, seen, spike_weight=weight) for weight in (0.0, 1.0, 3.0, 8.0)]
+    errors, fired = [error(p, x, relu) for p in found], [spikes(p, x) for p in found]
+    assert errors == sorted(errors)
+    assert fired == sorted(fired, reverse=True)
+    alphas = found[0].provenance["alpha"] * np.linspace(0.7, 1.5, 33)
+    plain = [fs.relu_parameters(K, float(alpha), "nearest") for alpha in alphas]
+    for weight, e, f in zip((1.0, 3.0, 8.0), errors[1:], fired[1:], strict=True):  # no range by itself does as well
+        assert np.log(e) + weight * f < min(np.log(error(p, x, relu)) + weight * spikes(p, x) for p in plain)
 
 
 def test_a_capped_relu_spends_a_step_on_its_cap_when_that_pays():
@@ -84,7 +98,9 @@ def test_a_capped_relu_spends_a_step_on_its_cap_when_that_pays():
     seen = Histogram.of(x)
     binary, forced = fit_site(RELU6, 6, seen), fit_site(RELU6, 6, seen, cap_step=True)
     assert binary == fs.fitting.least_error_relu(6, seen, "nearest", 6.0)
-    assert fit_site(RELU6, 6, seen, spike_weight=4.0) == fit_site(RELU6, 6, seen, spike_weight=4.0, cap_step=True)
+    priced = fit_site(RELU6, 6, seen, spike_weight=8.0)
+    assert priced == fit_site(RELU6, 6, seen, spike_weight=8.0, cap_step=True)
+    assert priced.h[0] > 6.0
     assert spikes(forced, x) < 0.8 * spikes(binary, x)
     assert forced.domain == (-np.inf, np.inf)
 

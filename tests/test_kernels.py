@@ -139,3 +139,12 @@ def test_a_shift_that_is_no_vector_of_finite_numbers_raises(bad):
 def test_a_range_that_is_not_positive_raises():
     with pytest.raises(fs.FewSpikesError, match="range must be > 0"):
         fs.FSNeuron(fs.relu_parameters(), range=torch.tensor([1.0, 0.0]))
+
+
+def test_a_gain_stretches_the_output_and_a_range_the_input_too():
+    p, x = fs.relu_parameters(3, 4.0, "nearest"), torch.randn(5, 6, 7) * 2
+    s, r, g = torch.randn(6), torch.rand(6) + 0.5, torch.rand(6) + 0.5
+    wide = (1, 6, 1)
+    expected = g.view(wide) * r.view(wide) * fs.apply((x + s.view(wide)) / r.view(wide), p)[0]
+    assert torch.allclose(fs.FSNeuron(p, s, r, gain=g)(x), expected, rtol=1e-6)
+    assert torch.equal(fs.FSNeuron(p, gain=g)(x), fs.apply(x, p)[0] * g.view(wide))

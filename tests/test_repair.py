@@ -7,6 +7,7 @@ from torch import nn
 import fewspikes as fs
 from fewspikes.tuning import repair
 from fewspikes.tuning.channels import channel_axis, range_is_free
+from fewspikes.tuning.repair import _surely_lower
 from fewspikes.tuning.walk import walk
 from networks import small, squeeze_excite
 
@@ -241,3 +242,10 @@ def test_a_shift_of_another_number_of_channels_raises():
     name = snn.sites[0].name
     with pytest.raises(fs.FewSpikesError, match="a shift of 7 channels for inputs"):
         snn.with_neurons({name: fs.FSNeuron(snn.neurons[name].table, shift=torch.zeros(7))})
+
+
+def test_few_images_decide_only_what_is_plain_in_each_of_them():
+    before = torch.ones(3, 8)
+    after = torch.stack([torch.full((8,), 0.9), torch.tensor([-3.0, 3.5] * 4), torch.full((8,), 0.995)])
+    assert _surely_lower(after, before).tolist() == [True, False, False]  # plain, by chance, not worth a shift
+    assert _surely_lower(after[:, :1], before[:, :1]).tolist() == [False, False, False]  # one image tells no chance

@@ -21,6 +21,7 @@ from fewspikes.tuning.budgets import Budget, allocate
 from fewspikes.tuning.diagnosis import diagnose
 from fewspikes.tuning.distil import distil as learn
 from fewspikes.tuning.outcome import Fold, HeldOut
+from fewspikes.tuning.prices import spend
 from fewspikes.tuning.repair import repair as repair_channels
 
 _REPAIR_IMAGES = 256
@@ -68,7 +69,9 @@ def convert(
         max_pool: "digital" leaves max pools to a digital processor; "average" changes the network.
         offset: whether a fitted code may have an offset, the value that silence stands for. It becomes a bias of the
             layers that follow; False is for chips with one bias per channel.
-        spike_weight: price of a spike per neuron, in log squared error: 0 fits the least error, 0.3 saves spikes.
+        spike_weight: price of a spike per neuron, in the log of the output's squared error: 0 fits the least error, 1
+            saves spikes where they do least for the output. With a `Calibration` in place of images, or a budget, it is
+            in the log of each site's own error.
         refine: effort of a site's fit: "quick" (milliseconds), "normal" (a second or two) or "long".
         repair: shift and scale channels where that brings their outputs closer to the ANN's, see `tuning.repair`.
         repair_images: how many of the calibration images (the first ones) that may use.
@@ -143,8 +146,20 @@ class Conversion:
             self.calibration = _calibrate(self.captured, self.sites, self.images, progress)
 
     def network(self, choice: Choice | None = None) -> SpikingNetwork:
-        """The network with the choice's K, repaired."""
-        return self._repaired(self._plain(choice or self.choice), self.repairs)
+        """The network with the choice's K, its spikes priced by what they do for its output, repaired."""
+        choice = choice or self.choice
+        if not choice.spike_weight or self.images is None or choice.alpha is not None or choice.rounding == "down":
+            return self._repaired(self._plain(choice), self.repairs)
+        sites = {site.name: site for site in self.sites}
+
+        def fit(name: str, price: float) -> FSParameters:
+            return site_parameters(sites[name], replace(choice, spike_weight=price), self.calibration)
+
+        base = self._plain(replace(choice, spike_weight=0.0))
+        images = first_images(self.images, _SENSITIVITY_IMAGES)
+        tables, prices = spend(base, fit, images, choice.spike_weight, self.progress)
+        snn = base.with_neurons({name: FSNeuron(table) for name, table in tables.items()})
+        return self._repaired(snn, self.repairs, prices)
 
     def within(self, budget: Budget) -> SpikingNetwork:
         """The network with a K per site that fits a budget."""
@@ -188,11 +203,11 @@ class Conversion:
             captured.graph, tensors, captured.inputs, self.sites, neurons, self.notes, images, captured.keywords
         )
 
-    def _repaired(self, snn: SpikingNetwork, images: int) -> SpikingNetwork:
+    def _repaired(self, snn: SpikingNetwork, images: int, prices: Mapping[str, float] | None = None) -> SpikingNetwork:
         seen = [] if self.images is None or not images else first_images(self.images, images)
         if sum(len(batch[0]) for batch in seen) < 2:
             return snn
-        return repair_channels(snn, seen, self.choice.spike_weight, progress=self.progress)[0]
+        return repair_channels(snn, seen, self.choice.spike_weight, prices, progress=self.progress)[0]
 
 
 def first_images(batches: Batches | Fold, limit: int) -> list[tuple[Tensor, ...]]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from fewspikes.errors import FewSpikesError
 from fewspikes.network import SpikingNetwork
+from fewspikes.parameters import MAX_STEPS
 
 
 @dataclass
@@ -143,16 +144,27 @@ def _observe(
     counts: Counts | None = getattr(passing, "counts", None)
     if counts is None:  # the layer was called by itself, outside of a pass
         return
-    counts.by_site[name] += int(spikes.sum(dtype=torch.int64))
+    by_position = _over_images(spikes)
+    counts.by_site[name] += int(by_position.sum())
     counts.clipped_by_site[name] += _clipped(x, domain)
     if counts.synops is not None and name not in counts.unknown_synops:
-        counts.synops += snn.fan_out[name].weigh(spikes.sum(dim=0, dtype=torch.int64)) or 0
+        counts.synops += snn.fan_out[name].weigh(by_position) or 0
+
+
+def _over_images(spikes: Tensor) -> Tensor:
+    """The sum over axis 0 in int64; float32 adds several times faster, and exactly as long as no sum reaches 2^24."""
+    if len(spikes) * MAX_STEPS < 1 << 24:
+        return spikes.to(torch.float32).sum(0).to(torch.int64)
+    return spikes.sum(0, dtype=torch.int64)
 
 
 def _clipped(x: Tensor, domain: tuple[float, float]) -> int:
     low, high = domain
-    below = int((x < low).sum()) if low > -float("inf") else 0
-    return below + (int((x > high).sum()) if high < float("inf") else 0)
+    if not x.numel():
+        return 0
+    lowest, highest = x.aminmax()  # most layers have nothing outside, and this is the quicker look
+    below = int((x < low).sum()) if lowest < low else 0
+    return below + (int((x > high).sum()) if highest > high else 0)
 
 
 def _sum(a: dict[str, int], b: dict[str, int]) -> dict[str, int]:

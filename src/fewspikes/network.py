@@ -128,7 +128,7 @@ class SpikingNetwork(nn.Module):
         """A new network with other neurons at the sites named, and more notes; it shares the weights."""
         graph = fx.Graph()
         graph.output(graph.graph_copy(self.body.graph, {}))
-        own = {n: FSNeuron(m.table, m.shift, m.range, m.axis) for n, m in self.neurons.items() if n not in neurons}
+        own = {n: FSNeuron(m.table, axis=m.axis, **m.by_channel) for n, m in self.neurons.items() if n not in neurons}
         chosen = own | dict(neurons)
         made = SpikingNetwork(
             graph,
@@ -192,14 +192,13 @@ class SpikingNetwork(nn.Module):
         return self._sizes_one_more[node.name].numel() - self._sizes[node.name].numel()
 
     def _check_channels(self) -> None:
-        """Shifts and ranges must have one number per channel of their site."""
+        """Shifts, ranges and gains must have one number per channel of their site."""
         nodes = {node.target: node for node in self.body.graph.nodes if node.op == "call_module"}
         for site in self.sites:
             neuron = self.neurons[site.name]
             size = self._sizes[nodes[site.target].name]
-            for kind in ("shift", "range"):
-                values = getattr(neuron, kind)
-                if values is not None and (neuron.axis >= len(size) or len(values) != size[neuron.axis]):
+            for kind, values in neuron.by_channel.items():
+                if neuron.axis >= len(size) or len(values) != size[neuron.axis]:
                     raise FewSpikesError(
                         f"site {site.name}: a {kind} of {len(values)} channels for inputs {tuple(size[1:])} per image"
                     )
@@ -213,7 +212,8 @@ class SpikingNetwork(nn.Module):
             method = str(table.provenance.get("method", "given"))
             size = self._neurons_per_image(nodes[site.target])
             alpha = table.provenance.get("alpha")
-            shift, scale = neurons[site.name].shift, neurons[site.name].range
+            own = neurons[site.name].by_channel
+            changed = {kind: int((v != (0 if kind == "shift" else 1)).sum()) for kind, v in own.items()}
             entries.append(
                 SiteReport(
                     site.name,
@@ -223,8 +223,9 @@ class SpikingNetwork(nn.Module):
                     alpha,
                     table.domain,
                     method,
-                    shifted=0 if shift is None else int((shift != 0).sum()),
-                    scaled=0 if scale is None else int((scale != 1).sum()),
+                    shifted=changed.get("shift", 0),
+                    scaled=changed.get("range", 0),
+                    gained=changed.get("gain", 0),
                     diagnosis=self.diagnosis.get(site.name),
                 )
             )

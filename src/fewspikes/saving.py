@@ -25,6 +25,7 @@ from fewspikes.errors import FewSpikesError
 from fewspikes.files import write_aside
 from fewspikes.inputs import InputSpec, check_finite
 from fewspikes.kernels import FSNeuron
+from fewspikes.kernels.module import PER_CHANNEL
 from fewspikes.network import SpikingNetwork
 from fewspikes.parameters import FSParameters
 
@@ -92,19 +93,14 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def _of_sites(snn: SpikingNetwork) -> dict[str, Tensor]:
-    """The shifts and ranges per channel, by target and kind."""
-    found = {}
-    for site in snn.sites:
-        for kind in ("shift", "range"):
-            values = getattr(snn.neurons[site.name], kind)
-            if values is not None:
-                found[f"{site.target}.{kind}"] = values
-    return found
+    """The shifts, ranges and gains per channel, by target and kind."""
+    own = {site.target: snn.neurons[site.name].by_channel for site in snn.sites}
+    return {f"{target}.{kind}": values for target, kinds in own.items() for kind, values in kinds.items()}
 
 
 def _neuron(entry: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> FSNeuron:
-    shift, range = (tensors.get(f"{entry['target']}.{kind}") for kind in ("shift", "range"))
-    return FSNeuron(FSParameters.from_json(entry["parameters"]), shift, range, int(entry.get("axis", 1)))
+    own = {kind: tensors.get(f"{entry['target']}.{kind}") for kind in PER_CHANNEL}
+    return FSNeuron(FSParameters.from_json(entry["parameters"]), axis=int(entry.get("axis", 1)), **own)
 
 
 def _digest(described: str, tensors: Mapping[str, Tensor]) -> str:

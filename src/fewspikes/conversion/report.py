@@ -87,7 +87,7 @@ class SiteReport:
         alpha: range of a ReLU code, None for others.
         domain: inputs outside of it count as clipped; an open end is infinite.
         method: where the parameters come from.
-        shifted, scaled: how many channels have a shift, and a range, of their own.
+        shifted, scaled, gained: how many channels have a shift, a range and a gain of their own.
         diagnosis: what goes wrong here, if it was measured.
     """
 
@@ -100,6 +100,7 @@ class SiteReport:
     method: str
     shifted: int = 0
     scaled: int = 0
+    gained: int = 0
     diagnosis: SiteDiagnosis | None = None
 
 

@@ -9,19 +9,19 @@ import torch
 from fewspikes.activations import Activation
 from fewspikes.errors import FewSpikesError
 from fewspikes.fitting import cache
-from fewspikes.fitting.cap_code import relu_for
 from fewspikes.fitting.checks import at_least_0, known_refine, whole_K, whole_seed
 from fewspikes.fitting.code import parameters_of
 from fewspikes.fitting.masses import masses, smooth, uniform
 from fewspikes.fitting.objective import PREFERENCE
 from fewspikes.fitting.problem import BINS, Problem, problem
+from fewspikes.fitting.relu_code import relu_for
 from fewspikes.fitting.searching import look_quickly
 from fewspikes.fitting.silent import constant_code, is_constant
 from fewspikes.fitting.target import check_function, target_of
 from fewspikes.histogram import Histogram
 from fewspikes.parameters import FSParameters
 
-ALGORITHM = 6  # raise it when fits change, so that kept ones are made again
+ALGORITHM = 8  # raise it when fits change, so that kept ones are made again
 FLOOR = 0.01  # of the weight is spread evenly over the range: a few inputs far out must not come out wild
 # Later inputs go further than those seen: on either side so much of the range is added, and more where few were seen.
 _MARGIN, _UNSEEN, _MOST = 0.02, 1.5, 0.25  # the share is _MARGIN + _UNSEEN n^(-1/3) for n inputs, _MOST at most
@@ -59,7 +59,7 @@ def fit_site(
         refine: "quick" (milliseconds: the nearest shipped table, d solved again), "normal" (about a second) or
             "long" (a minute or two).
         floor: the share of even weight, 0 to 1.
-        cap_step: for a capped ReLU, see `cap_code.relu_for`.
+        cap_step: for a capped ReLU, see `relu_code.relu_for`.
 
     Returns:
         The parameters; their domain is the range that they were fitted on, open where a ReLU is flat beyond it.
@@ -84,9 +84,11 @@ def fit_site(
 
 
 def _fit(activation: Activation, K: int, inputs: Histogram, settings: dict[str, Any]) -> FSParameters:
-    made = site_problem(activation, inputs, settings["offset"], settings["spike_weight"], settings["floor"])
     if activation.name == "relu":
-        return relu_for(activation, K, inputs, made, settings["cap_step"])
+        return relu_for(
+            activation, K, inputs, _as_measured(activation, inputs, settings["spike_weight"]), settings["cap_step"]
+        )
+    made = site_problem(activation, inputs, settings["offset"], settings["spike_weight"], settings["floor"])
     domain = (made.low, made.high)
     provenance = {"method": "search", "inputs": "measured", **settings}
     if inputs.low == inputs.high or is_constant(made):
@@ -98,17 +100,21 @@ def _fit(activation: Activation, K: int, inputs: Histogram, settings: dict[str, 
 
 
 def site_problem(activation: Activation, inputs: Histogram, offset: bool, spike_weight: float, floor: float) -> Problem:
-    """What the fit of a site minimises: the error over its inputs, smoothed, with a floor of even weight.
-
-    For a ReLU the measured price of a spike is taken as it is; others prefer fewer spikes a little in any case.
-    """
+    """What the fit of a site minimises: the error over its inputs, smoothed, with a floor of even weight."""
     low, high = _range(inputs)
     check_function(target_of(activation), (low, high))
     edges = np.linspace(low, high, BINS + 1)
     density = smooth(masses(inputs, edges), _half_width(inputs) / float(edges[1] - edges[0]))
     weight = (1 - floor) * density + floor * uniform(edges)
-    price = spike_weight if activation.name == "relu" else spike_weight + PREFERENCE
+    price = spike_weight + PREFERENCE
     return problem(activation, low, high, weight, density, offset=offset, spike_weight=price, limit=inf)
+
+
+def _as_measured(activation: Activation, inputs: Histogram, spike_weight: float) -> Problem:
+    """The same for a ReLU, over the inputs as they are: its few numbers need neither smoothing nor a floor."""
+    low, high = _range(inputs)
+    density = masses(inputs, np.linspace(low, high, BINS + 1))
+    return problem(activation, low, high, density, density, offset=False, spike_weight=spike_weight)
 
 
 def _range(inputs: Histogram) -> tuple[float, float]:

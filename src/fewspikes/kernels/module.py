@@ -11,14 +11,16 @@ from fewspikes.kernels.dispatch import run
 from fewspikes.neuron import cast
 from fewspikes.parameters import FSParameters
 
+PER_CHANNEL = ("shift", "range", "gain")
 Observer = Callable[[Tensor, Tensor], None]
 
 
 class FSNeuron(nn.Module):
-    """A layer of FS-neurons that share one table, each channel with a shift and a range of its own if it has them.
+    """A layer of FS-neurons that share one table, each channel with a shift, range and gain of its own if it has them.
 
-    With shift s and range r of a channel, f̂ the table's staircase:  y = r f̂((x + s) / r).  The shift is a bias
-    current. The range needs no neuron of its own either: 1/r goes into the weights before and r into those after.
+    With shift s, range r and gain g of a channel, f̂ the table's staircase:  y = g r f̂((x + s) / r).  The shift is a
+    bias current. Range and gain need no neuron of their own either: 1/r goes into the weights before, g r into those
+    after.
 
     Differentiable: the spikes' pseudo-derivative is the triangle max(0, 1 - |v - T|).
 
@@ -26,6 +28,7 @@ class FSNeuron(nn.Module):
         parameters: T, h, d and offset; the module computes in its input's dtype.
         shift: s per channel, [C], or None for 0.
         range: r > 0 per channel, [C], or None for 1.
+        gain: g > 0 per channel, [C], or None for 1.
         axis: the channels' axis of the gate inputs.
 
     Attributes:
@@ -33,7 +36,7 @@ class FSNeuron(nn.Module):
         observers: functions (gate inputs as the table sees them, spikes per element) called after each forward pass.
 
     Raises:
-        FewSpikesError: a shift or range that is not finite or no vector, or a range that is not positive.
+        FewSpikesError: a shift, range or gain that is not finite or no vector, or a range or gain that is not positive.
 
     Source: paper, Fig. 2b.
 
@@ -44,28 +47,46 @@ class FSNeuron(nn.Module):
 
     shift: Tensor | None
     range: Tensor | None
+    gain: Tensor | None
 
     def __init__(
-        self, parameters: FSParameters, shift: Tensor | None = None, range: Tensor | None = None, axis: int = 1
+        self,
+        parameters: FSParameters,
+        shift: Tensor | None = None,
+        range: Tensor | None = None,
+        axis: int = 1,
+        *,
+        gain: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.table = parameters
         self.axis = axis
         self.register_buffer("shift", _vector("shift", shift))
         self.register_buffer("range", _vector("range", range))
-        if self.range is not None and not bool((self.range > 0).all()):
-            raise FewSpikesError("a range must be > 0 in every channel")
+        self.register_buffer("gain", _vector("gain", gain))
+        for kind in ("range", "gain"):
+            if (values := getattr(self, kind)) is not None and not bool((values > 0).all()):
+                raise FewSpikesError(f"a {kind} must be > 0 in every channel")
         self.observers: list[Observer] = []
         self._cast: dict[tuple[torch.dtype, torch.device], tuple[Tensor, Tensor, Tensor, Tensor]] = {}
 
     def forward(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-        """y = r f̂((x + s) / r), elementwise; raises FewSpikesError unless float32 or float64."""
+        """y = g r f̂((x + s) / r), elementwise; raises FewSpikesError unless float32 or float64."""
         x = self.gate(x)
         y, spikes = run(x, *self._parameters_for(x), count=bool(self.observers))
         if spikes is not None:
             for observe in tuple(self.observers):
                 observe(x.detach(), spikes)
-        return y if self.range is None else y * per_channel(self.range, y, self.axis)
+        if self.range is None or self.gain is None:
+            after = self.gain if self.range is None else self.range
+        else:
+            after = self.range.to(y.dtype) * self.gain.to(y.dtype)
+        return y if after is None else y * per_channel(after, y, self.axis)
+
+    @property
+    def by_channel(self) -> dict[str, Tensor]:
+        """Its shift, range and gain, by these names; only those that it has."""
+        return {kind: values for kind in PER_CHANNEL if (values := getattr(self, kind)) is not None}
 
     def gate(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """What the table sees of the gate inputs: (x + s) / r."""
@@ -86,8 +107,8 @@ class FSNeuron(nn.Module):
 
     def extra_repr(self) -> str:
         """What `print(network)` shows."""
-        own = [name for name in ("shift", "range") if getattr(self, name) is not None]
-        return f"{self.table.activation}, K={self.table.K}{''.join(f', {name} per channel' for name in own)}"
+        own = "".join(f", {name} per channel" for name in self.by_channel)
+        return f"{self.table.activation}, K={self.table.K}{own}"
 
 
 def per_channel(values: Tensor, like: Tensor, axis: int) -> Tensor:

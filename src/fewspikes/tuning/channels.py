@@ -64,8 +64,11 @@ def range_is_free(site: fx.Node, activation: Activation) -> str:
 
     A ReLU's range folds into the weighted maps before and after it. It must meet one on every way to the output.
     """
-    if activation.name != "relu":
-        return f"{activation.label} is not positively homogeneous"
+    return gain_is_free(site) if activation.name == "relu" else f"{activation.label} is not positively homogeneous"
+
+
+def gain_is_free(site: fx.Node) -> str:
+    """Why a gain per channel would cost something at this site, or "" where it folds into the weights after it."""
     queue, seen = [site], {site}
     while queue:
         for user in queue.pop().users:

@@ -65,7 +65,7 @@ class _Tally:
 
     def __init__(self, site: Site, neuron: FSNeuron, axis: int | None) -> None:
         self.site, self.neuron, self.axis = site, neuron, axis
-        self.alone = [neuron, FSNeuron(neuron.table, None, neuron.range, neuron.axis)]
+        self.alone = [neuron, FSNeuron(neuron.table, axis=neuron.axis, **{**neuron.by_channel, "shift": None})]
         self.images = self.elements = self.clipped = self.spikes = 0
         self.sums = dict.fromkeys(
             ("wanted", "wanted2", "got2", "product", "error", "inherited", "own", "clipped", "output"), 0.0
@@ -144,7 +144,7 @@ class _Tally:
 def _run(neuron: FSNeuron, x: Tensor) -> tuple[Tensor, Tensor]:
     """The neuron's output and its spikes per element."""
     seen: list[Tensor] = []
-    counting = FSNeuron(neuron.table, neuron.shift, neuron.range, neuron.axis)
+    counting = FSNeuron(neuron.table, axis=neuron.axis, **neuron.by_channel)
     counting.observers.append(lambda _, spikes: seen.append(spikes))
     return counting(x), seen[0]
 
@@ -165,8 +165,11 @@ def _cosine(product: float, a: float, b: float) -> float:
 
 
 def _largest(neuron: FSNeuron, site: Site) -> float | None:
-    """The table's bound, times the widest range of a channel: y = r f̂((x + s) / r)."""
+    """The table's bound, widened by the channels' gains and ranges: y = g r f̂((x + s) / r)."""
     bound = largest_error(neuron.table, site.activation)
     if bound == float("inf"):
         return None
-    return bound if neuron.range is None else bound * float(neuron.range.max())
+    table, one = neuron.table, torch.ones(1)
+    range, gain = (one if values is None else values for values in (neuron.range, neuron.gain))
+    largest = float(abs(table.d).sum() + abs(table.offset))  # of an output
+    return float((range * (bound + (gain - 1).abs() * largest)).max())

@@ -11,13 +11,19 @@ from torch import Tensor, nn
 from fewspikes.errors import FewSpikesError
 from fewspikes.kernels import FSNeuron
 from fewspikes.network import SpikingNetwork, build
-from fewspikes.tuning.channels import channel_axis, range_is_free
+from fewspikes.tuning.channels import channel_axis, gain_is_free, range_is_free
 from fewspikes.tuning.learning import LearningNeuron
 from fewspikes.tuning.outputs import tensors_of
 
 BATCH = 64
 _HELD_OUT = 512  # images at most, an eighth of all
-_RATES = {"shift": 0.01, "log_range": 0.02, "d": 0.002, "offset": 0.002}  # Adam's; see LearningNeuron for the units
+_RATES = {
+    "shift": 0.01,
+    "log_range": 0.02,
+    "log_gain": 0.01,
+    "d": 0.002,
+    "offset": 0.002,
+}  # Adam's; see LearningNeuron for the units
 _WARM_UP = 0.05  # of the time, while the rates rise; then they fall to 0 as a cosine
 _KEPT = 1 << 30  # bytes of the ANN's outputs; larger ones are computed anew for each batch
 
@@ -182,10 +188,10 @@ def _learning(snn: SpikingNetwork, held: Batch) -> dict[str, LearningNeuron]:
         node, neuron = nodes[site.target], snn.neurons[site.name]
         shape = snn.shape_at(site.name)
         axis = channel_axis(node.args[0], len(shape))
-        if axis is not None and neuron.shift is None and neuron.range is None:
+        if axis is not None and not neuron.by_channel:
             neuron = FSNeuron(neuron.table, axis=axis)
         channels = None if axis is None else shape[axis]
-        free = not range_is_free(node, site.activation)
+        free = {"log_range": not range_is_free(node, site.activation), "log_gain": not gain_is_free(node)}
         made[site.name] = LearningNeuron(neuron, site.activation, channels, free, spreads[site.name])
     return made
 

@@ -1,6 +1,7 @@
 """A site whose code can learn: exact gradients for d, offset, shift and range, straight through for the input."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -72,24 +73,23 @@ def _spike_slope(site: "LearningNeuron", x: Tensor, T: Tensor, h: Tensor, d: Ten
 class LearningNeuron(nn.Module):
     """Stands at a site while it learns; `neuron()` is what it has learned so far.
 
-    Learned are shift and, where free, range per channel, and for a code that is not a ReLU's d and offset.
+    Learned are per channel the shift and, where free, range and gain, and for a code that is not a ReLU's d and offset.
 
     Args:
         neuron: where it begins.
         activation: what the site imitates.
-        channels: how many there are along the neuron's axis; None leaves shift and range out.
-        ranges: whether a range per channel is free here.
+        channels: how many there are along the neuron's axis; None leaves shift, range and gain out.
+        free: whether "log_range" and "log_gain" per channel are.
         spread: the gate inputs' standard deviation, the unit of a shift.
     """
 
     def __init__(
-        self, neuron: FSNeuron, activation: Activation, channels: int | None, ranges: bool, spread: float
+        self, neuron: FSNeuron, activation: Activation, channels: int | None, free: Mapping[str, bool], spread: float
     ) -> None:
         super().__init__()
         self.start, self.activation, self.counting = neuron, activation, False
         table = neuron.table
-        weight = neuron.shift if neuron.shift is not None else neuron.range
-        like = torch.empty((), dtype=torch.float32) if weight is None else weight
+        like = next(iter(neuron.by_channel.values()), torch.empty((), dtype=torch.float32))
         self.spread = spread or 1.0
         self.live, width = _live(table)
         self.smooth = _SMOOTH * width
@@ -98,12 +98,14 @@ class LearningNeuron(nn.Module):
         self.height = float(abs(table.d).mean()) or 1.0
         self.d = nn.Parameter(d / self.height, requires_grad=learns_code)
         self.offset = nn.Parameter(offset / self.height, requires_grad=learns_code)
-        self.shift = self.log_range = None
+        self.shift = self.log_range = self.log_gain = None
         if channels is not None:
             shift = torch.zeros(channels) if neuron.shift is None else neuron.shift.float()
             self.shift = nn.Parameter(shift / self.spread)
-        if channels is not None and ranges:
-            self.log_range = nn.Parameter(torch.zeros(channels) if neuron.range is None else neuron.range.float().log())
+            for kind, values in (("log_range", neuron.range), ("log_gain", neuron.gain)):
+                if free[kind]:
+                    start = torch.zeros(channels) if values is None else values.float().log()
+                    setattr(self, kind, nn.Parameter(start))
         self.mean_spikes: Tensor | None = None
 
     def forward(self, x: Tensor) -> Tensor:
@@ -119,6 +121,9 @@ class LearningNeuron(nn.Module):
         d, offset = (v.to(u.dtype) * self.height for v in (self.d, self.offset))
         y, spikes = Staircase.apply(u, T, h, d, offset, self)
         self.mean_spikes = spikes.mean() if self.counting else None
+        if self.log_gain is not None:
+            gain = per_channel(self.log_gain.exp(), x, axis)
+            scale = gain if scale is None else scale * gain
         out: Tensor = y if scale is None else y * scale
         return out
 
@@ -126,8 +131,10 @@ class LearningNeuron(nn.Module):
         rows = x.unsqueeze(-1) if self.shift is None else x.movedim(axis, -1)
         channels = rows.shape[-1]
         shift = x.new_zeros(channels) if self.shift is None else (self.shift * self.spread).to(x.dtype)
-        scale = x.new_ones(channels) if self.log_range is None else self.log_range.exp().to(x.dtype)
-        y, spikes = Rectified.apply(rows.reshape(-1, channels).contiguous(), shift, scale, self)
+        scale, gain = (
+            x.new_ones(channels) if v is None else v.exp().to(x.dtype) for v in (self.log_range, self.log_gain)
+        )
+        y, spikes = Rectified.apply(rows.reshape(-1, channels).contiguous(), shift, scale, gain, self)
         self.mean_spikes = spikes if self.counting else None
         out: Tensor = y.view(rows.shape)
         return out.squeeze(-1) if self.shift is None else out.movedim(-1, axis)
@@ -141,8 +148,8 @@ class LearningNeuron(nn.Module):
             d, offset = (self.d.double() * self.height).cpu().numpy(), float(self.offset) * self.height
             p = FSParameters(p.T, p.h, d, offset, p.activation, p.domain, provenance)
         shift = None if self.shift is None else self.shift.detach() * self.spread
-        scale = None if self.log_range is None else self.log_range.detach().exp()
-        return FSNeuron(p, shift, scale, self.start.axis)
+        scale, gain = (None if v is None else v.detach().exp() for v in (self.log_range, self.log_gain))
+        return FSNeuron(p, shift, scale, self.start.axis, gain=gain)
 
 
 def _live(table: FSParameters) -> tuple[tuple[float, float], float]:

@@ -18,47 +18,48 @@ _BLOCK = 1024  # elements, about
 
 
 class Rectified(torch.autograd.Function):
-    """y = r f̂((x + s) / r) by channel, and the mean spikes per element; f̂ is a ReLU's staircase.
+    """y = g r f̂((x + s) / r) by channel, and the mean spikes per element; f̂ is a ReLU's staircase.
 
-    Gradients of x, s and r are those of r relu((x + s) / r) inside the range and of its clipped end outside, with the
-    staircase's own value in r's. The spikes' gradient is the slope of their moving average.
+    Gradients of x, s and r are those of g r relu((x + s) / r) inside the range and of its clipped end outside, with the
+    staircase's own value in r's; that of g is exact. The spikes' gradient is the slope of their moving average.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, shift: Tensor, scale: Tensor, site: "LearningNeuron") -> Any:  # type: ignore[override]
+    def forward(ctx: Any, x: Tensor, shift: Tensor, scale: Tensor, gain: Tensor, site: "LearningNeuron") -> Any:  # type: ignore[override]
         """y like x, and the mean spikes if the site counts, else 0. x: [elements, channels], contiguous."""
         y = torch.empty_like(x)
         T, h, d = (v.to(x.dtype).numpy() for v in (site.T, site.h, site.d.detach() * site.height))
         offset = x.new_tensor(float(site.offset.detach()) * site.height).numpy()[()]
-        rows, out, (s, r) = x.detach().numpy(), y.numpy(), _tiles(shift, scale)
+        rows, out, (s, r, g) = x.detach().numpy(), y.numpy(), _tiles(shift, scale, gain)
+        after = r * g
 
         def work(part: slice) -> int:
-            return int(_forward(rows[part].reshape(-1), s, r, T, h, d, offset, out[part].reshape(-1)))
+            return int(_forward(rows[part].reshape(-1), s, r, after, T, h, d, offset, out[part].reshape(-1)))
 
         spikes = sum(share_out(work, *rows.shape))
         ctx.site, ctx.table = site, (T, h)
-        ctx.save_for_backward(x, y, shift, scale)
+        ctx.save_for_backward(x, y, shift, scale, gain)
         return y, x.new_tensor(spikes / max(x.numel(), 1) if site.counting else 0.0)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, grad_spikes: Tensor) -> Any:  # type: ignore[override]
-        """Gradients of x, shift and scale."""
-        x, y, shift, scale = ctx.saved_tensors
+        """Gradients of x, shift, scale and gain."""
+        x, y, shift, scale, gain = ctx.saved_tensors
         site, (T, h) = ctx.site, ctx.table
-        through, (s, r) = torch.empty_like(x), _tiles(shift, scale)
+        through, (s, r, more) = torch.empty_like(x), _tiles(shift, scale, gain)
         price = float(grad_spikes) / max(x.numel(), 1) if site.counting else 0.0
         arrays = [v.detach().contiguous().numpy() for v in (grad, x, y, through)]
         high, smooth, price = (arrays[0].dtype.type(value) for value in (site.live[1], site.smooth, price))
 
         def work(part: slice) -> np.ndarray:
-            sums = np.zeros((2, len(s)), arrays[0].dtype)
+            sums = np.zeros((3, len(s)), arrays[0].dtype)
             g, v, out, into = (array[part].reshape(-1) for array in arrays)
-            _backward(g, v, out, s, r, T, h, high, smooth, price, into, sums)
+            _backward(g, v, out, s, r, more, T, h, high, smooth, price, into, sums)
             return sums.astype(np.float64)
 
-        totals = np.sum([np.zeros((2, len(s))), *share_out(work, *arrays[0].shape)], axis=0)
-        moved, stretched = torch.from_numpy(totals.reshape(2, -1, len(shift)).sum(1))
-        return through, moved.to(shift.dtype), stretched.to(scale.dtype), None
+        totals = np.sum([np.zeros((3, len(s))), *share_out(work, *arrays[0].shape)], axis=0)
+        moved, stretched, raised = torch.from_numpy(totals.reshape(3, -1, len(shift)).sum(1))
+        return through, moved.to(shift.dtype), stretched.to(scale.dtype), raised.to(gain.dtype), None
 
 
 def _tiles(*values: Tensor) -> tuple[np.ndarray, ...]:
@@ -68,7 +69,7 @@ def _tiles(*values: Tensor) -> tuple[np.ndarray, ...]:
 
 
 @numba.njit(cache=True, nogil=True)
-def _forward(x, shift, scale, T, h, d, offset, y):  # type: ignore[no-untyped-def]
+def _forward(x, shift, scale, after, T, h, d, offset, y):  # type: ignore[no-untyped-def]
     """Fill y and return the number of spikes."""
     block = len(shift)
     v, total, n = np.empty(block, x.dtype), np.empty(block, x.dtype), np.empty(block, np.int32)
@@ -87,29 +88,34 @@ def _forward(x, shift, scale, T, h, d, offset, y):  # type: ignore[no-untyped-de
                 v[i] -= reset if fires else silent
                 n[i] += np.int32(1) if fires else np.int32(0)
         for i in range(len(part)):
-            out[i] = total[i] * scale[i]
+            out[i] = total[i] * after[i]
             spikes += n[i]
     return spikes
 
 
 @numba.njit(cache=True, nogil=True)
-def _backward(g, x, y, shift, scale, T, h, high, smooth, price, through, sums):  # type: ignore[no-untyped-def]
-    """Fill `through` with x's gradient; add to sums[0] and sums[1] those of shift and scale, by place in the tile."""
+def _backward(g, x, y, shift, scale, gain, T, h, high, smooth, price, through, sums):  # type: ignore[no-untyped-def]
+    """Fill `through` with x's gradient; add to `sums` those of shift, scale and gain, by place in the tile."""
     block, nothing, u = len(shift), shift[0] - shift[0], np.empty(len(shift), x.dtype)
-    by_shift, by_scale = sums[0], sums[1]
+    w = np.empty(block, x.dtype)  # the gradient before the gain
+    by_shift, by_scale, by_gain = sums[0], sums[1], sums[2]
     for start in range(0, len(x), block):
         a, b = x[start : start + block], y[start : start + block]
         c, into = g[start : start + block], through[start : start + block]
         for i in range(len(a)):  # short loops over few arrays become vector instructions, one long loop does not
             u[i] = (a[i] + shift[i]) / scale[i]
         for i in range(len(a)):
-            into[i] = c[i] if (u[i] >= nothing) & (u[i] <= high) else nothing
+            w[i] = c[i] * gain[i]
+        for i in range(len(a)):
+            by_gain[i] += c[i] * (b[i] / gain[i])
+        for i in range(len(a)):
+            into[i] = w[i] if (u[i] >= nothing) & (u[i] <= high) else nothing
         for i in range(len(a)):
             by_shift[i] += into[i]
         for i in range(len(a)):
             by_scale[i] -= into[i] * u[i]
         for i in range(len(a)):
-            by_scale[i] += c[i] * (b[i] / scale[i])
+            by_scale[i] += w[i] * (b[i] / (scale[i] * gain[i]))
         if price != 0:
             for i in range(len(a)):
                 more = _spikes(u[i] + smooth, T, h) - _spikes(u[i] - smooth, T, h)

@@ -57,8 +57,8 @@ def fingerprint(snn: SpikingNetwork, images: tuple[Tensor, ...], settings: Mappi
     for site in snn.sites:
         neuron = snn.neurons[site.name]
         digest.update(json.dumps(neuron.table.to_json(), sort_keys=True).encode())
-        for values in (neuron.shift, neuron.range):
-            digest.update(b"-" if values is None else values.detach().cpu().numpy().tobytes())
+        for kind, values in neuron.by_channel.items():
+            digest.update(kind.encode() + values.detach().cpu().numpy().tobytes())
     for tensor in (*images, *snn.tensors.values()):
         summed = tensor.detach().double()
         digest.update(f"{tuple(tensor.shape)} {float(summed.sum())} {float(summed.square().sum())}".encode())

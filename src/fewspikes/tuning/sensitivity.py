@@ -5,7 +5,7 @@ square of r . J delta = (J^T r) . delta over images and r is the output's square
 J^T r at all sites at once. So a handful of passes tell the output error of every K at every site.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,25 +70,59 @@ def curves(
         progress: a bar on stderr; None shows it when stderr is a terminal.
     """
     steps = [*(k for k in _GRID if k < most), most]
-    sites = {site.name: site for site in snn.sites}
-    tables = {name: [parameters(name, k) for k in steps] for name in track(sites, "fitting", len(sites), progress)}
-    errors, spikes = {n: np.zeros(len(steps)) for n in sites}, {n: np.zeros(len(steps)) for n in sites}
+    names = [site.name for site in snn.sites]
+    tables = {name: [parameters(name, k) for k in steps] for name in track(names, "fitting", len(names), progress)}
+    found = effects(snn, tables, images, progress)
+    return Curves(
+        np.stack([_filled(np.minimum.accumulate(found.errors[n]), steps, log=True) for n in names]),
+        np.stack([_filled(found.spikes[n], steps, log=False) for n in names]),
+        found.images,
+    )
+
+
+@dataclass(frozen=True)
+class Effects:
+    """What each of several codes does at each site, with the other sites exact.
+
+    Attributes:
+        errors: [codes] by site, the output's mean squared error over its variance.
+        spikes: [codes] by site, spikes of the site over the network's neurons.
+        images: how many they were measured on.
+    """
+
+    errors: dict[str, Vector]
+    spikes: dict[str, Vector]
+    images: int
+
+
+def effects(
+    snn: SpikingNetwork,
+    codes: Mapping[str, Sequence[FSParameters]],
+    images: Sequence[Batch],
+    progress: bool | None = None,
+) -> Effects:
+    """Measure what each code does at its site.
+
+    Args:
+        snn: any network of these sites; its neurons are not used.
+        codes: by site.
+        images: unlabelled inputs.
+        progress: a bar on stderr; None shows it when stderr is a terminal.
+    """
+    activations = {site.name: site.activation for site in snn.sites}
+    errors, spikes = ({name: np.zeros(len(tables)) for name, tables in codes.items()} for _ in range(2))
     batches = dealt(snn, images)
     seen = 0
     for probed in track(probe(snn, batches), "measuring sensitivity", len(batches), progress):
         seen += probed.images
         for name, x in probed.inputs.items():
-            exact = sites[name].activation(x)
-            for j, table in enumerate(tables[name]):
+            exact = activations[name](x)
+            for j, table in enumerate(codes[name]):
                 y, fired = apply(x, table)
                 errors[name][j] += probed.effect(name, y - exact)
                 spikes[name][j] += float(fired.sum(dtype=torch.int64))
     total = seen * snn.report.neurons
-    return Curves(
-        np.stack([_filled(np.minimum.accumulate(errors[n] / seen), steps, log=True) for n in sites]),
-        np.stack([_filled(spikes[n] / total, steps, log=False) for n in sites]),
-        seen,
-    )
+    return Effects({n: e / seen for n, e in errors.items()}, {n: s / total for n, s in spikes.items()}, seen)
 
 
 def _filled(values: Vector, steps: list[int], log: bool) -> Vector:
