@@ -27,12 +27,12 @@ def main() -> None:
     test = loader(open_images(arguments.folder, "evaluation", loaded.preprocessing, 10, limit=arguments.images), 250)
 
     # Every site is fitted to what it sees on the training images; labels are not used.
-    snn = fs.convert(loaded.model, torch.zeros(1, 3, 32, 32), calibration=train, K=6, spike_weight=0.1)
+    snn = fs.convert(loaded.model, torch.zeros(1, 3, 32, 32), calibration=train, K=6, spike_weight=0.3)
     print(snn.report)
     print(*snn.report.worst(3), sep="\n")
     print("calibrated:", fs.evaluate(snn, test, loaded.model), sep="\n")
 
-    better = fs.distil(snn, train, minutes=arguments.minutes, spike_weight=0.1)
+    better = fs.distil(snn, train, minutes=arguments.minutes)
     print("distilled:", fs.evaluate(better, test, loaded.model), sep="\n")
     fs.save(better, "cifar_efficientnet.fs", loaded.preprocessing.to_json())
 

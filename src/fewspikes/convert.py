@@ -24,7 +24,7 @@ from fewspikes.tuning.outcome import Fold, HeldOut
 from fewspikes.tuning.prices import spend
 from fewspikes.tuning.repair import repair as repair_channels
 
-_REPAIR_IMAGES = 256
+_REPAIR_IMAGES = 512
 _QUICK_REPAIR = 64  # while a budget is looked for
 _HELD_OUT = 1024
 _SENSITIVITY_IMAGES = 64

@@ -38,12 +38,15 @@ def convert(
         str | None, typer.Option(help="nearest (default with --data or -K) or down (the paper's).")
     ] = None,
     spike_weight: Annotated[
-        float, typer.Option(help="Price of a spike per neuron, in log squared error: 0 fits best, 0.3 saves spikes.")
+        float,
+        typer.Option(
+            help="Price of a spike per neuron, in the log of the output's error: 0 fits best, 0.3 saves spikes."
+        ),
     ] = 0.0,
     refine: Annotated[str, typer.Option(help="Effort of each site's fit: quick, normal or long.")] = "normal",
     offset: Annotated[bool, typer.Option(help="Let a code have an offset, a bias of what follows.")] = True,
     repair: Annotated[bool, typer.Option(help="Shift and scale channels where that helps.")] = True,
-    repair_images: Annotated[int, typer.Option(min=2, help="Images that repairs may use.")] = 256,
+    repair_images: Annotated[int, typer.Option(min=2, help="Images that repairs may use.")] = 512,
     max_drop: Annotated[
         float | None, typer.Option(help="In place of -K: points of accuracy (or agreement) that may be lost.")
     ] = None,

@@ -35,10 +35,10 @@ def distil(
 ) -> SpikingNetwork:
     """Learn the code of `snn` against the ANN's own outputs on unlabelled images; the weights stay as they are.
 
-    Learned are, per channel, the shift and, where it is free, the range; and d and offset of codes that are not a
-    ReLU's, which stay binary. The loss is log(output error) + spike_weight x spikes per neuron; the error is the mean
-    square over the output's variance in the ANN. An eighth of the images is held out. After each of 6
-    stages the network is measured on them, and the best measurement is what comes back: never worse than before.
+    Learned are, per channel, the shift and, where they are free, range and gain; and d and offset of codes that are
+    not a ReLU's, which stay binary. The loss is log(output error) + spike_weight x spikes per neuron; the error is the
+    mean square over the output's variance in the ANN. An eighth of the images is held out. After each of 6 stages the
+    network is measured on them, and the best measurement is what comes back: never worse than before.
 
     Args:
         snn: the converted network; it stays as it is.
