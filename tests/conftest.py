@@ -1,4 +1,4 @@
-"""Photographs on disk in both layouts, and networks to find a budget for, one thread."""
+"""Photographs on disk in both layouts, networks to find a budget for, one thread; and none too many in workers."""
 
 import pytest
 import torch
@@ -7,6 +7,11 @@ from budget_problems import branched, in_a_row
 from fewspikes.errors import FewSpikesError
 from fewspikes.models.photographs import photographs
 from images import png
+
+
+def pytest_configure(config):
+    if hasattr(config, "workerinput"):  # one of several at once: each thread more would only wait for the others
+        torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="module")

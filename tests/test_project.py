@@ -70,7 +70,10 @@ def test_the_version_is_that_of_the_project_file():
 def test_the_readme_has_the_two_commands_that_ci_runs():
     lines = (ROOT / "README.md").read_text().splitlines()
     commands = [line.strip() for line in lines if line.startswith("    pip install")]
-    assert commands == ['pip install ".[demo]" && fewspikes demo', 'pip install -e ".[test]" && pytest']
+    assert commands == [
+        'pip install ".[demo]" && fewspikes demo',
+        'pip install -e ".[test]" && pytest -n 2 --dist loadfile',
+    ]
 
 
 def test_the_readmes_table_holds_the_measured_numbers():
