@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from math import inf
 from typing import Any
 
 import torch
@@ -148,7 +149,8 @@ class Conversion:
     def network(self, choice: Choice | None = None) -> SpikingNetwork:
         """The network with the choice's K, its spikes priced by what they do for its output, repaired."""
         choice = choice or self.choice
-        if not choice.spike_weight or self.images is None or choice.alpha is not None or choice.rounding == "down":
+        fitted = self.images is not None and choice.alpha is None and choice.rounding != "down"
+        if not fitted or not 0 < choice.spike_weight < inf:
             return self._repaired(self._plain(choice), self.repairs)
         sites = {site.name: site for site in self.sites}
 
@@ -156,6 +158,7 @@ class Conversion:
             return site_parameters(sites[name], replace(choice, spike_weight=price), self.calibration)
 
         base = self._plain(replace(choice, spike_weight=0.0))
+        assert self.images is not None
         images = first_images(self.images, _SENSITIVITY_IMAGES)
         tables, prices = spend(base, fit, images, choice.spike_weight, self.progress)
         snn = base.with_neurons({name: FSNeuron(table) for name, table in tables.items()})

@@ -32,7 +32,8 @@ class Histogram:
     """Counts of values in bins of width 2^exponent; bin i covers [(first + i), (first + i + 1)) 2^exponent.
 
     The width is the smallest power of two that covers [low, high] with at most 8192 bins. It depends on the extremes
-    alone, so adding histograms in any order gives the same result.
+    alone, so adding histograms in any order gives the same result. A value so small that it vanishes beside the width
+    (below about 1e-38) may be counted as 0.
 
     Args:
         low, high: the exact smallest and largest value.
