@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from math import inf
 from typing import Any
 
 import torch
@@ -149,20 +148,16 @@ class Conversion:
     def network(self, choice: Choice | None = None) -> SpikingNetwork:
         """The network with the choice's K, its spikes priced by what they do for its output, repaired."""
         choice = choice or self.choice
-        fitted = self.images is not None and choice.alpha is None and choice.rounding != "down"
-        if not fitted or not 0 < choice.spike_weight < inf:
+        if not choice.spike_weight or self.images is None or choice.alpha is not None or choice.rounding == "down":
             return self._repaired(self._plain(choice), self.repairs)
-        sites = {site.name: site for site in self.sites}
 
         def fit(name: str, price: float) -> FSParameters:
-            return site_parameters(sites[name], replace(choice, spike_weight=price), self.calibration)
+            return self._parameters(name, replace(choice, spike_weight=price))
 
         base = self._plain(replace(choice, spike_weight=0.0))
-        assert self.images is not None
         images = first_images(self.images, _SENSITIVITY_IMAGES)
         tables, prices = spend(base, fit, images, choice.spike_weight, self.progress)
-        snn = base.with_neurons({name: FSNeuron(table) for name, table in tables.items()})
-        return self._repaired(snn, self.repairs, prices)
+        return self._repaired(_with_tables(base, tables), self.repairs, prices)
 
     def within(self, budget: Budget) -> SpikingNetwork:
         """The network with a K per site that fits a budget."""
@@ -172,18 +167,17 @@ class Conversion:
         """What `allocate` and `pareto` need: a network, parameters by site and K, a builder, and two sets of images."""
         assert self.images is not None
         assert self.held is not None
-        sites = {site.name: site for site in self.sites}
         quick = replace(self.choice, refine="quick")
         base = self._plain(replace(quick, K=None))
 
         def parameters(name: str, K: int) -> FSParameters:
-            return site_parameters(sites[name], replace(quick, K=K), self.calibration)
+            return self._parameters(name, replace(quick, K=K))
 
         def build(k: Mapping[str, int], quick: bool) -> SpikingNetwork:
             choice = replace(self.choice, K=k, refine="quick" if quick else self.choice.refine)
             tables = choose(self.sites, choice, self.calibration, False)
-            snn = base.with_neurons({name: FSNeuron(table) for name, table in tables.items()})
-            return self._repaired(snn, min(self.repairs, _QUICK_REPAIR) if quick else self.repairs)
+            repairs = min(self.repairs, _QUICK_REPAIR) if quick else self.repairs
+            return self._repaired(_with_tables(base, tables), repairs)
 
         held = HeldOut(base, list(self.held))
         return base, parameters, build, first_images(self.images, _SENSITIVITY_IMAGES), held
@@ -195,6 +189,9 @@ class Conversion:
         with torch.inference_mode(False), torch.no_grad():
             seen = first_images(self.images, _DIAGNOSIS_IMAGES)
             return snn.with_diagnosis(diagnose(snn, seen, self.progress))
+
+    def _parameters(self, name: str, choice: Choice) -> FSParameters:
+        return site_parameters(next(site for site in self.sites if site.name == name), choice, self.calibration)
 
     def _plain(self, choice: Choice) -> SpikingNetwork:
         tables = choose(self.sites, choice, self.calibration, self.progress)
@@ -211,6 +208,10 @@ class Conversion:
         if sum(len(batch[0]) for batch in seen) < 2:
             return snn
         return repair_channels(snn, seen, self.choice.spike_weight, prices, progress=self.progress)[0]
+
+
+def _with_tables(snn: SpikingNetwork, tables: Mapping[str, FSParameters]) -> SpikingNetwork:
+    return snn.with_neurons({name: FSNeuron(table) for name, table in tables.items()})
 
 
 def first_images(batches: Batches | Fold, limit: int) -> list[tuple[Tensor, ...]]:

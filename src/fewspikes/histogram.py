@@ -32,8 +32,7 @@ class Histogram:
     """Counts of values in bins of width 2^exponent; bin i covers [(first + i), (first + i + 1)) 2^exponent.
 
     The width is the smallest power of two that covers [low, high] with at most 8192 bins. It depends on the extremes
-    alone, so adding histograms in any order gives the same result. A value so small that it vanishes beside the width
-    (below about 1e-38) may be counted as 0.
+    alone, so adding histograms in any order gives the same result.
 
     Args:
         low, high: the exact smallest and largest value.
@@ -61,7 +60,10 @@ class Histogram:
             raise FewSpikesError("a histogram needs finite values; got NaN or inf")
         exponent = _exponent(low, high)
         first, last = _bin(low, exponent), _bin(high, exponent)
-        bins = (values.reshape(-1) * 2.0**-exponent).floor_().sub_(first).to(torch.int32)
+        values = values.reshape(-1)
+        floors = (values * 2.0**-exponent).floor_()
+        floors[(floors == 0) & (values < 0)] = -1  # so small that the product underflowed
+        bins = floors.sub_(first).to(torch.int32)
         counts = torch.bincount(bins, minlength=last - first + 1)
         return cls(low, high, exponent, first, counts.cpu().numpy())
 

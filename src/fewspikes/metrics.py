@@ -162,9 +162,9 @@ def _clipped(x: Tensor, domain: tuple[float, float]) -> int:
     low, high = domain
     if not x.numel():
         return 0
-    lowest, highest = x.aminmax()  # most layers have nothing outside, and this is the quicker look
-    below = int((x < low).sum()) if lowest < low else 0
-    return below + (int((x > high).sum()) if highest > high else 0)
+    lowest, highest = x.aminmax()  # NaN if any is; most layers have nothing outside
+    below = int((x < low).sum()) if not lowest >= low else 0
+    return below + (int((x > high).sum()) if not highest <= high else 0)
 
 
 def _sum(a: dict[str, int], b: dict[str, int]) -> dict[str, int]:

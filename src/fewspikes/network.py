@@ -128,7 +128,7 @@ class SpikingNetwork(nn.Module):
         """A new network with other neurons at the sites named, and more notes; it shares the weights."""
         graph = fx.Graph()
         graph.output(graph.graph_copy(self.body.graph, {}))
-        own = {n: FSNeuron(m.table, axis=m.axis, **m.by_channel) for n, m in self.neurons.items() if n not in neurons}
+        own = {n: m.replace() for n, m in self.neurons.items() if n not in neurons}
         chosen = own | dict(neurons)
         made = SpikingNetwork(
             graph,

@@ -1,7 +1,8 @@
 """Progress bars for long work, on stderr, so that stdout stays clean for results."""
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -29,6 +30,19 @@ def track(items: Iterable[T], what: str, total: int | None, shown: bool | None =
         for item in items:
             yield item
             bar.advance(task)
+
+
+def in_threads(jobs: Sequence[Callable[[], T]], threads: int, what: str, shown: bool | None = None) -> list[T]:
+    """What each job returns, in their order; the bar is that of `track`.
+
+    Args:
+        jobs: independent of one another.
+        threads: how many run at once.
+        what, shown: as for `track`.
+    """
+    with ThreadPoolExecutor(threads) as pool:
+        waiting = [pool.submit(job) for job in jobs]
+        return [job.result() for job in track(waiting, what, len(waiting), shown)]
 
 
 @contextmanager

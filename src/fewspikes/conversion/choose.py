@@ -3,7 +3,6 @@
 import operator
 import warnings
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from math import isfinite
@@ -24,7 +23,7 @@ from fewspikes.parameters import (
     published,
     relu_parameters,
 )
-from fewspikes.progress import track
+from fewspikes.progress import in_threads
 
 DEFAULT_STEPS = 8  # with calibration data and no K
 SHIPPED_STEPS = 16  # the paper's setting of an activation that the paper has no table for
@@ -43,6 +42,9 @@ class Choice:
         spike_weight: price of a spike per neuron, in log squared error.
         refine: effort of a fit: "quick", "normal" or "long".
         seed: of the search.
+
+    Raises:
+        FewSpikesError: a price that is no number >= 0.
     """
 
     K: int | Mapping[str, int] | None = None
@@ -52,6 +54,10 @@ class Choice:
     spike_weight: float = 0.0
     refine: str = "normal"
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not (isfinite(self.spike_weight) and self.spike_weight >= 0):
+            raise FewSpikesError(f"spike_weight must be a number >= 0; got {self.spike_weight}")
 
 
 def choose(
@@ -67,9 +73,7 @@ def choose(
     """
     choice = _checked(choice, sites, calibration)
     jobs = [partial(site_parameters, site, choice, calibration) for site in sites]
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # the search holds no lock
-        waiting = [pool.submit(job) for job in jobs]
-        done = [job.result() for job in track(waiting, "fitting", len(waiting), progress)]
+    done = in_threads(jobs, torch.get_num_threads(), "fitting", progress)  # the search holds no lock
     return {site.name: table for site, table in zip(sites, done, strict=True)}
 
 
@@ -95,8 +99,6 @@ def _checked(choice: Choice, sites: Sequence[Site], calibration: Calibration | N
         raise FewSpikesError(f"rounding must be 'down' or 'nearest'; got {rounding!r}")
     if choice.refine not in ("quick", "normal", "long"):
         raise FewSpikesError(f"refine must be 'quick', 'normal' or 'long'; got {choice.refine!r}")
-    if not (isfinite(choice.spike_weight) and choice.spike_weight >= 0):
-        raise FewSpikesError(f"spike_weight must be a number >= 0; got {choice.spike_weight}")
     alpha = _number(choice.alpha)
     _warn(sites, K, alpha, calibration)
     return replace(choice, K=K, alpha=alpha, rounding=rounding)

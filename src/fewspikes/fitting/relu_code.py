@@ -1,14 +1,11 @@
 """A ReLU's code when spikes have a price: thresholds moved towards outputs of few spikes, and one spike for a cap."""
 
 from itertools import product
-from math import log
 
 import numpy as np
 
 from fewspikes.activations import Activation
 from fewspikes.fitting.closed_form import least_error_relu
-from fewspikes.fitting.expected import expected
-from fewspikes.fitting.problem import Problem
 from fewspikes.histogram import Histogram
 from fewspikes.parameters import FSParameters, relu_parameters, round_scale
 
@@ -19,24 +16,24 @@ _FURTHEST = 0.4  # of a step, that a threshold moves: the outputs keep their ord
 _ROOM = 16  # the first reset exceeds the cap and the largest input so many times: after it nothing fires
 
 
-def relu_for(
-    activation: Activation, K: int, inputs: Histogram, problem: Problem, cap_step: bool | None = None
-) -> FSParameters:
-    """The ReLU code for a site; where spikes cost nothing the binary one of least error.
+def relu_codes(
+    activation: Activation, K: int, inputs: Histogram, priced: bool, cap_step: bool | None = None
+) -> list[FSParameters]:
+    """The codes that a site's ReLU may get; where spikes cost nothing that is the binary one of least error.
 
     Args:
         activation: a relu, capped or not.
         K: time steps.
         inputs: gate inputs, as measured.
-        problem: what is compared, with its price of a spike.
-        cap_step: whether to spend a step on the cap where inputs reach it; None: where that lowers log(error) +
-            spike_weight * mean spikes. It costs a bit of resolution, so log(error) rises by about 1.4.
+        priced: whether spikes cost anything.
+        cap_step: whether to spend a step on the cap where inputs reach it; None: codes of either kind. It costs a bit
+            of resolution, so log(error) rises by about 1.4.
     """
     binary = least_error_relu(K, inputs, "nearest", activation.cap)
     reached = activation.cap is not None and inputs.high > activation.cap and K > 1
-    if cap_step is None and problem.spike_weight == 0:
-        return binary
-    moves = _MOVES if problem.spike_weight else (0.0,)
+    if not priced and not (cap_step and reached):
+        return [binary]
+    moves = _MOVES if priced else (0.0,)
     codes = []
     if not (cap_step and reached):
         scales = [round_scale(float(binary.provenance["alpha"]) * wider) for wider in _WIDER]
@@ -45,7 +42,7 @@ def relu_for(
     if activation.cap is not None and reached and cap_step is not False:
         scales = [round_scale(float(share) * activation.cap) for share in _CAPPED]
         codes += [fewer_spikes(cap_code(K, activation.cap, a, inputs.high), m, 1) for a, m in product(scales, moves)]
-    return min(codes, key=lambda p: cost(p, problem))
+    return codes
 
 
 def fewer_spikes(p: FSParameters, price: float, first: int = 0) -> FSParameters:
@@ -101,9 +98,3 @@ def cap_code(K: int, cap: float, alpha: float, largest: float) -> FSParameters:
         (-np.inf, np.inf),
         provenance,
     )
-
-
-def cost(p: FSParameters, problem: Problem) -> float:
-    """log(error) + spike_weight * mean spikes."""
-    error, spikes = expected(p, problem)
-    return log(max(error, 1e-300)) + problem.spike_weight * spikes

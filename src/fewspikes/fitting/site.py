@@ -1,6 +1,7 @@
 """One layer's fit: the activation, fitted to what this layer really sees."""
 
-from math import inf
+from functools import lru_cache
+from math import inf, log
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,11 @@ from fewspikes.errors import FewSpikesError
 from fewspikes.fitting import cache
 from fewspikes.fitting.checks import at_least_0, known_refine, whole_K, whole_seed
 from fewspikes.fitting.code import parameters_of
+from fewspikes.fitting.expected import expected
 from fewspikes.fitting.masses import masses, smooth, uniform
 from fewspikes.fitting.objective import PREFERENCE
 from fewspikes.fitting.problem import BINS, Problem, problem
-from fewspikes.fitting.relu_code import relu_for
+from fewspikes.fitting.relu_code import relu_codes
 from fewspikes.fitting.searching import look_quickly
 from fewspikes.fitting.silent import constant_code, is_constant
 from fewspikes.fitting.target import check_function, target_of
@@ -59,7 +61,7 @@ def fit_site(
         refine: "quick" (milliseconds: the nearest shipped table, d solved again), "normal" (about a second) or
             "long" (a minute or two).
         floor: the share of even weight, 0 to 1.
-        cap_step: for a capped ReLU, see `relu_code.relu_for`.
+        cap_step: for a capped ReLU, see `relu_code.relu_codes`.
 
     Returns:
         The parameters; their domain is the range that they were fitted on, open where a ReLU is flat beyond it.
@@ -85,9 +87,9 @@ def fit_site(
 
 def _fit(activation: Activation, K: int, inputs: Histogram, settings: dict[str, Any]) -> FSParameters:
     if activation.name == "relu":
-        return relu_for(
-            activation, K, inputs, _as_measured(activation, inputs, settings["spike_weight"]), settings["cap_step"]
-        )
+        price = settings["spike_weight"]
+        codes = _relu_codes(activation, K, inputs, price > 0, settings["cap_step"])
+        return min(codes, key=lambda code: code[1] + price * code[2])[0]
     made = site_problem(activation, inputs, settings["offset"], settings["spike_weight"], settings["floor"])
     domain = (made.low, made.high)
     provenance = {"method": "search", "inputs": "measured", **settings}
@@ -110,11 +112,20 @@ def site_problem(activation: Activation, inputs: Histogram, offset: bool, spike_
     return problem(activation, low, high, weight, density, offset=offset, spike_weight=price, limit=inf)
 
 
-def _as_measured(activation: Activation, inputs: Histogram, spike_weight: float) -> Problem:
-    """The same for a ReLU, over the inputs as they are: its few numbers need neither smoothing nor a floor."""
+@lru_cache(maxsize=8)  # a site may be asked at several prices, one after the other
+def _relu_codes(
+    activation: Activation, K: int, inputs: Histogram, priced: bool, cap_step: bool | None
+) -> list[tuple[FSParameters, float, float]]:
+    """A ReLU's codes, each with log(error) and mean spikes over the inputs as they are.
+
+    Its few numbers need neither smoothing nor a floor.
+    """
     low, high = _range(inputs)
     density = masses(inputs, np.linspace(low, high, BINS + 1))
-    return problem(activation, low, high, density, density, offset=False, spike_weight=spike_weight)
+    made = problem(activation, low, high, density, density, offset=False)
+    codes = relu_codes(activation, K, inputs, priced, cap_step)
+    measured = (expected(p, made) for p in codes)
+    return [(p, log(max(error, 1e-300)), spikes) for p, (error, spikes) in zip(codes, measured, strict=True)]
 
 
 def _range(inputs: Histogram) -> tuple[float, float]:

@@ -1,6 +1,7 @@
 """`FSNeuron`: the neuron as a module, with a place for whoever counts its spikes."""
 
 from collections.abc import Callable
+from functools import reduce
 
 import torch
 from jaxtyping import Float
@@ -77,16 +78,17 @@ class FSNeuron(nn.Module):
         if spikes is not None:
             for observe in tuple(self.observers):
                 observe(x.detach(), spikes)
-        if self.range is None or self.gain is None:
-            after = self.gain if self.range is None else self.range
-        else:
-            after = self.range.to(y.dtype) * self.gain.to(y.dtype)
-        return y if after is None else y * per_channel(after, y, self.axis)
+        factors = [v.to(y.dtype) for v in (self.range, self.gain) if v is not None]
+        return y * per_channel(reduce(torch.mul, factors), y, self.axis) if factors else y
 
     @property
     def by_channel(self) -> dict[str, Tensor]:
         """Its shift, range and gain, by these names; only those that it has."""
         return {kind: values for kind in PER_CHANNEL if (values := getattr(self, kind)) is not None}
+
+    def replace(self, **by_channel: Tensor | None) -> "FSNeuron":
+        """The same layer without its observers, and with another shift, range or gain."""
+        return FSNeuron(self.table, axis=self.axis, **{**self.by_channel, **by_channel})
 
     def gate(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """What the table sees of the gate inputs: (x + s) / r."""

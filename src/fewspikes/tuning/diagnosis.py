@@ -65,7 +65,7 @@ class _Tally:
 
     def __init__(self, site: Site, neuron: FSNeuron, axis: int | None) -> None:
         self.site, self.neuron, self.axis = site, neuron, axis
-        self.alone = [neuron, FSNeuron(neuron.table, axis=neuron.axis, **{**neuron.by_channel, "shift": None})]
+        self.alone = [neuron, neuron.replace(shift=None)]
         self.images = self.elements = self.clipped = self.spikes = 0
         self.sums = dict.fromkeys(
             ("wanted", "wanted2", "got2", "product", "error", "inherited", "own", "clipped", "output"), 0.0
@@ -144,7 +144,7 @@ class _Tally:
 def _run(neuron: FSNeuron, x: Tensor) -> tuple[Tensor, Tensor]:
     """The neuron's output and its spikes per element."""
     seen: list[Tensor] = []
-    counting = FSNeuron(neuron.table, axis=neuron.axis, **neuron.by_channel)
+    counting = neuron.replace()
     counting.observers.append(lambda _, spikes: seen.append(spikes))
     return counting(x), seen[0]
 

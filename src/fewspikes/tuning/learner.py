@@ -17,13 +17,8 @@ from fewspikes.tuning.outputs import tensors_of
 
 BATCH = 64
 _HELD_OUT = 512  # images at most, an eighth of all
-_RATES = {
-    "shift": 0.01,
-    "log_range": 0.02,
-    "log_gain": 0.01,
-    "d": 0.002,
-    "offset": 0.002,
-}  # Adam's; see LearningNeuron for the units
+# Adam's; see LearningNeuron for the units.
+_RATES = {"shift": 0.01, "log_range": 0.02, "log_gain": 0.01, "d": 0.002, "offset": 0.002}
 _WARM_UP = 0.05  # of the time, while the rates rise; then they fall to 0 as a cosine
 _KEPT = 1 << 30  # bytes of the ANN's outputs; larger ones are computed anew for each batch
 

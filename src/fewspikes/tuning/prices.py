@@ -6,19 +6,19 @@ the best choice of one for each is made: the output's error is close to the sum 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import numpy as np
 import torch
 
+from fewspikes.conversion.rewrite import Site
 from fewspikes.network import SpikingNetwork
 from fewspikes.parameters import FSParameters
-from fewspikes.progress import track
+from fewspikes.progress import in_threads
 from fewspikes.tuning.sensitivity import Batch, Effects, effects
 
 # Prices in the log of the site's own error. A ReLU's codes are quickly found, others take a search each.
-_CLOSED_FORM, _SEARCHED = (0.0, 0.2, 0.5, 1.0, 2.0, 3.0, 5.0, 8.0, 12.0), (0.0, 0.1, 0.3, 1.0)
+_CLOSED_FORM, _SEARCHED = (0.2, 0.5, 1.0, 2.0, 3.0, 5.0, 8.0, 12.0), (0.1, 0.3, 1.0)
 _ROUNDS = 50  # each lowers the objective, which soon stands still
 _LEAST = 1e-4  # of the output's error, so that no price becomes infinite
 
@@ -31,18 +31,15 @@ def spend(
     """Codes by site for a price on the network's spikes, and each site's price in the log of its own error.
 
     Args:
-        snn: any network of the sites; its neurons are not used.
+        snn: the network with the codes of least error, where spikes cost nothing.
         fit: the parameters of a site (by name) for a price of a spike in the log of its own error.
         images: unlabelled, for the sensitivity.
         spike_weight: price of a spike per neuron of the network, in log(output error).
         progress: bars on stderr; None shows them when stderr is a terminal.
     """
-    ladders = {s.name: _CLOSED_FORM if s.activation.name == "relu" else _SEARCHED for s in snn.sites}
-    jobs = [partial(fit, name, price) for name, prices in ladders.items() for price in prices]
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # the search holds no lock
-        waiting = [pool.submit(job) for job in jobs]
-        found = iter([job.result() for job in track(waiting, "fitting", len(waiting), progress)])
-    codes = {name: [next(found) for _ in prices] for name, prices in ladders.items()}
+    jobs = [partial(_codes, site, snn.neurons[site.name].table, fit) for site in snn.sites]
+    found = in_threads(jobs, torch.get_num_threads(), "fitting", progress)  # the search holds no lock
+    codes = {site.name: tables for site, tables in zip(snn.sites, found, strict=True)}
     measured = effects(snn, codes, images, progress)
     chosen = choose_codes(measured, spike_weight)
     total = sum(measured.errors[name][i] for name, i in chosen.items())
@@ -52,6 +49,12 @@ def spend(
         for name, i in chosen.items()
     }
     return {name: codes[name][i] for name, i in chosen.items()}, prices
+
+
+def _codes(site: Site, precise: FSParameters, fit: Fit) -> list[FSParameters]:
+    """A site's codes, from precise to sparing."""
+    prices = _CLOSED_FORM if site.activation.name == "relu" else _SEARCHED
+    return [precise, *(fit(site.name, price) for price in prices)]
 
 
 def choose_codes(measured: Effects, spike_weight: float) -> Mapping[str, int]:
