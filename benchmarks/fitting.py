@@ -18,10 +18,10 @@ from typing import Any
 import numba
 import numpy as np
 import torch
-from conditions import conditions
 
 import fewspikes as fs
 from fewspikes.activations import Activation
+from fewspikes.bench import conditions
 from fewspikes.files import write_json
 from fewspikes.fitting import FitResult, measure, shipped
 from fewspikes.fitting.descent import price

@@ -8,7 +8,7 @@ numbers = st.floats(-20, 20, allow_nan=False, width=32)
 @st.composite
 def arguments(draw):
     """(T, h, d, offset) of any FS-neuron: negative and zero resets, equal thresholds."""
-    K = draw(st.integers(1, 12))
+    K = draw(st.integers(1, 24))
     T, h, d = (draw(st.lists(numbers, min_size=K, max_size=K)) for _ in range(3))
     return T, h, d, draw(numbers)
 

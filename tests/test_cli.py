@@ -102,6 +102,26 @@ def test_a_folder_with_one_split_is_used_with_a_warning(data, tmp_path):
     assert "val" in done.stderr
 
 
+def test_bench_times_a_network_and_its_memory_and_signs_it(folder, tmp_path):
+    written = tmp_path / "bench.json"
+    done = run(
+        *("bench", "fewspikes:resnet8", "--random-weights", "-K", 4, "--batch-size", 2, "--seconds", 0.1),
+        *("--growth", "--json", "-o", written),
+    )
+    content = json.loads(done.stdout)
+    assert content == json.loads(written.read_text())
+    assert content["networks"][0]["neurons"] == 73_728
+    assert {row["grows"] for row in content["growth"]} == {"K", "batch", "batches"}
+    assert content["memory"][0]["snn_over_ann"] > 0
+    assert content["conditions"]["versions"]["fewspikes"] == fs.__version__
+
+
+def test_bench_of_neurons_alone_is_a_table():
+    done = run("bench", "--seconds", 0.1)
+    assert "K 16, elements 4194304, ns_per_element (layer " in done.stdout
+    assert "activation silu, K 8, seconds " in done.stdout
+
+
 def test_the_demo_names_the_pictures_and_counts_spikes():
     content = json.loads(run("demo", "--json").stdout)
     tops = {row["picture"]: row["classes"] for row in content["pictures"]}

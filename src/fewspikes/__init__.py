@@ -4,6 +4,7 @@ from fewspikes.convert import convert
 from fewspikes.errors import FewSpikesError, FewSpikesWarning
 from fewspikes.evaluation import EvaluationReport, evaluate
 from fewspikes.fitting import FitResult, fit
+from fewspikes.integers import IntegerNetwork, to_integer
 from fewspikes.kernels import FSNeuron, apply
 from fewspikes.metrics import Counts, count
 from fewspikes.neuron import decode, encode
@@ -20,6 +21,7 @@ __all__ = [
     "FewSpikesError",
     "FewSpikesWarning",
     "FitResult",
+    "IntegerNetwork",
     "apply",
     "convert",
     "count",
@@ -32,4 +34,5 @@ __all__ = [
     "published",
     "relu_parameters",
     "save",
+    "to_integer",
 ]

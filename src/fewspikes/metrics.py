@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from fewspikes.errors import FewSpikesError
+from fewspikes.integers import IntegerNetwork
+from fewspikes.kernels import count_outside
 from fewspikes.network import SpikingNetwork
 from fewspikes.parameters import MAX_STEPS
 
@@ -78,7 +80,7 @@ class Counts:
 
 
 @contextmanager
-def count(snn: SpikingNetwork, synops: bool = False) -> Iterator[Counts]:
+def count(snn: SpikingNetwork | IntegerNetwork, synops: bool = False) -> Iterator[Counts]:
     """Count the spikes of every forward pass of `snn` inside the block, in whatever thread it runs.
 
     A pass that fails half-way counts nothing.
@@ -98,37 +100,44 @@ def count(snn: SpikingNetwork, synops: bool = False) -> Iterator[Counts]:
     >>> counts.images
     3
     """
-    if not isinstance(snn, SpikingNetwork):
+    if not isinstance(snn, (SpikingNetwork, IntegerNetwork)):
         raise FewSpikesError(f"count needs a converted network; got {type(snn).__name__}")
+    if synops and isinstance(snn, IntegerNetwork):
+        raise FewSpikesError("an integer network's synaptic operations are those of the network that it came from")
     counts = _nothing(snn, synops)
     passing, lock = threading.local(), threading.Lock()  # each thread counts its own pass, then adds it
     neurons = snn.neurons
-    observers = {name: partial(_observe, passing, name, neuron.table.domain, snn) for name, neuron in neurons.items()}
+    watch = partial(_observe, passing, snn) if isinstance(snn, SpikingNetwork) and synops else partial(_tally, passing)
+    watchers = {name: partial(watch, name) for name in neurons}
 
     def begin(module: nn.Module, args: Any) -> None:
         passing.counts = _nothing(snn, synops)
 
     def end(module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor], output: Any) -> None:
         passing.counts.images = len((*args, *kwargs.values())[0])
+        for by_site in (passing.counts.by_site, passing.counts.clipped_by_site):  # on a GPU, one wait for all layers
+            by_site.update({name: int(value) for name, value in by_site.items()})
         with lock:
             counts.__dict__.update((counts + passing.counts).__dict__)
         del passing.counts
 
     handles = [snn.register_forward_pre_hook(begin), snn.register_forward_hook(end, with_kwargs=True)]
-    for name, neuron in neurons.items():
-        neuron.observers.append(observers[name])
+    places = {name: neuron.observers if synops else neuron.tallies for name, neuron in neurons.items()}
+    for name, place in places.items():
+        place.append(watchers[name])  # type: ignore[arg-type]
     try:
         yield counts
     finally:
-        for name, neuron in neurons.items():
-            neuron.observers.remove(observers[name])
+        for name, place in places.items():
+            place.remove(watchers[name])  # type: ignore[arg-type]
         for handle in handles:
             handle.remove()
 
 
-def _nothing(snn: SpikingNetwork, synops: bool) -> Counts:
+def _nothing(snn: SpikingNetwork | IntegerNetwork, synops: bool) -> Counts:
     names = [site.name for site in snn.report.sites]
-    unknown = {n: f.reason for n, f in snn.fan_out.items() if f.reason} if synops else {}
+    fans = snn.fan_out if synops and isinstance(snn, SpikingNetwork) else {}
+    unknown = {name: fan.reason for name, fan in fans.items() if fan.reason}
     return Counts(
         neurons={site.name: site.neurons for site in snn.report.sites},
         by_site=dict.fromkeys(names, 0),
@@ -138,15 +147,19 @@ def _nothing(snn: SpikingNetwork, synops: bool) -> Counts:
     )
 
 
-def _observe(
-    passing: threading.local, name: str, domain: tuple[float, float], snn: SpikingNetwork, x: Tensor, spikes: Tensor
-) -> None:
+def _tally(passing: threading.local, name: str, spikes: Any, outside: Any) -> None:
     counts: Counts | None = getattr(passing, "counts", None)
-    if counts is None:  # the layer was called by itself, outside of a pass
+    if counts is not None:  # else the layer was called by itself, outside of a pass
+        counts.by_site[name] += spikes
+        counts.clipped_by_site[name] += outside
+
+
+def _observe(passing: threading.local, snn: SpikingNetwork, name: str, x: Tensor, spikes: Tensor) -> None:
+    counts: Counts | None = getattr(passing, "counts", None)
+    if counts is None:
         return
     by_position = _over_images(spikes)
-    counts.by_site[name] += int(by_position.sum())
-    counts.clipped_by_site[name] += _clipped(x, domain)
+    _tally(passing, name, int(by_position.sum()), count_outside(x, snn.neurons[name].table.domain))
     if counts.synops is not None and name not in counts.unknown_synops:
         counts.synops += snn.fan_out[name].weigh(by_position) or 0
 
@@ -156,15 +169,6 @@ def _over_images(spikes: Tensor) -> Tensor:
     if len(spikes) * MAX_STEPS < 1 << 24:
         return spikes.to(torch.float32).sum(0).to(torch.int64)
     return spikes.sum(0, dtype=torch.int64)
-
-
-def _clipped(x: Tensor, domain: tuple[float, float]) -> int:
-    low, high = domain
-    if not x.numel():
-        return 0
-    lowest, highest = x.aminmax()  # NaN if any is; most layers have nothing outside
-    below = int((x < low).sum()) if not lowest >= low else 0
-    return below + (int((x > high).sum()) if not highest <= high else 0)
 
 
 def _sum(a: dict[str, int], b: dict[str, int]) -> dict[str, int]:

@@ -13,7 +13,7 @@ from fewspikes.conversion.report import ConversionReport, OperatorReport, SiteDi
 from fewspikes.conversion.rewrite import Site
 from fewspikes.errors import FewSpikesError
 from fewspikes.inputs import InputSpec, check_autocast, check_inputs
-from fewspikes.kernels import FSNeuron
+from fewspikes.kernels import FSNeuron, overwriting
 from fewspikes.synapses import FanOut, Macs, fan_out, interval_steps, latency_steps, macs
 
 _BATCH = 97  # for shapes: unlikely to be the size of any other axis, so that it can be told from them
@@ -37,6 +37,22 @@ def build(graph: fx.Graph, tensors: Mapping[str, Tensor], modules: Mapping[str, 
     for name, tensor in tensors.items():
         root[name] = nn.Parameter(tensor, requires_grad=False) if tensor.is_floating_point() else tensor
     return fx.GraphModule(root, graph, class_name="SpikingGraph")
+
+
+_FRESH = frozenset(  # what these return is in memory of its own
+    f"aten.{name}"
+    for name in ("convolution", "conv1d", "conv2d", "conv3d", "linear", "addmm", "mm", "bmm", "add", "sub")
+)
+
+
+def _overwritable(graph: fx.Graph) -> tuple[str, ...]:
+    """The sites whose gate inputs nothing else reads."""
+    found = []
+    for node in graph.nodes:
+        source = node.args[0] if node.op == "call_module" else None
+        if isinstance(source, fx.Node) and source.op == "call_function" and len(source.users) == 1:
+            found += [str(node.target)] if op_name(source).rpartition(".")[0] in _FRESH else []
+    return tuple(found)
 
 
 class SpikingNetwork(nn.Module):
@@ -77,6 +93,8 @@ class SpikingNetwork(nn.Module):
             for batch in (_BATCH, _BATCH + 1)
         )
         self._check_channels()
+        free = _overwritable(self.body.graph)
+        self._overwritable = tuple(site.name for site in self.sites if site.target in free)
         self.diagnosis: dict[str, SiteDiagnosis] = {}
         self.report = self._make_report()
         self.eval()
@@ -93,7 +111,11 @@ class SpikingNetwork(nn.Module):
         wrong = next((value.device for value in values if value.device != self.device), None)
         if wrong is not None:
             raise FewSpikesError(f"this network is on {self.device}, an input on {wrong}; move one with .to(device)")
-        return self.body(*values)
+        if torch.compiler.is_compiling():
+            return self.body(*values)
+        neurons = self.neurons
+        with overwriting(frozenset(neurons[name] for name in self._overwritable)):
+            return self.body(*values)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -158,6 +180,10 @@ class SpikingNetwork(nn.Module):
         """Shape of a site's gate inputs; axis 0 is the batch, of some size."""
         target = next(s.target for s in self.sites if s.name == site)
         node = next(n for n in self.body.graph.nodes if n.op == "call_module" and n.target == target)
+        return tuple(self._sizes[node.name])
+
+    def shape_of(self, node: fx.Node) -> tuple[int, ...]:
+        """Shape of what a node of the graph gives; axis 0 is the batch, of some size."""
         return tuple(self._sizes[node.name])
 
     def output_shape(self) -> tuple[int, ...] | None:

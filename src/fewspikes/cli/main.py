@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from fewspikes import __version__
-from fewspikes.cli import convert, demo, evaluate, fit
+from fewspikes.cli import bench, convert, demo, evaluate, fit
 from fewspikes.errors import FewSpikesError, FewSpikesWarning
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app.command("demo", epilog=demo.EXAMPLE)(demo.demo)
 app.command("convert", epilog=convert.EXAMPLE)(convert.convert)
 app.command("evaluate", epilog=evaluate.EXAMPLE)(evaluate.evaluate)
 app.command("fit", epilog=fit.EXAMPLE)(fit.fit)
+app.command("bench", epilog=bench.EXAMPLE)(bench.bench)
 
 
 def _version(wanted: bool) -> None:

@@ -2,6 +2,6 @@
 
 from fewspikes.kernels import compiled
 from fewspikes.kernels.dispatch import apply, run
-from fewspikes.kernels.module import FSNeuron
+from fewspikes.kernels.module import FSNeuron, count_outside, overwriting
 
-__all__ = ["FSNeuron", "apply", "compiled", "run"]
+__all__ = ["FSNeuron", "apply", "compiled", "count_outside", "overwriting", "run"]

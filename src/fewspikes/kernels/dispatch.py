@@ -6,11 +6,15 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from fewspikes.errors import FewSpikesError
-from fewspikes.kernels import compiled, reference
+from fewspikes.kernels import compiled, cuda, operators, reference
 from fewspikes.neuron import cast
 from fewspikes.parameters import FSParameters
 
-ENGINES = ("reference", "compiled")
+_ENGINES = {"reference": reference.apply, "compiled": compiled.apply, "triton": cuda.apply}
+_NEEDS = {
+    "compiled": "the engine 'compiled' runs on the CPU without gradients; use engine='reference'",
+    "triton": "the engine 'triton' runs on NVIDIA GPUs without gradients; use engine='reference'",
+}
 
 
 def apply(
@@ -21,8 +25,8 @@ def apply(
     Args:
         x: gate inputs, any shape and memory layout, float32 or float64. A NaN fires nothing and stays NaN.
         p: the neuron's parameters.
-        engine: "auto" (the fastest at hand), "reference" (the plain loop, differentiable) or "compiled" (on the CPU,
-            without gradients); all give identical bits.
+        engine: "auto" (the fastest at hand), "reference" (the plain loop, differentiable), "compiled" (on the CPU) or
+            "triton" (on an NVIDIA GPU), both without gradients; all give identical bits.
 
     Returns:
         y in x's dtype and layout, and the spikes per element (0 to K).
@@ -44,11 +48,26 @@ def run(
     x: Tensor, T: Tensor, h: Tensor, d: Tensor, offset: Tensor, count: bool, engine: str = "auto"
 ) -> tuple[Tensor, Tensor | None]:
     """`apply` with parameters that are tensors in x's dtype already; counts only if asked to."""
-    if engine not in ("auto", *ENGINES):
-        raise FewSpikesError(f"unknown engine {engine!r}; there are auto, {', '.join(ENGINES)}")
-    plain = type(x) in (Tensor, Parameter) and x.device.type == "cpu"  # not a tracer's stand-in
-    fits = plain and not reference.learns(x, T, h, d, offset) and not torch.compiler.is_compiling()
-    if engine == "compiled" and not fits:
-        raise FewSpikesError("the engine 'compiled' runs on the CPU without gradients; use engine='reference'")
-    chosen = compiled.apply if fits and engine != "reference" else reference.apply
-    return chosen(x, T, h, d, offset, count)
+    if engine not in ("auto", *_ENGINES):
+        raise FewSpikesError(f"unknown engine {engine!r}; there are auto, {', '.join(_ENGINES)}")
+    parameters = (T, h, d, offset)
+    if engine == "auto" and torch.compiler.is_compiling() and not reference.learns(x, *parameters):
+        y, spikes = operators.staircase(x, *parameters)
+        return y, spikes if count else None
+    fits = "triton" if engine == "triton" and _plain(x, *parameters) and cuda.takes(x) else engine_for(x, *parameters)
+    if engine in _NEEDS and engine != fits:
+        raise FewSpikesError(_NEEDS[engine])
+    return _ENGINES[fits if engine == "auto" else engine](x, *parameters, count)
+
+
+def engine_for(x: Tensor, *others: Tensor) -> str:
+    """The fastest engine for gate inputs x; `others` are what gradients may be wanted of besides."""
+    if _plain(x, *others) and x.device.type == "cpu":
+        return "compiled"
+    return "triton" if _plain(x, *others) and x.device.type == "cuda" and cuda.AVAILABLE else "reference"
+
+
+def _plain(x: Tensor, *others: Tensor) -> bool:
+    """Whether x holds numbers that a kernel can take: no tracer's stand-in, and nothing learns."""
+    known = type(x) in (Tensor, Parameter) and x.dtype in (torch.float32, torch.float64)
+    return known and not reference.learns(x, *others) and not torch.compiler.is_compiling()

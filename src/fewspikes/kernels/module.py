@@ -1,19 +1,35 @@
 """`FSNeuron`: the neuron as a module, with a place for whoever counts its spikes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import reduce
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from fewspikes.errors import FewSpikesError
-from fewspikes.kernels.dispatch import run
+from fewspikes.kernels import compiled, cuda
+from fewspikes.kernels.dispatch import engine_for, run
 from fewspikes.neuron import cast
 from fewspikes.parameters import FSParameters
 
 PER_CHANNEL = ("shift", "range", "gain")
 Observer = Callable[[Tensor, Tensor], None]
+Tally = Callable[[Any, Any], None]
+_overwriting: ContextVar[frozenset["FSNeuron"]] = ContextVar("overwriting", default=frozenset())
+
+
+@contextmanager
+def overwriting(neurons: frozenset["FSNeuron"]) -> Iterator[None]:
+    """Inside the block these layers may write their outputs over their gate inputs: nothing else needs those."""
+    token = _overwriting.set(neurons)
+    try:
+        yield
+    finally:
+        _overwriting.reset(token)
 
 
 class FSNeuron(nn.Module):
@@ -35,6 +51,8 @@ class FSNeuron(nn.Module):
     Attributes:
         table: the parameters.
         observers: functions (gate inputs as the table sees them, spikes per element) called after each forward pass.
+        tallies: functions (spikes, gate inputs outside the table's domain) called likewise; they cost no time.
+            Both are whole numbers, on a GPU int64 scalars there.
 
     Raises:
         FewSpikesError: a shift, range or gain that is not finite or no vector, or a range or gain that is not positive.
@@ -69,17 +87,49 @@ class FSNeuron(nn.Module):
             if (values := getattr(self, kind)) is not None and not bool((values > 0).all()):
                 raise FewSpikesError(f"a {kind} must be > 0 in every channel")
         self.observers: list[Observer] = []
+        self.tallies: list[Tally] = []
         self._cast: dict[tuple[torch.dtype, torch.device], tuple[Tensor, Tensor, Tensor, Tensor]] = {}
+        self._tables: dict[torch.dtype, compiled.Table] = {}
 
     def forward(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """y = g r f̂((x + s) / r), elementwise; raises FewSpikesError unless float32 or float64."""
+        engine = "reference" if self.observers else engine_for(x, *self.by_channel.values())
+        if engine != "reference":
+            return self._in_one_pass(x, engine)
         x = self.gate(x)
-        y, spikes = run(x, *self._parameters_for(x), count=bool(self.observers))
+        y, spikes = run(x, *self._parameters_for(x), count=bool(self.observers or self.tallies))
         if spikes is not None:
             for observe in tuple(self.observers):
                 observe(x.detach(), spikes)
+            for tally in tuple(self.tallies):
+                tally(int(spikes.sum(dtype=torch.int64)), count_outside(x, self.table.domain))
         factors = [v.to(y.dtype) for v in (self.range, self.gain) if v is not None]
         return y * per_channel(reduce(torch.mul, factors), y, self.axis) if factors else y
+
+    def _in_one_pass(self, x: Tensor, engine: str) -> Tensor:
+        """Gate, recurrence, counts and output without anything kept between them."""
+        channels = self._channels(x) if self.by_channel else None
+        over = self in _overwriting.get() and not self._forward_hooks and not self._forward_pre_hooks
+        seen: Sequence[Any]
+        if engine == "compiled":
+            if x.dtype not in self._tables:
+                self._tables[x.dtype] = compiled.table(*self._parameters_for(x))
+            own = None if channels is None else compiled.Channels(*(v.numpy() for v in channels))
+            y, *seen = compiled.layer(x, self._tables[x.dtype], own, self.axis, self.table.domain, over)
+        else:
+            y, *seen = cuda.layer(x, self._parameters_for(x), channels, self.axis, self.table.domain, over)
+        for tally in tuple(self.tallies):
+            tally(*seen)
+        return y
+
+    def _channels(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Shift, range, and range x gain in x's dtype."""
+        like = next(iter(self.by_channel.values()))
+        if self.axis >= x.ndim or x.shape[self.axis] != len(like):
+            raise FewSpikesError(f"{len(like)} channels on axis {self.axis} wanted; got shape {tuple(x.shape)}")
+        shift = torch.zeros_like(like) if self.shift is None else self.shift
+        scale, gain = (torch.ones_like(like) if v is None else v for v in (self.range, self.gain))
+        return shift.to(x.dtype), scale.to(x.dtype), scale.to(x.dtype) * gain.to(x.dtype)
 
     @property
     def by_channel(self) -> dict[str, Tensor]:
@@ -118,6 +168,16 @@ def per_channel(values: Tensor, like: Tensor, axis: int) -> Tensor:
     shape = [1] * like.ndim
     shape[axis] = len(values)
     return values.to(like.dtype).view(shape)
+
+
+def count_outside(x: Tensor, domain: tuple[float, float]) -> int:
+    """How many elements lie outside the domain; NaN does not."""
+    low, high = domain
+    if not x.numel():
+        return 0
+    lowest, highest = x.aminmax()  # NaN if any is; most layers have nothing outside
+    below = int((x < low).sum()) if not lowest >= low else 0
+    return below + (int((x > high).sum()) if not highest <= high else 0)
 
 
 def _vector(name: str, values: Tensor | None) -> Tensor | None:

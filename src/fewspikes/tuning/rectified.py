@@ -68,7 +68,7 @@ def _tiles(*values: Tensor) -> tuple[np.ndarray, ...]:
     return tuple(value.detach().repeat(times).numpy() for value in values)
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 def _forward(x, shift, scale, after, T, h, d, offset, y):  # type: ignore[no-untyped-def]
     """Fill y and return the number of spikes."""
     block = len(shift)
@@ -93,7 +93,7 @@ def _forward(x, shift, scale, after, T, h, d, offset, y):  # type: ignore[no-unt
     return spikes
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 def _backward(g, x, y, shift, scale, gain, T, h, high, smooth, price, through, sums):  # type: ignore[no-untyped-def]
     """Fill `through` with x's gradient; add to `sums` those of shift, scale and gain, by place in the tile."""
     block, nothing, u = len(shift), shift[0] - shift[0], np.empty(len(shift), x.dtype)

@@ -1,0 +1,75 @@
+"""Peak memory of a network and its spiking version, each in a process of its own."""
+
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fewspikes.errors import FewSpikesError
+from fewspikes.models import load_model
+from fewspikes.network import SpikingNetwork
+from fewspikes.saving import load, save
+
+_PASSES = 3
+
+
+def memory_row(spec: str, weights: str | None, random: bool, snn: SpikingNetwork, images: Tensor) -> dict[str, Any]:
+    """Peak memory in MiB of a process that loads a network and runs a batch three times, counts on, and the ratio.
+
+    Args:
+        spec, weights, random: of the ANN, as for `load_model`.
+        snn: its spiking version.
+        images: the batch; only its shape matters.
+
+    Raises:
+        FewSpikesError: one of the processes failed.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "network.fs"
+        save(snn, file)
+        shape = list(images.shape)
+        ann = _run({"model": [spec, weights, random], "shape": shape})
+        spiking = _run({"file": str(file), "shape": shape})
+    return {"ann_mib": ann, "snn_mib": spiking, "snn_over_ann": spiking / ann}
+
+
+def _run(job: dict[str, Any]) -> float:
+    done = subprocess.run(
+        [sys.executable, "-m", "fewspikes.bench.memory", json.dumps(job)], capture_output=True, text=True, check=False
+    )
+    try:
+        return float(done.stdout.split()[-1])
+    except (IndexError, ValueError):
+        reason = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
+        raise FewSpikesError(f"the process that measures memory failed: {reason[0]}") from None
+
+
+def _main() -> None:
+    from fewspikes.metrics import count
+
+    job = json.loads(sys.argv[1])
+    images = torch.zeros(job["shape"])
+    if images.ndim == 4:
+        images = images.contiguous(memory_format=torch.channels_last)
+    network = load(job["file"]) if "file" in job else load_model(*job["model"]).model
+    if not any(p.ndim == 5 for p in network.parameters()):
+        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    with torch.inference_mode():
+        for _ in range(_PASSES):
+            if isinstance(network, SpikingNetwork):
+                with count(network):
+                    network(images)
+            else:
+                network(images)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    sys.stdout.write(f"{peak / 1024 if sys.platform != 'darwin' else peak / 1024**2}\n")
+
+
+if __name__ == "__main__":
+    _main()

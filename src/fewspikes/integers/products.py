@@ -1,0 +1,78 @@
+"""Convolutions and linear maps of whole numbers, exact: by oneDNN where that is exact here, else in float64."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+_LARGEST = 1 << 24  # float32 holds every whole number below it
+_PROBE = 4  # images of random codes that show whether oneDNN is exact here
+
+
+class Product(nn.Module):
+    """Integer codes in, their exact product with integer weights out, as float32 without a bias.
+
+    Args:
+        weight: int8, [out, in / groups, ...]: two dimensions for a linear map, four for a convolution.
+        largest: of the codes.
+        settings: stride, padding and dilation (two numbers each) and groups of a convolution.
+        engine: "auto" or "reference" (float64).
+
+    Attributes:
+        engine: "onednn" or "reference".
+    """
+
+    weight: Tensor
+
+    def __init__(self, weight: Tensor, largest: int, settings: tuple[Any, ...] = (), engine: str = "auto") -> None:
+        super().__init__()
+        self.register_buffer("weight", weight)
+        self.settings, self.engine, self._packed = settings, "reference", None
+        if engine == "auto":
+            self._try_onednn(largest)
+
+    def forward(self, codes: Tensor) -> Tensor:
+        """codes: uint8, [batch, in, ...]."""
+        if self.engine == "onednn":
+            return self._by_onednn(codes)
+        exact, weight = codes.double(), self.weight.double()
+        return (F.conv2d(exact, weight, None, *self.settings) if self.settings else F.linear(exact, weight)).float()
+
+    def fits(self, largest: int) -> bool:
+        """Whether no sum can leave the whole numbers that float32 holds."""
+        return int(self.weight.long().abs().flatten(1).sum(1).max()) * largest < _LARGEST
+
+    def _try_onednn(self, largest: int) -> None:
+        """Without the right instructions sums may saturate at 16 bits: believe oneDNN once it was seen to be exact."""
+        groups = self.settings[3] if self.settings else 1
+        shape = (_PROBE, self.weight.shape[1] * groups) + ((9, 9) if self.settings else ())
+        extremes = torch.full(shape, largest, dtype=torch.uint8)
+        random = torch.randint(0, largest + 1, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+        exact = [self(codes) for codes in (extremes, random)]
+        try:
+            self.engine = "onednn"
+            if all(torch.equal(self(codes), wanted) for codes, wanted in zip((extremes, random), exact, strict=True)):
+                return
+        except (RuntimeError, AttributeError, NotImplementedError):  # no such operator in this torch, or not for this
+            pass
+        self.engine, self._packed = "reference", None
+
+    def _by_onednn(self, codes: Tensor) -> Tensor:
+        out = len(self.weight)
+        ones, zeros = torch.ones(out), torch.zeros(out, dtype=torch.int32)
+        ends: tuple[Any, ...] = (None, 1.0, 0, torch.float32, "none", [], "")
+        if not self.settings:
+            if self._packed is None:
+                self._packed = torch.ops.onednn.qlinear_prepack(self.weight, list(codes.shape))
+            return torch.ops.onednn.qlinear_pointwise(codes, 1.0, 0, self._packed, ones, zeros, *ends)  # type: ignore[no-any-return]
+        stride, padding, dilation, groups = self.settings
+        if self._packed is None:
+            pack = torch.ops.onednn.qconv_prepack
+            self._packed = pack(self.weight, ones, 1.0, 0, stride, padding, dilation, groups, list(codes.shape))
+        codes = codes.contiguous(memory_format=torch.channels_last)
+        convolve = torch.ops.onednn.qconv2d_pointwise
+        found: Tensor = convolve(
+            codes, 1.0, 0, self._packed, ones, zeros, None, stride, padding, dilation, groups, *ends[1:]
+        )
+        return found
