@@ -35,7 +35,7 @@ def test_fits_are_timed_with_their_error():
 def test_a_network_is_timed_beside_its_ann_and_counts_its_own_spikes():
     model, images = small(), torch.randn(4, 3, 8, 8)
     row = network_row(model, images, seconds=0.01, K=5)
-    snn = fs.convert(model, images[:2], K=5)
+    snn = fs.convert(model, images[:2], K=5, alpha=25.0, rounding="nearest")
     with fs.count(snn) as counts:
         snn(images)
     assert row["spikes_per_neuron"] == pytest.approx(counts.per_neuron, rel=1e-3)  # another layout, other roundings
@@ -62,7 +62,7 @@ def test_memory_is_that_of_two_processes():
 
 def test_a_process_that_fails_says_why():
     model = load_model("fewspikes:resnet8", random=True).model
-    with pytest.raises(fs.FewSpikesError, match="process that measures memory failed: .*no network 'resnet9'"):
+    with pytest.raises(fs.FewSpikesError, match="process that measures memory failed: .*has no model 'resnet9'"):
         memory_row("fewspikes:resnet9", None, True, fs.convert(model, torch.zeros(2, 3, 32, 32)), torch.zeros(1))
 
 

@@ -113,7 +113,8 @@ def test_the_whole_numbers_stand_for_the_spiking_network(plain):
 
 
 def test_a_skip_is_joined_inside_the_neuron():
-    snn = fs.convert(small(), torch.zeros(1, 3, 8, 8), K=4)
+    images = torch.randn(16, 3, 8, 8)
+    snn = fs.convert(small(), images, calibration=images, K=4)
     network = fs.to_integer(snn)
     assert any(node.op == "call_module" and len(node.args) == 2 for node in network.body.graph.nodes)
     x = torch.randn(5, 3, 8, 8)

@@ -1,6 +1,7 @@
 """Images per second of a network and its spiking version, in turn in one run."""
 
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from fewspikes.bench.timing import alternate, ratio
 from fewspikes.convert import convert
+from fewspikes.errors import FewSpikesWarning
 from fewspikes.metrics import count
 from fewspikes.network import SpikingNetwork
 
@@ -27,7 +29,7 @@ def network_row(model: nn.Module, images: Tensor, seconds: float = 20.0, **optio
     images = _laid_out(images)
     model = _laid_out(model)
     started = time.perf_counter()
-    snn = _laid_out(convert(model, images[:2], **options))
+    snn = spiking(model, images, options)
     converted = time.perf_counter() - started
     folded = _laid_out(snn.as_ann())
     jobs = {
@@ -74,7 +76,7 @@ def growth_rows(
         options: of `convert`, without K.
     """
     images, model = _laid_out(images), _laid_out(model)
-    by_k = {K: _laid_out(convert(model, images[:2], K=K, **options)) for K in steps}
+    by_k = {K: spiking(model, images, {**options, "K": K}) for K in steps}
     snn = next(iter(by_k.values()))
     parts = {n: _laid_out(images[:n]) for n in batches if n <= len(images)}
     cases: dict[str, dict[int, tuple[Any, int]]] = {
@@ -93,6 +95,14 @@ def growth_rows(
                 "seconds": median,
                 "milliseconds_per_image": median / images_run * 1e3,
             }
+
+
+def spiking(model: nn.Module, images: Tensor, options: dict[str, Any]) -> SpikingNetwork:
+    """The spiking network of a model, for its speed: no word on ranges that were not calibrated."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FewSpikesWarning)
+        found: SpikingNetwork = _laid_out(convert(model, images[:2], **options))
+    return found
 
 
 def _counted(snn: SpikingNetwork, images: Tensor) -> int:

@@ -8,9 +8,8 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from fewspikes.bench import activation_rows, conditions, fit_rows, growth_rows, memory_row, network_row
+from fewspikes.bench import activation_rows, conditions, fit_rows, growth_rows, memory_row, network_row, spiking
 from fewspikes.cli import options
-from fewspikes.convert import convert
 from fewspikes.errors import FewSpikesError
 from fewspikes.files import write_json
 from fewspikes.models import load_model
@@ -79,7 +78,7 @@ def _network(
     if growth:
         found["growth"] = list(track(growth_rows(network, images, seconds=seconds), "growth", None))
     if memory and place.type == "cpu":
-        found["memory"] = [memory_row(*given, convert(network, images[:2], **wanted), images)]
+        found["memory"] = [memory_row(*given, spiking(network, images, wanted), images)]
     return found
 
 
