@@ -14,6 +14,7 @@ from torch import nn
 
 import fewspikes as fs
 from fewspikes.kernels import count_outside, overwriting
+from fewspikes.kernels.threads import share_out
 from networks import small, squeeze_excite
 from strategies import arguments, inputs_for
 
@@ -239,3 +240,33 @@ def test_a_network_on_a_gpu_counts_what_it_counts_on_the_cpu():
     z, *counts = one_pass(neuron.cuda(), x.cuda())
     assert torch.equal(z.cpu(), y)
     assert [int(v) for v in counts] == [spikes, outside]
+
+
+def test_an_error_in_a_thread_reaches_the_caller():
+    def fail(part):
+        if part.start:
+            raise ValueError("in the second part")
+
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        with pytest.raises(ValueError, match="in the second part"):
+            share_out(fail, 1 << 20, 1)
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_forked_child_can_run_layers_after_its_parent_did():
+    run_alone("""
+        import os, signal, torch, fewspikes as fs
+
+        torch.set_num_threads(2)
+        neuron, x = fs.FSNeuron(fs.published("silu")), torch.linspace(-9, 9, 1 << 20)
+        wanted = neuron(x)
+        child = os.fork()
+        if not child:
+            signal.alarm(60)
+            os._exit(0 if torch.equal(neuron(x), wanted) else 1)
+        assert os.waitpid(child, 0)[1] == 0
+    """)

@@ -102,6 +102,8 @@ def _row(values: dict[str, Any]) -> str:
 
 def _value(value: Any) -> str:
     if isinstance(value, dict):
+        if all(isinstance(inner, int) for inner in value.values()):  # K by site
+            return f"{min(value.values())} to {max(value.values())}"
         return "(" + ", ".join(f"{name} {_value(inner)}" for name, inner in value.items()) + ")"
     if isinstance(value, Iterable) and not isinstance(value, str):
         return "x".join(map(str, value))

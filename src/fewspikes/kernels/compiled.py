@@ -10,9 +10,6 @@ for one spike after another. The count rides along in integers that are as wide 
 
 # numba infers the loops' types from their arguments.
 # ruff: noqa: ANN001, ANN202
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from typing import Any, NamedTuple
 
 import numba
@@ -21,9 +18,9 @@ import torch
 from torch import Tensor
 
 from fewspikes.kernels.layout import dense, flat
+from fewspikes.kernels.threads import share_out
 
 _BLOCK = 512  # elements
-_SHARE = 1 << 16  # elements below which another thread does not pay
 _OUTSIDE = 1 << 16  # what an element outside the domain adds to its count; a block's spikes stay below
 
 _compile = numba.njit(cache=True, nogil=True, error_model="numpy")  # without a check for 0 in each division
@@ -178,22 +175,6 @@ def patterns(x: Tensor, T: Tensor, h: Tensor, d: Tensor, offset: Tensor) -> tupl
 def _tiled(values: np.ndarray) -> np.ndarray:
     """A vector over the channels again and again, about a block long, so that one index serves element and channel."""
     return np.tile(values, max(_BLOCK // max(len(values), 1), 1))
-
-
-def share_out(work: Callable[[slice], Any], rows: int, size: int) -> list[Any]:
-    """What `work` returns for each part of `rows` rows of `size` elements, a part for each thread; in order."""
-    workers = min(torch.get_num_threads(), max(rows * size // _SHARE, 1), rows)
-    step = max(-(-rows // max(workers, 1)), 1)
-    parts = [slice(start, min(start + step, rows)) for start in range(0, rows, step)]
-    if not parts:
-        return []
-    others = [_pool(workers).submit(work, part) for part in parts[1:]]
-    return [work(parts[0]), *(other.result() for other in others)]  # this thread works, too
-
-
-@cache
-def _pool(workers: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(workers, thread_name_prefix="fewspikes")
 
 
 @_compile

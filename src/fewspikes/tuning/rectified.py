@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fewspikes.kernels.compiled import share_out
+from fewspikes.kernels.threads import share_out
 
 if TYPE_CHECKING:
     from fewspikes.tuning.learning import LearningNeuron
