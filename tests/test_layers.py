@@ -265,8 +265,8 @@ def test_a_forked_child_can_run_layers_after_its_parent_did():
         neuron, x = fs.FSNeuron(fs.published("silu")), torch.linspace(-9, 9, 1 << 20)
         wanted = neuron(x)
         child = os.fork()
-        if not child:
+        if not child:  # torch's own operators may hang in it, so numpy compares
             signal.alarm(60)
-            os._exit(0 if torch.equal(neuron(x), wanted) else 1)
+            os._exit(0 if (neuron(x).numpy() == wanted.numpy()).all() else 1)
         assert os.waitpid(child, 0)[1] == 0
     """)
