@@ -27,6 +27,7 @@ ORDER = [
     "conversion",
     "synapses",
     "network",
+    "integers",
     "metrics",
     "evaluation",
     "tuning",
@@ -34,6 +35,7 @@ ORDER = [
     "saving",
     "data",
     "models",
+    "bench",
     "cli",
 ]
 

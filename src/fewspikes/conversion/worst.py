@@ -20,7 +20,7 @@ def worst(sites: Sequence["SiteReport"], n: int, repaired: bool) -> list[str]:
     """
     known = [(site, site.diagnosis) for site in sites if site.diagnosis is not None]
     if not known:
-        return ["not diagnosed: give images to `convert`, or call fewspikes.diagnose(snn, images)"]
+        return ["not diagnosed: give `convert` images as calibration"]
     total = sum(found.output_error for _, found in known)
     if not total > 0:
         return ["no site adds to the output's error"]

@@ -86,7 +86,8 @@ def to_integer(snn: SpikingNetwork, engine: str = "auto") -> IntegerNetwork:
         body = work.body()
     if not work.products:
         raise FewSpikesError(
-            "no convolution or linear map of this network follows ReLU codes of at most 8 steps; convert with K <= 8"
+            "no convolution or linear map of this network follows ReLU codes of at most 8 steps without a pool, "
+            "a reshape or a product between; use the spiking network itself"
         )
     return IntegerNetwork(snn, body, work.engines)
 
