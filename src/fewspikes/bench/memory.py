@@ -1,7 +1,6 @@
 """Peak memory of a network and its spiking version, each in a process of its own."""
 
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fewspikes.bench.network import laid_out
 from fewspikes.errors import FewSpikesError
 from fewspikes.models import load_model
 from fewspikes.network import SpikingNetwork
@@ -54,12 +54,8 @@ def _main() -> None:
     from fewspikes.metrics import count
 
     job = json.loads(sys.argv[1])
-    images = torch.zeros(job["shape"])
-    if images.ndim == 4:
-        images = images.contiguous(memory_format=torch.channels_last)
-    network = load(job["file"]) if "file" in job else load_model(*job["model"]).model
-    if not any(p.ndim == 5 for p in network.parameters()):
-        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    images = laid_out(torch.zeros(job["shape"]))
+    network = laid_out(load(job["file"]) if "file" in job else load_model(*job["model"]).model)
     with torch.inference_mode():
         for _ in range(_PASSES):
             if isinstance(network, SpikingNetwork):
@@ -75,6 +71,8 @@ def _peak() -> float:
     status = Path("/proc/self/status")
     if status.exists():  # what getrusage says there begins at the size of the process that started this one
         return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM")) / 1024
+    import resource  # Windows has none
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 1024**2 if sys.platform == "darwin" else peak / 1024
 

@@ -26,12 +26,12 @@ def network_row(model: nn.Module, images: Tensor, seconds: float = 20.0, **optio
         seconds: of measuring.
         options: of `convert`.
     """
-    images = _laid_out(images)
-    model = _laid_out(model)
+    images = laid_out(images)
+    model = laid_out(model)
     started = time.perf_counter()
     snn = spiking(model, images, options)
     converted = time.perf_counter() - started
-    folded = _laid_out(snn.as_ann())
+    folded = laid_out(snn.as_ann())
     jobs = {
         "ann": lambda: model(images),
         "ann_folded": lambda: folded(images),
@@ -75,10 +75,10 @@ def growth_rows(
         seconds: of measuring for each of the three.
         options: of `convert`, without K.
     """
-    images, model = _laid_out(images), _laid_out(model)
+    images, model = laid_out(images), laid_out(model)
     by_k = {K: spiking(model, images, {**options, "K": K}) for K in steps}
     snn = next(iter(by_k.values()))
-    parts = {n: _laid_out(images[:n]) for n in batches if n <= len(images)}
+    parts = {n: laid_out(images[:n]) for n in batches if n <= len(images)}
     cases: dict[str, dict[int, tuple[Any, int]]] = {
         "K": {K: (lambda net=net: _counted(net, images), len(images)) for K, net in by_k.items()},
         "batch": {n: (lambda part=part: _counted(snn, part), n) for n, part in parts.items()},
@@ -101,7 +101,7 @@ def spiking(model: nn.Module, images: Tensor, options: dict[str, Any]) -> Spikin
     """The spiking network of a model, for its speed: no word on ranges that were not calibrated."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FewSpikesWarning)
-        found: SpikingNetwork = _laid_out(convert(model, images[:2], **options))
+        found: SpikingNetwork = laid_out(convert(model, images[:2], **options))
     return found
 
 
@@ -111,7 +111,7 @@ def _counted(snn: SpikingNetwork, images: Tensor) -> int:
     return counts.total
 
 
-def _laid_out(what: Any) -> Any:
+def laid_out(what: Any) -> Any:
     """Channels-last, where that has a meaning."""
     if isinstance(what, Tensor):
         return what.contiguous(memory_format=torch.channels_last) if what.ndim == 4 else what

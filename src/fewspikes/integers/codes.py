@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fewspikes.kernels import FSNeuron, compiled
+from fewspikes.kernels import FSNeuron, compiled, count_outside
 from fewspikes.kernels.module import per_channel
 from fewspikes.kernels.reference import apply as plain_loop
 from fewspikes.neuron import cast
@@ -67,7 +67,7 @@ class CodeNeuron(nn.Module):
         super().__init__()
         p = neuron.table
         self.table = FSParameters(p.T, p.h, _powers(p.K), 0.0, p.activation, p.domain, p.provenance)
-        self.axis, self.engine, self.joins = axis, engine, factors is not None
+        self.axis, self.engine = axis, engine
         self.tallies: list[Callable[[Any, Any], None]] = []
         f, g = factors or (torch.ones_like(add), torch.zeros_like(add))
         for name, values in (("add", add), ("divide", divide), ("f", f), ("g", g)):
@@ -79,13 +79,12 @@ class CodeNeuron(nn.Module):
         f, g, add, divide = self.f, self.g, self.add, self.divide
         if self.engine == "reference" or x.device.type != "cpu":
             if other is not None:
-                x = x.float() * per_channel(f, f.new_empty([1] * x.ndim), self.axis)
-                x = x + other.float() * per_channel(g, x, self.axis)
+                x, other = x.float(), other.float()
+                x = x * per_channel(f, x, self.axis) + other * per_channel(g, x, self.axis)
             seen = (x + per_channel(add, x, self.axis)) / per_channel(divide, x, self.axis)
             y, spikes = plain_loop(seen, *cast(self.table, seen), count=True)
             assert spikes is not None
-            low, high = self.table.domain
-            found: Sequence[Any] = (int(spikes.sum(dtype=torch.int64)), int(((seen < low) | (seen > high)).sum()))
+            found: Sequence[Any] = (int(spikes.sum(dtype=torch.int64)), count_outside(seen, self.table.domain))
             codes = y.to(torch.uint8)
         elif other is not None:
             own = compiled.Factors(f.numpy(), g.numpy(), add.numpy(), divide.numpy())
@@ -112,5 +111,6 @@ class Values(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """float32 like x."""
-        y = x.float() * per_channel(self.factor, self.factor.new_empty([1] * x.ndim), self.axis)
+        x = x.float()
+        y = x * per_channel(self.factor, x, self.axis)
         return y if self.constant is None else y + per_channel(self.constant, y, self.axis)
