@@ -121,6 +121,44 @@ def test_a_skip_is_joined_inside_the_neuron():
     assert torch.equal(network(x), fs.to_integer(snn, engine="reference")(x))
 
 
+class Pooled(nn.Module):
+    """The classic network: max pools and a flattening between its layers."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 6, 3, padding=1)
+        self.hidden, self.head = nn.Linear(6 * 20, 7), nn.Linear(7, 4)
+
+    def forward(self, x):
+        x = F.max_pool2d(F.relu(self.first(x)), 2)
+        x = F.max_pool2d(F.relu(self.second(x)), 3, stride=2, padding=1, ceil_mode=True)
+        x = F.relu(self.hidden(x.view(len(x), -1)))
+        return self.head(x)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_codes_go_through_max_pools_and_flattening(layout):
+    torch.manual_seed(0)
+    model, x = Pooled().eval(), torch.randn(64, 3, 14, 18).contiguous(memory_format=layout)
+    snn = fs.convert(model, x, calibration=x, K=6)
+    fast, slow = fs.to_integer(snn), fs.to_integer(snn, engine="reference")
+    assert len(fast.engines) == 3  # all but the first
+    assert torch.equal(fast(x), slow(x))
+    assert float((fast(x) - snn(x)).square().mean() / snn(x).var()) < 1e-3
+
+
+def test_a_max_pool_of_codes_that_count_downwards_stays_in_float():
+    torch.manual_seed(0)
+    model, x = Pooled().eval(), torch.randn(16, 3, 14, 18)
+    snn = fs.convert(model, x, calibration=x, K=6, repair=False)
+    first = next(iter(snn.neurons))
+    gain = torch.tensor([1.0, -1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0])
+    snn = snn.with_neurons({first: fs.FSNeuron(snn.neurons[first].table, gain=gain)})
+    network = fs.to_integer(snn)
+    assert len(network.engines) == 2
+    assert float((network(x) - snn(x)).square().mean() / snn(x).var()) < 1e-3
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [

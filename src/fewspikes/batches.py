@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -44,6 +45,8 @@ class Batches:
             )
         if not hasattr(loader, "__iter__") or isinstance(loader, str | Mapping):
             raise FewSpikesError(f"{what} must be a tensor or a re-iterable of batches; got {type(loader).__name__}")
+        if isinstance(loader, np.ndarray):
+            raise FewSpikesError(f"{what} is a NumPy array; give torch.from_numpy(array)")
         self._loader, self._specs, self._dtype, self._what, self._device = loader, specs, dtype, what, device
 
     @property

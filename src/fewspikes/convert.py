@@ -12,7 +12,7 @@ from fewspikes.calibration import Calibration, calibrate
 from fewspikes.capture import Captured, capture
 from fewspikes.conversion.choose import Choice, choose, site_parameters
 from fewspikes.conversion.rewrite import Site, rewrite
-from fewspikes.errors import FewSpikesError
+from fewspikes.errors import FewSpikesError, warn
 from fewspikes.kernels import FSNeuron
 from fewspikes.network import ExactActivation, SpikingNetwork, build
 from fewspikes.parameters import FSParameters
@@ -99,6 +99,10 @@ def convert(
     choice = Choice(K, alpha, rounding, offset, spike_weight, refine, seed)
     if isinstance(repair_images, bool) or not isinstance(repair_images, int) or repair_images < 2:
         raise FewSpikesError(f"repair_images must be a whole number >= 2; got {repair_images!r}")
+    if calibration is None:
+        given = {"spike_weight": spike_weight != 0, "repair_images": repair_images != _REPAIR_IMAGES}
+        for name in (name for name, is_given in given.items() if is_given):
+            warn(f"{name} has no effect without calibration images")
     limits = (max_drop, max_steps, max_spikes)
     budget = None if limits == (None, None, None) else Budget(*limits)
     images = None if isinstance(calibration, Calibration) else calibration

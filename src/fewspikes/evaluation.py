@@ -79,7 +79,7 @@ class EvaluationReport:
             ("time steps", f"{self.latency_steps} to the answer, one image every {self.interval_steps}"),
             ("synaptic operations", "unknown" if self.synops_per_image is None else f"{self.synops_per_image:,.0f}"),
             ("multiply-adds ANN / SNN", f"{self.ann_macs_per_image:,} / {self.macs_per_image:,}"),
-            ("images/s ANN / SNN", f"{self.ann_images_per_second:.3g} / {self.snn_images_per_second:.3g}"),
+            ("images/s, counting", f"{self.ann_images_per_second:.3g} / {self.snn_images_per_second:.3g}"),
             ("inputs clipped", f"{100 * self.clipped_fraction:.4f}%"),
         ]
         return "\n".join([self.model, *(f"  {name:<24}{value}" for name, value in rows)])

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -42,6 +43,8 @@ def as_named(inputs: Any) -> dict[str, Tensor]:
     named = dict(inputs) if isinstance(inputs, Mapping) else None
     if isinstance(inputs, tuple | list):
         named = {f"x{i}" if i else "x": value for i, value in enumerate(inputs)}
+    if isinstance(inputs, np.ndarray):
+        raise FewSpikesError("inputs must be tensors; give torch.from_numpy(array)")
     if not named or not all(isinstance(value, Tensor) for value in named.values()):
         raise FewSpikesError(
             f"inputs must be a tensor, a tuple of tensors or a dict of tensors; got {_describe(inputs)}"

@@ -1,8 +1,8 @@
 """The converted network: a graph of ATen operators with layers of FS-neurons between them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, fx, nn
@@ -116,6 +116,13 @@ class SpikingNetwork(nn.Module):
         neurons = self.neurons
         with overwriting(frozenset(neurons[name] for name in self._overwritable)):
             return self.body(*values)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """What `.to()`, `.half()` and the like run on every tensor."""
+        dtype = fn(torch.empty(0, dtype=self.dtype)).dtype
+        if dtype not in (torch.float32, torch.float64):
+            raise FewSpikesError(f"FS-neurons compute in float32 or float64; {dtype} cannot hold the code")
+        return super()._apply(fn, recurse)  # type: ignore[no-any-return]
 
     @property
     def dtype(self) -> torch.dtype:

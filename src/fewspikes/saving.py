@@ -24,6 +24,7 @@ from fewspikes.conversion.rewrite import Site, mark
 from fewspikes.errors import FewSpikesError
 from fewspikes.files import write_aside
 from fewspikes.inputs import InputSpec, check_finite
+from fewspikes.integers import IntegerNetwork
 from fewspikes.kernels import FSNeuron
 from fewspikes.kernels.module import PER_CHANNEL
 from fewspikes.network import SpikingNetwork
@@ -45,6 +46,10 @@ def save(snn: SpikingNetwork, path: str | os.PathLike[str], preprocessing: Mappi
     Raises:
         FewSpikesError: the folder does not exist, or `snn` is not a converted network.
     """
+    if isinstance(snn, IntegerNetwork):
+        raise FewSpikesError(
+            "save takes the spiking network that this came from; make the integer network again from it"
+        )
     if not isinstance(snn, SpikingNetwork):
         raise FewSpikesError(f"save needs a converted network; got {type(snn).__name__}")
     if any(tensor.is_meta for tensor in snn.tensors.values()):

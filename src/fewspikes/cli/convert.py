@@ -13,7 +13,7 @@ from fewspikes.conversion.choose import Choice
 from fewspikes.convert import Conversion
 from fewspikes.convert import convert as convert_model
 from fewspikes.data import data_folder, loader, open_images
-from fewspikes.errors import FewSpikesError
+from fewspikes.errors import FewSpikesError, warn
 from fewspikes.models import LoadedModel, load_model
 from fewspikes.saving import save
 from fewspikes.tuning.budgets import Budget
@@ -90,9 +90,17 @@ def convert(
         )
     if output is not None and not output.parent.is_dir():
         raise FewSpikesError(f"cannot write {output}: the folder {output.parent} does not exist; make it first")
+    _check_data(
+        data,
+        {"--max-drop": max_drop, "--max-steps": max_steps, "--max-spikes": max_spikes}
+        | {"--distil": distil, "--pareto": pareto},
+        {"--split": split, "--limit": limit},
+    )
     place = options.device(device)
     loaded = load_model(model, None if weights is None else str(weights), random_weights)
     known = options.preprocessing(loaded.preprocessing, mean, std, size)
+    if data is not None:
+        options.required(known, model)
     shape = options.image_size(known, size, model)
     images = None
     limit = limit or (_CALIBRATION_IMAGES if distil is None else _DISTILLING_IMAGES)
@@ -135,6 +143,17 @@ def convert(
     typer.echo(f"written to {output}" if output is not None else "nothing written; give -o FILE to keep the network")
 
 
+def _check_data(data: Path | None, needing: dict[str, Any], about: dict[str, Any]) -> None:
+    """Options that make no sense without images: an error where they ask for work, a warning where not."""
+    if data is not None:
+        return
+    asked = next((name for name, value in needing.items() if value is not None), None)
+    if asked is not None:
+        raise FewSpikesError(f"{asked} works on images; give --data DIR")
+    for name in (name for name, value in about.items() if value is not None):
+        warn(f"{name} has no effect without --data")
+
+
 def _frontier(
     loaded: LoadedModel,
     shape: tuple[int, int, int],
@@ -147,8 +166,6 @@ def _frontier(
     as_json: bool,
 ) -> None:
     """Measure uniform K and mixed K beside each, print the table and write the points."""
-    if images is None:
-        raise FewSpikesError("--pareto measures on images; give --data")
     with torch.no_grad():
         example = torch.zeros(1, *shape, device=place)
         work = Conversion(

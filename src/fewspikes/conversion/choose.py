@@ -1,7 +1,6 @@
 """Which parameters each site gets: the paper's setting, a given range, or the least error on what it sees."""
 
 import operator
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,7 +12,7 @@ import torch
 from fewspikes.activations import Activation
 from fewspikes.calibration import Calibration
 from fewspikes.conversion.rewrite import Site
-from fewspikes.errors import FewSpikesError, FewSpikesWarning
+from fewspikes.errors import FewSpikesError, warn
 from fewspikes.fitting import fit_site, least_error_relu, shipped
 from fewspikes.parameters import (
     MAX_STEPS,
@@ -28,6 +27,7 @@ from fewspikes.progress import in_threads
 DEFAULT_STEPS = 8  # with calibration data and no K
 SHIPPED_STEPS = 16  # the paper's setting of an activation that the paper has no table for
 PUBLISHED = ("silu", "sigmoid")
+_NAMED = 8  # sites listed in a message
 
 
 @dataclass(frozen=True)
@@ -85,14 +85,7 @@ def _checked(choice: Choice, sites: Sequence[Site], calibration: Calibration | N
             f"the calibration is for {len(calibration.sites)} other sites than the network's {len(sites)}; "
             "calibrate again"
         )
-    K: int | dict[str, int] | None
-    if isinstance(choice.K, Mapping):
-        K = {str(name): _whole(k) or DEFAULT_STEPS for name, k in choice.K.items()}
-    else:
-        K = _whole(choice.K)
-    if isinstance(K, dict) and set(K) != names:
-        odd = sorted(set(K) ^ names)
-        raise FewSpikesError(f"K by site must name each of the {len(names)} sites; missing or unknown: {odd[0]}")
+    K = _by_site(choice.K, [site.name for site in sites]) if isinstance(choice.K, Mapping) else _whole(choice.K)
     paper = K is None and calibration is None
     rounding = ("down" if paper else "nearest") if choice.rounding is None else choice.rounding
     if rounding not in ("down", "nearest"):
@@ -107,16 +100,27 @@ def _checked(choice: Choice, sites: Sequence[Site], calibration: Calibration | N
 def _warn(sites: Sequence[Site], K: object, alpha: float | None, calibration: Calibration | None) -> None:
     has_open = any(site.activation == Activation("relu") for site in sites)
     if alpha is not None and not has_open:
-        message = "alpha has no effect: the network has no uncapped ReLU"
-        warnings.warn(message, FewSpikesWarning, stacklevel=6)
+        warn("alpha has no effect: the network has no uncapped ReLU")
     if K is not None and calibration is None and alpha is None and has_open:
         given = K if isinstance(K, int) else "by site"
-        warnings.warn(
+        warn(
             f"K={given} without calibration data: alpha={PAPER_RELU_ALPHA:g} for every ReLU. "
-            "Give images to calibrate on, so that each range is fitted, or alpha to silence this",
-            FewSpikesWarning,
-            stacklevel=6,
+            "Give images to calibrate on, so that each range is fitted, or alpha to silence this"
         )
+
+
+def _by_site(given: Mapping[Any, Any], names: Sequence[str]) -> dict[str, int]:
+    """K by site name, one for each site and no other."""
+    unknown = [name for name in given if name not in names]
+    if unknown:
+        listed = ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
+        raise FewSpikesError(f"K by site: there is no site {unknown[0]!r}; this network's sites are {listed}")
+    missing = [name for name in names if name not in given]
+    if missing:
+        raise FewSpikesError(
+            f"K by site: site {missing[0]!r} has no K ({len(missing)} of {len(names)} sites lack one); name each site"
+        )
+    return {name: _whole(given[name]) or DEFAULT_STEPS for name in names}
 
 
 def _whole(K: Any) -> int | None:

@@ -1,7 +1,6 @@
 """Rewrite a captured graph in place: fold batch norms, settle max pools, and put a site where a neuron goes."""
 
 import operator
-import warnings
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +11,7 @@ from torch import Tensor, fx
 from fewspikes.activations import Activation
 from fewspikes.capture import Captured, fold_constants, op_name
 from fewspikes.conversion.operators import SHAPES, activation_of, classify, describe
-from fewspikes.errors import FewSpikesError, FewSpikesWarning
+from fewspikes.errors import FewSpikesError, warn
 from fewspikes.inputs import check_finite
 
 _NO_TRAINING = "aten._native_batch_norm_legit_no_training.default"
@@ -170,7 +169,7 @@ def _settle_max_pools(captured: Captured, max_pool: str, notes: list[str]) -> No
         message = (
             f"max_pool='average' put average pools in place of the max pools at {', '.join(changed)}: a changed network"
         )
-        warnings.warn(f"{message}; it is compared with the ANN changed likewise", FewSpikesWarning, stacklevel=5)
+        warn(f"{message}; it is compared with the ANN changed likewise")
         notes.append(message)
 
 

@@ -5,7 +5,6 @@ Row groups are read one at a time by pyarrow, the reader that Hugging Face `data
 """
 
 import re
-import warnings
 from bisect import bisect_right
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 
 from fewspikes.data.extras import require
 from fewspikes.data.reading import decode_image
-from fewspikes.errors import FewSpikesError, FewSpikesWarning
+from fewspikes.errors import FewSpikesError, warn
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -102,11 +101,9 @@ def _parts(file: Path) -> dict[str, Any]:
 def _warn_if_shards_miss(files: list[Path]) -> None:
     stated = max((int(_parts(file)["shards"] or 0) for file in files), default=0)
     if stated > len(files):
-        warnings.warn(
+        warn(
             f"{files[0].parent} holds {len(files)} of the {stated} files of split {_parts(files[0])['split']!r}; "
-            "only they are used",
-            FewSpikesWarning,
-            stacklevel=5,
+            "only they are used"
         )
 
 

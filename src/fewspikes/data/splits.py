@@ -1,10 +1,9 @@
 """Which split of a data set is meant by a wish: train, evaluation, or a name."""
 
-import warnings
 from collections.abc import Collection
 from pathlib import Path
 
-from fewspikes.errors import FewSpikesError, FewSpikesWarning
+from fewspikes.errors import FewSpikesError, warn
 
 SPLIT_NAMES = ("train", "test", "val", "validation")
 _ALIASES = {"val": "validation", "validation": "val"}
@@ -36,11 +35,7 @@ def choose_split(found: Collection[str], wanted: str, folder: Path) -> str:
             return name
     name = next((n for n in (*_STOPGAPS[wanted], *sorted(found)) if n in found), "")
     purpose = "calibration" if wanted == "train" else "evaluation"
-    warnings.warn(
-        f"{folder} has no split for {purpose} ({' or '.join(_FITTING[wanted])}); its split {name!r} is used",
-        FewSpikesWarning,
-        stacklevel=4,
-    )
+    warn(f"{folder} has no split for {purpose} ({' or '.join(_FITTING[wanted])}); its split {name!r} is used")
     return name
 
 

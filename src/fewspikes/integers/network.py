@@ -1,7 +1,7 @@
 """From a spiking network of ReLU codes to one whose layers are products of whole numbers."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, fx, nn
@@ -16,6 +16,8 @@ from fewspikes.network import SpikingNetwork, build
 
 _PRODUCTS = (torch.ops.aten.conv2d.default, torch.ops.aten.linear.default)
 _SUM = torch.ops.aten.add.Tensor
+_MAX_POOL = torch.ops.aten.max_pool2d.default  # the largest code is the code of the largest value
+_RESHAPE = torch.ops.aten.reshape.default
 _AXIS = 1  # of the channels
 _LARGEST = 127  # of an 8-bit weight
 
@@ -58,7 +60,7 @@ def to_integer(snn: SpikingNetwork, engine: str = "auto") -> IntegerNetwork:
     A ReLU's output is a whole number q < 2^K times a constant. Convolutions and linear maps of such outputs get
     weights of 8 bits, one scale per output channel, into which the constants of the input's channels went before; the
     products are exact, and the constants after them go into the gate of the next neuron. What meets no such spikes
-    (the first layer, whose input is an image; a pooled head; other codes) stays as it is.
+    (the first layer, whose input is an image; what follows an average pool; other codes) stays as it is.
 
     Args:
         snn: float32, on the CPU.
@@ -86,10 +88,18 @@ def to_integer(snn: SpikingNetwork, engine: str = "auto") -> IntegerNetwork:
         body = work.body()
     if not work.products:
         raise FewSpikesError(
-            "no convolution or linear map of this network follows ReLU codes of at most 8 steps without a pool, "
-            "a reshape or a product between; use the spiking network itself"
+            "no convolution or linear map of this network follows ReLU codes of at most 8 steps without an "
+            "average pool or a product between; use the spiking network itself"
         )
     return IntegerNetwork(snn, body, work.engines)
+
+
+class _Codes(NamedTuple):
+    """The new node that gives an old one's values as codes, what a code of 1 is by channel, and the largest code."""
+
+    node: fx.Node
+    unit: Tensor
+    largest: int
 
 
 class _Work:
@@ -100,7 +110,7 @@ class _Work:
         self.graph = fx.Graph()
         self.sites: dict[str, Site] = {site.target: site for site in snn.sites}
         self.new: dict[fx.Node, fx.Node] = {}  # values, as in the old graph
-        self.codes: dict[fx.Node, fx.Node] = {}  # of an old site: the new node that gives its codes
+        self.codes: dict[fx.Node, _Codes] = {}
         self.sums: dict[fx.Node, tuple[fx.Node, Tensor, Tensor | None]] = {}  # products, their scale and their bias
         self.modules: dict[str, nn.Module] = {}
         self.products: dict[str, Product] = {}
@@ -110,7 +120,7 @@ class _Work:
         for node in self.snn.body.graph.nodes:
             if node.op == "call_module":
                 self._site(node)
-            elif not (node.target in _PRODUCTS and self._product(node)):
+            elif not (node.target in _PRODUCTS and self._product(node)) and not self._kept(node):
                 self.new[node] = self.graph.node_copy(node, self._value)
         for node in reversed(list(self.graph.nodes)):
             if node.op not in ("placeholder", "output") and not node.users:  # weights and sums that went elsewhere
@@ -142,7 +152,27 @@ class _Work:
         else:
             given = (self._value(source),)
         self.modules[str(node.target)] = CodeNeuron(neuron, add, divide, factors, _AXIS, self.engine)
-        self.codes[node] = self.graph.call_module(str(node.target), given)
+        made = self.graph.call_module(str(node.target), given)
+        self.codes[node] = _Codes(made, unit(neuron, channels), (1 << neuron.table.K) - 1)
+
+    def _kept(self, node: fx.Node) -> bool:
+        """Rewrite what leaves codes codes, a max pool or a flattening of them; False if it is neither."""
+        source = node.args[0] if node.args else None
+        if node.target not in (_MAX_POOL, _RESHAPE) or not isinstance(source, fx.Node) or source not in self.codes:
+            return False
+        given = self.codes[source]
+        units = given.unit
+        if node.target is _MAX_POOL:
+            if not bool((units > 0).all()):
+                return False
+        else:
+            before, after = self.snn.shape_of(source), self.snn.shape_of(node)
+            if len(after) != 2 or after[0] != before[0]:
+                return False
+            units = units.repeat_interleave(after[1] // len(units))
+        made = self.graph.node_copy(node, lambda n: given.node if n is source else self._value(n))
+        self.codes[node] = _Codes(made, units, given.largest)
+        return True
 
     def _joins(self, node: fx.Node, shape: tuple[int, ...]) -> bool:
         """Whether a sum of two maps can be made inside the neuron: codes or products, alike in shape."""
@@ -157,7 +187,7 @@ class _Work:
             given, scale, bias = self.sums[node]
             return given, scale, zeros if bias is None else bias
         if node in self.codes:
-            return self.codes[node], unit(self.snn.neurons[self.sites[str(node.target)].name], channels), zeros
+            return self.codes[node].node, self.codes[node].unit, zeros
         return self._value(node), ones, zeros
 
     def _product(self, node: fx.Node) -> bool:
@@ -174,12 +204,11 @@ class _Work:
         if settings is None:
             self.engines[name] = "float: its padding is given by name"
             return False
-        neuron = self.snn.neurons[self.sites[str(source.target)].name]
+        codes, units, largest = self.codes[source]
         groups = settings[3] if settings else 1
-        units = unit(neuron, weight.shape[1] * groups).view(groups, weight.shape[1])
+        units = units.view(groups, weight.shape[1])
         units = units.repeat_interleave(len(weight) // groups, 0)
         whole, scale = _quantised(weight * units.view(*units.shape, *[1] * (weight.ndim - 2)))
-        largest = (1 << neuron.table.K) - 1
         product = Product(whole, largest, settings, self.engine)
         if not product.fits(largest):
             self.engines[name] = "float: its sums may reach 2^24"
@@ -187,7 +216,7 @@ class _Work:
         target = f"products.{len(self.products)}"
         self.modules[target] = self.products[target] = product
         self.engines[name] = product.engine
-        self.sums[node] = (self.graph.call_module(target, (self.codes[source],)), scale, bias)
+        self.sums[node] = (self.graph.call_module(target, (codes,)), scale, bias)
         return True
 
     def _value(self, node: Any) -> Any:
@@ -196,9 +225,7 @@ class _Work:
             if node in self.sums:
                 given, scale, bias = self.sums[node]
             else:
-                site = self.sites[str(node.target)]
-                channels = self.snn.shape_at(site.name)[_AXIS]
-                given, scale, bias = self.codes[node], unit(self.snn.neurons[site.name], channels), None
+                given, scale, bias = self.codes[node].node, self.codes[node].unit, None
             target = f"values.{len(self.modules)}"
             self.modules[target] = Values(scale, bias, _AXIS)
             self.new[node] = self.graph.call_module(target, (given,))

@@ -1,6 +1,5 @@
 """Models by name from timm and torchvision, with their own preprocessing."""
 
-import warnings
 from collections.abc import Callable
 from inspect import signature
 from typing import Any
@@ -9,7 +8,7 @@ from torch import nn
 
 from fewspikes.data import Preprocessing
 from fewspikes.data.extras import require
-from fewspikes.errors import FewSpikesError, FewSpikesWarning
+from fewspikes.errors import FewSpikesError, warn
 from fewspikes.models.fetching import ask_url, cached_or_asked, fetching
 from fewspikes.models.names import did_you_mean
 
@@ -92,5 +91,5 @@ def _own_preprocessing(find: Callable[[], Preprocessing]) -> Preprocessing | Non
     try:
         return find()
     except FewSpikesError as error:
-        warnings.warn(str(error), FewSpikesWarning, stacklevel=5)
+        warn(str(error))
         return None

@@ -134,8 +134,8 @@ def _best_that_can(search: Search, place: int, outcome: Outcome) -> str:
     cost = f"latency {path.latency[place]} and {outcome.spikes_per_neuron:.3f} spikes per neuron"
     if outcome.spikes_per_neuron > limits.spikes and place == 0:
         return (
-            f"with K = 1 at every site the neurons still fire {outcome.spikes_per_neuron:.3f} times each, the fewest "
-            "there can be; a larger spike_weight would silence more of them"
+            f"with K = 1 at every site the neurons still fire {outcome.spikes_per_neuron:.3f} times each; a "
+            "larger spike_weight gives codes with fewer spikes"
         )
     if outcome.spikes_per_neuron > limits.spikes or limits.drop is None:
         return f"the nearest that was found has {cost}"

@@ -152,6 +152,8 @@ def _check(
         raise FewSpikesError(f"minutes must be a number > 0; got {minutes}")
     if steps is not None and (isinstance(steps, bool) or not isinstance(steps, int) or steps < 1):
         raise FewSpikesError(f"steps must be a whole number >= 1; got {steps!r}")
+    if minutes is not None and steps is not None:
+        raise FewSpikesError("minutes and steps both say how long; give one of them")
     if not (math.isfinite(spike_weight) and spike_weight >= 0):
         raise FewSpikesError(f"spike_weight must be a number >= 0; got {spike_weight}")
     if reference is not None and any(module.training for module in reference.modules()):
