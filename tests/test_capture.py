@@ -1,5 +1,6 @@
 """Capture: the graph computes what the model computes, and the model stays as it is."""
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -91,6 +92,7 @@ def test_shapes_are_known_without_running():
         (Small().eval(), torch.zeros(1, 3, 8, 8).half(), "input x is torch.float16"),
         (Small().eval(), torch.full((1, 3, 8, 8), float("nan")), "example_inputs holds NaN or inf"),
         (Small().eval(), torch.zeros(1, 4, 8, 8), "torch.export could not capture Small"),
+        (Small().eval(), np.zeros((1, 3, 8, 8)), "inputs must be tensors; give torch.from_numpy"),
         (Small().eval(), [], "inputs must be a tensor"),
         (Small().eval(), "image", "inputs must be a tensor"),
         (Small().eval(), torch.zeros(0, 3, 8, 8), "batch axis 0 of one common size"),

@@ -66,6 +66,11 @@ def test_convert_without_data_is_the_papers_setting(folder):
     assert snn.preprocessing["size"] == [32, 32]
 
 
+def test_a_limit_without_data_has_no_effect_and_says_so(folder):
+    done = run("convert", f"{folder}/net.py:small", "--size", 8, "--limit", 10)
+    assert done.stderr == "warning: --limit has no effect without --data\n"
+
+
 def test_convert_takes_a_function_of_a_file(folder):
     content = json.loads(run("convert", f"{folder}/net.py:small", "--size", 8, "--json").stdout)
     assert content["neurons"] == 1024
@@ -167,8 +172,11 @@ def test_the_version_is_the_packages():
         ),
         (
             ("convert", "{folder}/net.py:small", "--size", "8", "--pareto", "{folder}/f.json"),
-            "--pareto measures on images",
+            "--pareto works on images; give --data DIR",
         ),
+        (("convert", "{folder}/net.py:small", "--max-drop", "0.2"), "--max-drop works on images; give --data DIR"),
+        (("convert", "{folder}/net.py:small", "--distil", "1"), "--distil works on images; give --data DIR"),
+        (("convert", "{folder}/net.py:small", "--data", "{folder}"), "give --mean, --std and --size"),
         (("convert", "{folder}/net.py:small", "--size", "big"), "'big' is not a number"),
         (("convert", "{folder}/net.py:small", "--size", "8", "--device", "cuda:7"), "no device 'cuda:7' here"),
         (("convert", "{folder}/net.py:small", "--size", "8", "--data", "{folder}"), "give --mean, --std and --size"),

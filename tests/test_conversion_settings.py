@@ -80,8 +80,6 @@ def test_k_by_site_is_what_each_site_gets():
     images, k = torch.randn(64, 3, 8, 8), {"relu1": 3, "relu2": 7}
     snn = fs.convert(small(), IMAGES, calibration=images, K=k)
     assert snn.report.k == k
-    with pytest.raises(fs.FewSpikesError, match="K by site must name each of the 2 sites; missing or unknown: relu2"):
-        fs.convert(small(), IMAGES, calibration=images, K={"relu1": 3})
 
 
 @pytest.mark.parametrize(
@@ -95,6 +93,40 @@ def test_k_by_site_is_what_each_site_gets():
 def test_a_setting_of_the_fit_out_of_range_raises(options, message):
     with pytest.raises(fs.FewSpikesError, match=message):
         fs.convert(small(), IMAGES, calibration=torch.randn(8, 3, 8, 8), **options)
+
+
+@pytest.mark.parametrize("setting", [{"spike_weight": 0.1}, {"repair_images": 64}])
+def test_a_setting_about_images_says_that_it_has_no_effect_without_them(setting):
+    with pytest.warns(fs.FewSpikesWarning, match=f"{next(iter(setting))} has no effect without calibration images"):
+        fs.convert(small(), IMAGES, **setting)
+
+
+def test_a_warning_points_at_the_line_of_the_caller():
+    with pytest.warns(fs.FewSpikesWarning) as seen:
+        fs.convert(small(), IMAGES, K=6)
+    assert seen[0].filename == __file__
+
+
+@pytest.mark.parametrize(
+    ("K", "message"),
+    [
+        ({"relu1": 3, "relu2": 4, "relu9": 5}, "there is no site 'relu9'; this network's sites are relu1, relu2"),
+        ({"relu1": 3}, r"site 'relu2' has no K \(1 of 2 sites lack one\)"),
+        ({"relu1": 3, "relu2": 0}, "K must be a whole number from 1 to 24; got 0"),
+    ],
+)
+def test_k_by_site_names_what_is_unknown_and_what_is_missing(K, message):
+    with pytest.raises(fs.FewSpikesError, match=message):
+        fs.convert(small(), IMAGES, K=K, alpha=4.0)
+
+
+@pytest.mark.parametrize("change", [lambda snn: snn.half(), lambda snn: snn.to(torch.bfloat16)])
+def test_half_precision_is_refused_and_leaves_the_network_as_it_was(change):
+    snn = fs.convert(small(), IMAGES)
+    wanted = snn(IMAGES)
+    with pytest.raises(fs.FewSpikesError, match=r"FS-neurons compute in float32 or float64; torch\.\w+ cannot"):
+        change(snn)
+    assert torch.equal(snn(IMAGES), wanted)
 
 
 @pytest.mark.parametrize("K", [0, 25, True, 2.5])
@@ -140,6 +172,7 @@ def test_a_calibration_of_another_network_raises():
         (torch.zeros(0, 3, 8, 8), "calibration data is empty"),
         (iter([torch.randn(4, 3, 8, 8)]), "one-shot iterator"),
         (5, "must be a tensor or a re-iterable"),
+        (np.zeros((4, 3, 8, 8), np.float32), r"is a NumPy array; give torch.from_numpy\(array\)"),
         ([{"image": torch.zeros(1)}], "a batch lacks x"),
         ([("a", 1)], "x must be a tensor; got str"),
     ],

@@ -171,6 +171,9 @@ def test_a_failed_save_leaves_the_old_file_and_nothing_else(saved):
 def test_only_converted_networks_can_be_saved(tmp_path):
     with pytest.raises(fs.FewSpikesError, match="save needs a converted network; got ReLU"):
         fs.save(nn.ReLU(), tmp_path / "net.fs")
+    whole = fs.to_integer(fs.convert(small(), torch.zeros(1, 3, 8, 8), K=6, alpha=4.0))
+    with pytest.raises(fs.FewSpikesError, match="save takes the spiking network that this came from"):
+        fs.save(whole, tmp_path / "net.fs")
 
 
 def test_a_network_made_double_comes_back_double(tmp_path):

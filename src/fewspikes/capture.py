@@ -149,8 +149,8 @@ def _export(model: nn.Module, named: dict[str, Tensor], keywords: bool) -> torch
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         raise FewSpikesError(
             f"torch.export could not capture {type(model).__name__}: {reason}. "
-            "Its forward must run on the example inputs (is their size right?), with any batch size and no branch on "
-            "tensor values"
+            "Its forward must run on the example inputs (is their size right?), with any batch size (x.shape[0] tells "
+            "it, len(x) freezes it) and no branch on tensor values"
         ) from error
     return exported
 

@@ -11,12 +11,12 @@ from fewspikes.conversion.rewrite import Site
 from fewspikes.errors import FewSpikesError
 from fewspikes.inputs import check_autocast, check_inputs
 from fewspikes.integers.codes import CodeNeuron, Values, is_binary, unit
-from fewspikes.integers.products import Product
+from fewspikes.integers.products import MaxPool, Product
 from fewspikes.network import SpikingNetwork, build
 
 _PRODUCTS = (torch.ops.aten.conv2d.default, torch.ops.aten.linear.default)
 _SUM = torch.ops.aten.add.Tensor
-_MAX_POOL = torch.ops.aten.max_pool2d.default  # the largest code is the code of the largest value
+_MAX_POOL = torch.ops.aten.max_pool2d.default  # units are positive: the largest code stands for the largest value
 _RESHAPE = torch.ops.aten.reshape.default
 _AXIS = 1  # of the channels
 _LARGEST = 127  # of an 8-bit weight
@@ -158,19 +158,21 @@ class _Work:
     def _kept(self, node: fx.Node) -> bool:
         """Rewrite what leaves codes codes, a max pool or a flattening of them; False if it is neither."""
         source = node.args[0] if node.args else None
-        if node.target not in (_MAX_POOL, _RESHAPE) or not isinstance(source, fx.Node) or source not in self.codes:
+        known = node.target in (_MAX_POOL, _RESHAPE) and not node.kwargs
+        if not known or not isinstance(source, fx.Node) or source not in self.codes:
             return False
         given = self.codes[source]
         units = given.unit
-        if node.target is _MAX_POOL:
-            if not bool((units > 0).all()):
-                return False
-        else:
+        if node.target is _RESHAPE:
             before, after = self.snn.shape_of(source), self.snn.shape_of(node)
             if len(after) != 2 or after[0] != before[0]:
                 return False
             units = units.repeat_interleave(after[1] // len(units))
-        made = self.graph.node_copy(node, lambda n: given.node if n is source else self._value(n))
+            made = self.graph.node_copy(node, lambda n: given.node if n is source else self._value(n))
+        else:
+            target = f"pools.{len(self.modules)}"
+            self.modules[target] = MaxPool(node.args[1:], self.engine)
+            made = self.graph.call_module(target, (given.node,))
         self.codes[node] = _Codes(made, units, given.largest)
         return True
 

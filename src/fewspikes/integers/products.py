@@ -1,5 +1,6 @@
-"""Convolutions and linear maps of whole numbers, exact: by oneDNN where that is exact here, else in float64."""
+"""Convolutions, linear maps and max pools of whole numbers, exact: by 8-bit kernels where they prove so here."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -8,6 +9,36 @@ from torch.nn import functional as F
 
 _LARGEST = 1 << 24  # float32 holds every whole number below it
 _PROBE = 4  # images of random codes that show whether oneDNN is exact here
+
+
+class MaxPool(nn.Module):
+    """The largest code in each window, uint8 like the codes.
+
+    Args:
+        settings: as of torch's max_pool2d: kernel, and as many of stride, padding, dilation and ceil_mode as are given.
+        engine: "auto" or "reference" (by way of float32).
+    """
+
+    def __init__(self, settings: Sequence[Any], engine: str = "auto") -> None:
+        super().__init__()
+        defaults = (settings[0], settings[0], [0, 0], [1, 1], False)
+        stride = settings[1:2] if len(settings) > 1 and settings[1] else defaults[1:2]  # an empty stride is the kernel
+        self.settings = (settings[0], *stride, *settings[2:], *defaults[max(len(settings), 2) :])
+        self.fast = False
+        if engine == "auto":
+            codes = torch.randint(0, 256, (2, 3, 23, 23), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+            try:  # torch's own kernel for bytes in channels-last refuses more than 127 of them an image
+                self.fast = torch.equal(self._by_bytes(codes), self(codes))
+            except (RuntimeError, AttributeError, NotImplementedError):
+                self.fast = False
+
+    def forward(self, codes: Tensor) -> Tensor:
+        """codes: uint8, [batch, channels, height, width]."""
+        return self._by_bytes(codes) if self.fast else F.max_pool2d(codes.float(), *self.settings).to(torch.uint8)
+
+    def _by_bytes(self, codes: Tensor) -> Tensor:
+        codes = codes.contiguous(memory_format=torch.channels_last)
+        return torch.ops.quantized.max_pool2d(codes, *self.settings)  # type: ignore[no-any-return]
 
 
 class Product(nn.Module):
