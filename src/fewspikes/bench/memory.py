@@ -22,6 +22,9 @@ _PASSES = 3
 def memory_row(spec: str, weights: str | None, random: bool, snn: SpikingNetwork, images: Tensor) -> dict[str, Any]:
     """Peak memory in MiB of a process that loads a network and runs a batch three times, counts on, and the ratio.
 
+    Each process imports fewspikes. What is beyond the loaded network is the passes' own (`..._passes_mib`): the
+    network's maps, and in the spiking network's first pass the compiled loops.
+
     Args:
         spec, weights, random: of the ANN, as for `load_model`.
         snn: its spiking version.
@@ -36,15 +39,24 @@ def memory_row(spec: str, weights: str | None, random: bool, snn: SpikingNetwork
         shape = list(images.shape)
         ann = _run({"model": [spec, weights, random], "shape": shape})
         spiking = _run({"file": str(file), "shape": shape})
-    return {"ann_mib": ann, "snn_mib": spiking, "snn_over_ann": spiking / ann}
+    return {
+        "batch": len(images),
+        "ann_mib": ann[0],
+        "snn_mib": spiking[0],
+        "snn_over_ann": spiking[0] / ann[0],
+        "ann_passes_mib": ann[0] - ann[1],
+        "snn_passes_mib": spiking[0] - spiking[1],
+    }
 
 
-def _run(job: dict[str, Any]) -> float:
+def _run(job: dict[str, Any]) -> tuple[float, float]:
+    """Peak memory at the end, and before the first pass."""
     done = subprocess.run(
         [sys.executable, "-m", "fewspikes.bench.memory", json.dumps(job)], capture_output=True, text=True, check=False
     )
     try:
-        return float(done.stdout.split()[-1])
+        before, after = done.stdout.split()[-2:]
+        return float(after), float(before)
     except (IndexError, ValueError):
         reason = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
         raise FewSpikesError(f"the process that measures memory failed: {reason[0]}") from None
@@ -56,6 +68,7 @@ def _main() -> None:
     job = json.loads(sys.argv[1])
     images = laid_out(torch.zeros(job["shape"]))
     network = laid_out(load(job["file"]) if "file" in job else load_model(*job["model"]).model)
+    before = _peak()
     with torch.inference_mode():
         for _ in range(_PASSES):
             if isinstance(network, SpikingNetwork):
@@ -63,7 +76,7 @@ def _main() -> None:
                     network(images)
             else:
                 network(images)
-    sys.stdout.write(f"{_peak()}\n")
+    sys.stdout.write(f"{before} {_peak()}\n")
 
 
 def _peak() -> float:
