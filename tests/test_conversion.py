@@ -305,6 +305,14 @@ def test_a_wrapped_model_is_the_model_inside(wrap):
     assert fs.convert(wrap(small()), IMAGES).report == fs.convert(small(), IMAGES).report
 
 
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_a_compiled_network_computes_the_same(mode):
+    snn, x = fs.convert(small(), IMAGES), torch.randn(2, 3, 8, 8)
+    torch.compiler.reset()
+    with mode():
+        assert torch.equal(torch.compile(snn, backend="aot_eager")(x), snn(x))
+
+
 def test_a_copy_is_a_network_of_its_own():
     snn, x = fs.convert(small(), IMAGES), torch.randn(2, 3, 8, 8)
     again = copy.deepcopy(snn)

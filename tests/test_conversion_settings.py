@@ -107,6 +107,15 @@ def test_a_warning_points_at_the_line_of_the_caller():
     assert seen[0].filename == __file__
 
 
+def test_the_report_says_where_neurons_run_as_a_plain_loop():
+    snn = fs.convert(small(), IMAGES)
+    assert snn.report.engine == "compiled"
+    assert "plain loop" not in str(snn.report)
+    elsewhere = snn.to("meta")  # as on any device without a kernel
+    assert elsewhere.report.engine == "reference"
+    assert "neurons run as a plain loop" in str(elsewhere.report)
+
+
 @pytest.mark.parametrize(
     ("K", "message"),
     [

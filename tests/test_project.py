@@ -36,6 +36,7 @@ ORDER = [
     "data",
     "models",
     "bench",
+    "paper",
     "cli",
 ]
 

@@ -1,6 +1,7 @@
 """The converted network: a graph of ATen operators with layers of FS-neurons between them."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, Self
 
@@ -13,7 +14,7 @@ from fewspikes.conversion.report import ConversionReport, OperatorReport, SiteDi
 from fewspikes.conversion.rewrite import Site
 from fewspikes.errors import FewSpikesError
 from fewspikes.inputs import InputSpec, check_autocast, check_inputs
-from fewspikes.kernels import FSNeuron, overwriting
+from fewspikes.kernels import FSNeuron, engine_for, overwriting
 from fewspikes.synapses import FanOut, Macs, fan_out, interval_steps, latency_steps, macs
 
 _BATCH = 97  # for shapes: unlikely to be the size of any other axis, so that it can be told from them
@@ -122,7 +123,9 @@ class SpikingNetwork(nn.Module):
         dtype = fn(torch.empty(0, dtype=self.dtype)).dtype
         if dtype not in (torch.float32, torch.float64):
             raise FewSpikesError(f"FS-neurons compute in float32 or float64; {dtype} cannot hold the code")
-        return super()._apply(fn, recurse)  # type: ignore[no-any-return]
+        changed: Self = super()._apply(fn, recurse)
+        changed.report = replace(changed.report, engine=changed.engine)
+        return changed
 
     @property
     def dtype(self) -> torch.dtype:
@@ -134,6 +137,11 @@ class SpikingNetwork(nn.Module):
     def device(self) -> torch.device:
         """Where its weights are."""
         return next((t.device for t in self.body.parameters()), torch.device("cpu"))
+
+    @property
+    def engine(self) -> str:
+        """What runs its neurons where it is now: "compiled", "triton", or "reference", the plain loop."""
+        return engine_for(torch.empty(0, dtype=self.dtype, device=self.device))
 
     @property
     def neurons(self) -> dict[str, FSNeuron]:
@@ -277,6 +285,7 @@ class SpikingNetwork(nn.Module):
             operators=self._operators(),
             notes=self.notes,
             calibration_images=self.calibration_images,
+            engine=self.engine,
         )
 
     def _operators(self) -> tuple[OperatorReport, ...]:

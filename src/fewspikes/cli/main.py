@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from fewspikes import __version__
-from fewspikes.cli import bench, convert, demo, evaluate, fit
+from fewspikes.cli import bench, convert, demo, evaluate, fit, reproduce
 from fewspikes.errors import FewSpikesError, FewSpikesWarning
 
 app = typer.Typer(
@@ -23,6 +23,7 @@ app.command("convert", epilog=convert.EXAMPLE)(convert.convert)
 app.command("evaluate", epilog=evaluate.EXAMPLE)(evaluate.evaluate)
 app.command("fit", epilog=fit.EXAMPLE)(fit.fit)
 app.command("bench", epilog=bench.EXAMPLE)(bench.bench)
+app.command("reproduce", epilog=reproduce.EXAMPLE)(reproduce.reproduce)
 
 
 def _version(wanted: bool) -> None:

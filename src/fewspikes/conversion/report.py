@@ -11,6 +11,10 @@ from fewspikes.conversion.worst import oddities, worst
 from fewspikes.errors import FewSpikesError
 
 _SHOWN = 3  # of the worst sites, in the report as text
+_PLAIN_LOOP = (
+    "note: on this device neurons run as a plain loop, K passes over each layer; on the CPU, and on NVIDIA GPUs with "
+    "Triton, they are one pass"
+)
 
 
 @dataclass(frozen=True)
@@ -128,6 +132,7 @@ class ConversionReport:
         operators: every operator and its class.
         notes: what was changed or needs care.
         calibration_images: how many images the ranges were fitted on; 0 without data.
+        engine: what runs its neurons where the network is now: "compiled", "triton" or "reference".
     """
 
     neurons: int
@@ -140,6 +145,7 @@ class ConversionReport:
     operators: tuple[OperatorReport, ...]
     notes: tuple[str, ...]
     calibration_images: int
+    engine: str
 
     @property
     def left_digital(self) -> tuple[OperatorReport, ...]:
@@ -185,6 +191,8 @@ class ConversionReport:
         digital = Counter((entry.operator, entry.reason) for entry in self.left_digital)
         lines += [f"left digital: {n} x {operator}: {reason}" for (operator, reason), n in digital.items()]
         lines += [f"note: {note}" for note in self.notes]
+        if self.engine == "reference":
+            lines.append(_PLAIN_LOOP)
         lines += [f"note: {line}" for line in oddities(self.sites)]
         if any(site.diagnosis is not None for site in self.sites):
             lines += [f"worst: {line}" for line in self.worst(_SHOWN)]

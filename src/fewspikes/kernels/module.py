@@ -90,6 +90,8 @@ class FSNeuron(nn.Module):
         self.tallies: list[Tally] = []
         self._cast: dict[tuple[torch.dtype, torch.device], tuple[Tensor, Tensor, Tensor, Tensor]] = {}
         self._tables: dict[torch.dtype, compiled.Table] = {}
+        with torch.inference_mode(False):
+            self._exact = cast(parameters, torch.empty((), dtype=torch.float64))
 
     def forward(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """y = g r f̂((x + s) / r), elementwise; raises FewSpikesError unless float32 or float64."""
@@ -148,12 +150,15 @@ class FSNeuron(nn.Module):
 
     def _parameters_for(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The parameters in x's dtype and on its device, kept for the next call."""
+        if torch.compiler.is_compiling():  # a compiler sees tensors, not the table's arrays
+            T, h, d, offset = (value.to(x.device, x.dtype) for value in self._exact)
+            return T, h, d, offset
         key = (x.dtype, x.device)
         if key in self._cast:
             return self._cast[key]
         with torch.inference_mode(False):  # the next call may want gradients
             made = cast(self.table, x)
-        if type(made[0]) is Tensor and not torch.compiler.is_compiling():  # not one of a tracer's stand-ins
+        if type(made[0]) is Tensor:  # not one of a tracer's stand-ins
             self._cast[key] = made
         return made
 

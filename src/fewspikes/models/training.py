@@ -175,10 +175,13 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--epochs", type=int, default=Recipe.epochs)
     parser.add_argument("--seed", type=int, default=Recipe.seed)
+    parser.add_argument("--decay", type=float, default=Recipe.decay, help="of the weights")
+    parser.add_argument("--smoothing", type=float, default=Recipe.smoothing, help="of the labels")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--compile", action="store_true", help="a third faster on a CPU; needs a C++ compiler")
     arguments = parser.parse_args()
-    recipe = Recipe(epochs=arguments.epochs, seed=arguments.seed)
+    chosen = {name: getattr(arguments, name) for name in ("epochs", "seed", "decay", "smoothing")}
+    recipe = Recipe(**chosen)
     torch.manual_seed(recipe.seed)
     loaded = load_model(f"fewspikes:{arguments.name}", random=True)
     model = loaded.model.to(arguments.device)
@@ -187,7 +190,8 @@ def main() -> None:
     for line in train(model, images, labels, recipe, checkpoint, arguments.compile):
         print(json.dumps(line), flush=True)  # noqa: T201
     test = accuracy(model, *read_split(arguments.data, "test", loaded.preprocessing, 10))
-    command = f"python -m fewspikes.models.training {arguments.name} --epochs {recipe.epochs} --seed {recipe.seed}"
+    said = " ".join(f"--{name} {value:g}" for name, value in chosen.items())
+    command = f"python -m fewspikes.models.training {arguments.name} {said}"
     described = {"top1": test, "images": 10_000, "recipe": asdict(recipe), "command": command}
     _write_weights(model, arguments.output, described)
     print(json.dumps(described))  # noqa: T201

@@ -1,0 +1,48 @@
+"""`reproduce`: a table or figure of the paper by its name."""
+
+from collections.abc import Callable, Iterator
+
+from fewspikes.errors import FewSpikesError
+from fewspikes.paper import drawing, networks, neurons
+from fewspikes.paper.results import Folder, Found
+from fewspikes.paper.sources import Sources
+
+_WORK: dict[str, Callable[[Folder, Sources], Found]] = {
+    "table1": networks.table1,
+    "table2": networks.table2,
+    "table3": networks.table3,
+    "fig1": neurons.fig1,
+    "fig2": neurons.fig2,
+    "fig3": neurons.fig3,
+    "fig4": neurons.fig4,
+    "fig5": neurons.fig5,
+    "fig6": neurons.fig6,
+    "fig7": neurons.fig7,
+    "fig8": neurons.fig8,
+    "claims": networks.claims,
+}
+NAMES = (*_WORK, "all")
+_ORDER = ("fig1", "fig2", "fig3", "fig4", "fig5", "fig6", "fig7", "fig8", "table1", "table2", "table3", "claims")
+
+
+def reproduce(name: str, folder: Folder, sources: Sources, pictures: bool = True) -> Iterator[Found]:
+    """Make a table or figure, or all, and write its numbers and picture; yields each when it is written.
+
+    Args:
+        name: one of `NAMES`.
+        folder: where results go; rows that are there already are kept.
+        sources: data and weights that are at hand; what they lack is said in the rows.
+        pictures: whether figures are drawn, which needs matplotlib.
+
+    Raises:
+        FewSpikesError: an unknown name, a folder in use, data that cannot be right, or no matplotlib.
+    """
+    if name not in NAMES:
+        raise FewSpikesError(f"unknown table or figure {name!r}; there are {', '.join(NAMES)}")
+    with folder.locked():
+        for part in _ORDER if name == "all" else (name,):
+            found = _WORK[part](folder, sources)
+            folder.write(found, sources.settings)
+            if pictures:
+                drawing.draw(found, folder.path)
+            yield found

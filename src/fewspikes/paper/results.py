@@ -1,0 +1,122 @@
+"""A folder of results: one run at a time, rows kept as they come, so that a run that was cut goes on."""
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import fewspikes
+from fewspikes.bench import conditions
+from fewspikes.errors import FewSpikesError
+from fewspikes.files import write_aside, write_json
+
+Row = dict[str, Any]
+_LOCK = ".lock"
+
+
+@dataclass
+class Found:
+    """What one table or figure came to.
+
+    Attributes:
+        name: such as "table2".
+        rows: `row` says "paper", "measured" or "calibrated"; what could not be had says why under "unavailable".
+        series: of a figure: its curves, by name, as plain numbers.
+        notes: what a reader must know.
+    """
+
+    name: str
+    rows: list[Row] = field(default_factory=list)
+    series: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+class Folder:
+    """Where results are written: NAME.json, NAME.csv and pictures.
+
+    Args:
+        path: made if it is not there.
+        again: measure rows anew that are there already.
+        say: takes a line about what is being done.
+    """
+
+    def __init__(self, path: Path, again: bool = False, say: Callable[[str], None] = lambda line: None) -> None:
+        self.path, self.again, self.say = path, again, say
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise FewSpikesError(f"cannot make the folder {path}: {error.strerror or error}") from None
+        self._done: dict[str, dict[str, Row]] = {}
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep a second run out of this folder.
+
+        Raises:
+            FewSpikesError: another run writes here.
+        """
+        from filelock import FileLock, Timeout
+
+        lock = FileLock(self.path / _LOCK, timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise FewSpikesError(
+                f"another run writes to {self.path}; wait for it, or give another folder with -o"
+            ) from None
+        except OSError as error:
+            raise FewSpikesError(f"cannot write to {self.path}: {error.strerror or error}") from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def row(self, name: str, what: str, settings: Mapping[str, Any], make: Callable[[], Row]) -> Row:
+        """A row as an earlier run left it, if its settings and this library's version were the same; else made now."""
+        key = json.dumps({"what": what, "version": fewspikes.__version__, **settings}, sort_keys=True, default=str)
+        kept = self._kept(name)
+        if key not in kept or self.again:
+            self.say(f"{name}: {what}")
+            kept[key] = make()
+            write_json(self.path / f".{name}.rows.json", kept)
+        return dict(kept[key])
+
+    def write(self, found: Found, settings: Mapping[str, Any]) -> None:
+        """NAME.json and, where there are rows, NAME.csv."""
+        content = {
+            "name": found.name,
+            "command": f"fewspikes reproduce {found.name}",
+            "settings": dict(settings),
+            "rows": found.rows,
+            "notes": found.notes,
+            "series": found.series,
+            "conditions": conditions(),
+        }
+        write_json(self.path / f"{found.name}.json", content)
+        if found.rows:
+            write_aside(self.path / f"{found.name}.csv", as_csv(found.rows).encode())
+
+    def _kept(self, name: str) -> dict[str, Row]:
+        if name not in self._done:
+            file = self.path / f".{name}.rows.json"
+            try:
+                content = json.loads(file.read_text()) if file.exists() else {}
+            except (OSError, ValueError):  # damaged: measured anew
+                content = {}
+            self._done[name] = content if isinstance(content, dict) else {}
+        return self._done[name]
+
+
+def as_csv(rows: Sequence[Row]) -> str:
+    """The rows under the union of their keys; nested values as JSON."""
+    names = list(dict.fromkeys(key for row in rows for key in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, names, lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({key: json.dumps(v) if isinstance(v, dict | list | tuple) else v for key, v in row.items()})
+    return text.getvalue()

@@ -1,0 +1,166 @@
+"""Networks with their weights, and images, as far as this machine has them."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fewspikes.data import ImageData, Preprocessing, loader, open_images
+from fewspikes.errors import FewSpikesError
+from fewspikes.models import load_model
+from fewspikes.models.loading import LoadedModel, trained_weights
+
+CALIBRATION_IMAGES, DISTILLING_IMAGES = 512, 8192
+_LOOKED_AT = 500  # images on which the labels are checked
+_CLEAR = 3.0  # times chance
+
+
+class Unavailable(Exception):
+    """Something is not on this machine; the text says what, and how to get it."""
+
+
+@dataclass(frozen=True)
+class Weighted:
+    """A network with weights, and whose: "ours" (shipped), "third-party", or "given" on the command line."""
+
+    loaded: LoadedModel
+    weights: str
+
+    @property
+    def model(self) -> nn.Module:
+        """In eval mode."""
+        return self.loaded.model
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How images become its inputs."""
+        assert self.loaded.preprocessing is not None
+        return self.loaded.preprocessing
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What is at hand.
+
+    Args:
+        data: a folder with cifar10/, imagenet/ (or imagenet-sample/) and weights/, or with one data set itself; None:
+            no images.
+        weights: a .safetensors file by network name, such as {"resnet50": "r50.safetensors"}.
+        limit: test images at most; None: all.
+        seed: of the subset, and of calibration and distilling images.
+        batch: images.
+    """
+
+    data: Path | None = None
+    weights: Mapping[str, str] = field(default_factory=dict)
+    limit: int | None = None
+    seed: int = 0
+    batch: int = 250
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What a result depends on."""
+        return {"limit": self.limit, "seed": self.seed}
+
+    def cifar(self) -> Path:
+        """The folder of CIFAR-10.
+
+        Raises:
+            Unavailable: none is given.
+        """
+        return self._folder(
+            ("cifar10", "cifar-10"), "CIFAR-10", "Parquet files in the Hugging Face layout, or class folders"
+        )
+
+    def imagenet(self) -> Path:
+        """The folder of ImageNet, or of a sample of it.
+
+        Raises:
+            Unavailable: none is given.
+        """
+        return self._folder(("imagenet", "imagenet-sample"), "ImageNet", "val/<wnid>/*.JPEG")
+
+    def is_sample(self) -> bool:
+        """Whether the ImageNet folder is a sample of photographs and not the validation set."""
+        return self.imagenet().name == "imagenet-sample"
+
+    def _folder(self, names: tuple[str, ...], what: str, layout: str) -> Path:
+        if self.data is None:
+            raise Unavailable(f"needs {what}: give --data DIR with {names[0]}/ in it ({layout})")
+        for name in names:
+            if (self.data / name).is_dir():
+                return self.data / name
+        raise Unavailable(f"{self.data} holds no {names[0]}/: put {what} there ({layout})")
+
+    def network(self, name: str) -> Weighted:
+        """A CIFAR network by name, with the weights given, ours, or those in the data folder.
+
+        Raises:
+            Unavailable: no weights.
+        """
+        if name in self.weights:
+            return Weighted(load_model(f"fewspikes:{name}", self.weights[name]), "given")
+        if trained_weights(name).is_file():
+            return Weighted(load_model(f"fewspikes:{name}"), "ours")
+        file = None if self.data is None else self.data / "weights" / f"cifar10-{name}.safetensors"
+        if file is not None and file.is_file():
+            return Weighted(load_model(f"fewspikes:{name}", str(file)), "third-party")
+        raise Unavailable(
+            f"needs trained weights of {name}: give --weights {name}=FILE.safetensors, made by "
+            f"`python -m fewspikes.models.training {name} --data DIR -o FILE.safetensors`"
+        )
+
+    def test_images(self, folder: Path, like: Preprocessing, classes: int) -> ImageData:
+        """The test images, `limit` of them at most."""
+        return open_images(folder, "evaluation", like, classes, limit=self.limit, seed=self.seed)
+
+    def train_images(self, folder: Path, like: Preprocessing, classes: int, limit: int) -> Any:
+        """Batches of training images."""
+        return loader(open_images(folder, "train", like, classes, limit, self.seed), 64)
+
+    def batches(self, images: Any) -> list[tuple[Tensor, Any]]:
+        """The images in memory, in the layout that convolutions are fastest in."""
+        found = loader(images, self.batch)
+        return [(x.contiguous(memory_format=torch.channels_last), labels) for x, labels in found]
+
+
+def check_labels(model: nn.Module, batches: list[tuple[Tensor, Any]], classes: int, where: str) -> None:
+    """Look at some images before hours are spent on all.
+
+    Raises:
+        FewSpikesError: the network does no better than chance, or would with every label moved by one.
+    """
+    with torch.inference_mode():
+        named = torch.cat([model(x).argmax(1) for x, _ in batches[: -(-_LOOKED_AT // len(batches[0][0]))]])
+    labels = torch.cat([torch.as_tensor(y) for _, y in batches])[: len(named)]
+    if len(labels) < 50:
+        return
+    right = float((named == labels).double().mean())
+    if right * classes > _CLEAR:
+        return
+    for by in (1, -1):
+        if float((named == (labels + by) % classes).double().mean()) * classes > _CLEAR:
+            raise FewSpikesError(
+                f"the labels of {where} look moved by {-by}: the network is right on {100 * right:.1f}% of "
+                f"{len(labels)} images, and on far more with every label moved by {by}; number the classes from 0"
+            )
+    raise FewSpikesError(
+        f"the network is right on {100 * right:.1f}% of {len(labels)} images of {where}, no better than chance: do "
+        "the labels, the weights and the preprocessing belong together?"
+    )
+
+
+def kept(make: Callable[[], Any]) -> Callable[[], Any]:
+    """`make`, called once."""
+
+    class Once:
+        @cached_property
+        def value(self) -> Any:
+            return make()
+
+    once = Once()
+    return lambda: once.value
