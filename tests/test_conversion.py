@@ -305,6 +305,41 @@ def test_a_wrapped_model_is_the_model_inside(wrap):
     assert fs.convert(wrap(small()), IMAGES).report == fs.convert(small(), IMAGES).report
 
 
+class Padded(nn.Module):
+    """Zeros around a map in the ways that people write them, then a convolution or something else."""
+
+    def __init__(self, pad, read):
+        super().__init__()
+        self.conv, self.flat, self.pad, self.read = nn.Conv2d(3, 4, 3, padding=(1, 0)), nn.Conv2d(4, 2, 3), pad, read
+
+    def forward(self, x):
+        return F.relu(self.read(self, self.pad(F.relu(self.conv(self.pad(x))))))
+
+
+@pytest.mark.parametrize(
+    ("pad", "read", "left"),
+    [
+        (lambda x: F.pad(x, (1, 1, 2, 2)), lambda net, x: net.flat(x), 0),
+        (nn.ZeroPad2d(2), lambda net, x: net.flat(x), 0),
+        (lambda x: F.pad(x, (2, 2)), lambda net, x: net.flat(x), 0),
+        (lambda x: F.pad(x, (0, 1, 0, 1)), lambda net, x: net.flat(x), 2),  # more at one side
+        (lambda x: F.pad(x, (1, 1, 1, 1), value=0.5), lambda net, x: net.flat(x), 2),
+        (lambda x: F.pad(x, (-1, -1)), lambda net, x: net.flat(x), 2),  # a crop
+        (lambda x: F.pad(x, (1, 1, 1, 1)), lambda net, x: net.flat(x) + x[:, :2, 1:-1, 1:-1], 1),  # read twice
+        (lambda x: F.pad(x, (1, 1, 1, 1, 1, 1)), lambda net, x: x, 2),  # channels, too
+    ],
+)
+def test_zeros_before_a_convolution_become_its_padding_and_nothing_else_does(pad, read, left):
+    torch.manual_seed(0)
+    channels = 5 if left == 2 and pad(torch.zeros(1, 3, 4, 4)).shape[1] == 5 else 3
+    model, x = Padded(pad, read).eval(), torch.randn(3, 3, 8, 9)
+    if channels == 5:
+        model.conv = nn.Conv2d(5, 4, 3, padding=(1, 0)).eval()
+    snn = fs.convert(model, x)
+    assert sum("pad" in str(node.target) for node in snn.body.graph.nodes) == left
+    assert torch.allclose(snn.as_ann()(x), model(x), atol=1e-5)
+
+
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
 def test_a_compiled_network_computes_the_same(mode):
     snn, x = fs.convert(small(), IMAGES), torch.randn(2, 3, 8, 8)

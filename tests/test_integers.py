@@ -141,7 +141,7 @@ class Pooled(nn.Module):
         self.hidden, self.head = nn.Linear(6 * 4 * 5, 7), nn.Linear(7, 4)
 
     def forward(self, x):
-        x = F.max_pool2d(F.relu(self.first(x)), 2)
+        x = F.pad(F.max_pool2d(F.relu(self.first(x)), 2), (0, 1, 1, 0))
         x = F.max_pool2d(F.relu(self.second(x)), 3, stride=2, padding=1, ceil_mode=True)
         x = F.relu(self.hidden(x.flatten(1)))
         return self.head(x)

@@ -11,6 +11,7 @@ from torch import Tensor, fx
 from fewspikes.activations import Activation
 from fewspikes.capture import Captured, fold_constants, op_name
 from fewspikes.conversion.operators import SHAPES, activation_of, classify, describe
+from fewspikes.conversion.padding import fold_pads
 from fewspikes.errors import FewSpikesError, warn
 from fewspikes.inputs import check_finite
 
@@ -45,6 +46,7 @@ def rewrite(captured: Captured, max_pool: str) -> tuple[list[Site], list[str]]:
     """
     notes: list[str] = []
     _fold_batch_norms(captured, notes)
+    fold_pads(captured)
     _settle_max_pools(captured, max_pool, notes)
     _fuse_silu(captured)
     fold_constants(captured)

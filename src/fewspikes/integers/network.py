@@ -18,6 +18,7 @@ _PRODUCTS = (torch.ops.aten.conv2d.default, torch.ops.aten.linear.default)
 _SUM = torch.ops.aten.add.Tensor
 _MAX_POOL = torch.ops.aten.max_pool2d.default  # units are positive: the largest code stands for the largest value
 _RESHAPE = torch.ops.aten.reshape.default
+_PAD = torch.ops.aten.pad.default  # with zeros, which is the code of 0
 _AXIS = 1  # of the channels
 _LARGEST = 127  # of an 8-bit weight
 
@@ -156,14 +157,19 @@ class _Work:
         self.codes[node] = _Codes(made, unit(neuron, channels), (1 << neuron.table.K) - 1)
 
     def _kept(self, node: fx.Node) -> bool:
-        """Rewrite what leaves codes codes, a max pool or a flattening of them; False if it is neither."""
+        """Rewrite what leaves codes codes: a max pool, a flattening, zeros around them; False if it is none of these."""
         source = node.args[0] if node.args else None
-        known = node.target in (_MAX_POOL, _RESHAPE) and not node.kwargs
+        known = node.target in (_MAX_POOL, _RESHAPE, _PAD) and not node.kwargs
         if not known or not isinstance(source, fx.Node) or source not in self.codes:
             return False
         given = self.codes[source]
         units = given.unit
-        if node.target is _RESHAPE:
+        if node.target is _PAD:
+            _, amounts, *how = node.args
+            if how not in ([], ["constant"], ["constant", 0], ["constant", None]) or len(amounts) > 4:  # type: ignore[arg-type]
+                return False
+            made = self.graph.call_function(torch.ops.aten.constant_pad_nd.default, (given.node, amounts, 0))
+        elif node.target is _RESHAPE:
             before, after = self.snn.shape_of(source), self.snn.shape_of(node)
             if len(after) != 2 or after[0] != before[0]:
                 return False

@@ -58,7 +58,7 @@ def _fig2(plt: Any, found: Found) -> Any:
     figure, axes = plt.subplots(2, 1, figsize=(8.2, 5.8), height_ratios=[1.15, 1])
     ax = axes[0]
     ax.set_axis_off()
-    ax.set(xlim=(0, 10), ylim=(0, 4))
+    ax.set(xlim=(0, 10), ylim=(-0.4, 4))
 
     def box(x: float, y: float, text: str, width: float = 1.7, colour: str = "black") -> None:
         ax.add_patch(plt.Rectangle((x, y), width, 0.9, fill=False, edgecolor=colour, linewidth=1.2))
@@ -91,7 +91,7 @@ def _fig2(plt: Any, found: Found) -> Any:
         (4.7, 0.6),
         arrowprops={"arrowstyle": "->", "connectionstyle": "bar,fraction=-0.16", "color": GREY},
     )
-    ax.text(3.4, 0.0, "v(t+1) = v(t) − h(t) z(t)", ha="center", color=GREY)
+    ax.text(3.4, -0.3, "v(t+1) = v(t) − h(t) z(t)", ha="center", color=GREY)
     ax = axes[1]
     steps = range(1, len(values["T"]) + 1)
     for kind, colour, label in (("T", THEIRS, "T(t)"), ("h", LEAST, "h(t)"), ("d", OURS, "d(t)")):
@@ -117,7 +117,7 @@ def _fig3(plt: Any, found: Found) -> Any:
             ax.set_ylabel("v, T")
     for ax in axes[1]:
         ax.set_xlabel("time step t")
-    axes[0, 0].legend(loc="upper right")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
     return figure
 
 
@@ -130,35 +130,33 @@ def _spikes(ax: Any, values: Mapping[str, Any]) -> None:
 
 def _approximation(plt: Any, found: Found) -> Any:
     tables = [row["table"] for row in found.rows if row["table"] in found.series]
-    figure, axes = plt.subplots(1, 2, figsize=(9.4, 3.6), width_ratios=[1.15, 1])
+    figure, panels = plt.subplot_mosaic([["a", "b"], ["error", "b"]], figsize=(9.4, 5), height_ratios=[1.5, 1])
     x, target = found.series["x"], found.series["target"]
-    axes[0].plot(x, target, color=TARGET, linewidth=2.2, label=f"{_label(found.name)} (exact)")
+    panels["a"].plot(x, target, color=TARGET, linewidth=2.2, label=f"{_label(found.name)} (exact)")
     for table, colour in zip(tables, (THEIRS, OURS, LEAST), strict=False):
         row = next(r for r in found.rows if r["table"] == table)
-        errors = (
-            f"MSE {row['mse']:.2g}"
-            if row["mse_main"] is None
-            else f"MSE {row['mse_main']:.2g} / {row['mse_outer']:.2g}"
-        )
-        axes[0].plot(x, found.series[table]["y"], color=colour, linewidth=0.9, label=f"{table}, K={row['K']}: {errors}")
+        error = f"{row['mse']:.2g}" if row["mse_main"] is None else f"{row['mse_main']:.2g} / {row['mse_outer']:.2g}"
+        y = found.series[table]["y"]
+        panels["a"].plot(x, y, color=colour, linewidth=0.9, label=f"{table}: MSE {error}")
+        panels["error"].plot(x, [p - q for p, q in zip(y, target, strict=True)], color=colour, linewidth=0.7)
+    panels["a"].set_title("a  approximation", loc="left")
     if found.name == "fig4":
-        axes[0].axvspan(-2, 2, color=GREY, alpha=0.12, linewidth=0)
-        axes[0].text(0, max(target) * 0.6, "main region", ha="center", color=GREY, fontsize=8)
-        axes[0].set_title(
-            f"a  in the paper's text: {paper.MSE_MAIN:g} in the main region, {paper.MSE_OUTSIDE:g} outside", loc="left"
-        )
-    else:
-        axes[0].set_title("a  approximation", loc="left")
-    axes[0].set(xlabel="gate input x", ylabel="output")
-    axes[0].legend(loc="upper left")
+        for name in ("a", "error"):
+            panels[name].axvspan(-2, 2, color=GREY, alpha=0.12, linewidth=0)
+        panels["a"].text(0, max(target) * 0.55, "main region", ha="center", color=GREY, fontsize=8)
+        stated = f"the paper's text: MSE {paper.MSE_MAIN:g} in the main region / {paper.MSE_OUTSIDE:g} outside"
+        panels["a"].set_title(f"a  {stated}", loc="left")
+    panels["a"].set(ylabel="output")
+    panels["a"].legend(loc="upper left")
+    panels["error"].set(xlabel="gate input x", ylabel="error f̂(x) − f(x)")
     theirs = found.series[tables[0]]
     steps = range(1, len(theirs["T"]) + 1)
     for kind, colour in (("T", THEIRS), ("h", LEAST), ("d", OURS)):
-        axes[1].plot(steps, theirs[kind], "o-", color=colour, label=f"{kind}(t)", markersize=3, linewidth=1)
-    axes[1].axhline(0, color=GREY, linewidth=0.6)
-    axes[1].set(xlabel="time step t", ylabel="value")
-    axes[1].set_title("b  parameters of the published table", loc="left")
-    axes[1].legend(loc="upper right")
+        panels["b"].plot(steps, theirs[kind], "o-", color=colour, label=f"{kind}(t)", markersize=3, linewidth=1)
+    panels["b"].axhline(0, color=GREY, linewidth=0.6)
+    panels["b"].set(xlabel="time step t", ylabel="value")
+    panels["b"].set_title(f"b  parameters of the {tables[0]}", loc="left")
+    panels["b"].legend(loc="lower left")
     return figure
 
 

@@ -1,0 +1,233 @@
+"""The committed results as tables: docs/results/README.md, written from the JSON files beside it.
+
+python benchmarks/tables.py
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from fewspikes.files import write_aside
+
+FOLDER = Path(__file__).parent.parent / "docs" / "results"
+NETWORKS = ("efficientnet_b0", "efficientnet_b7", "resnet20", "lite0")
+_PAPER = ("table1", "table2", "claims")
+
+
+def main() -> None:
+    """Write the page."""
+    parts = [_HEAD, *neurons(), *networks(), *integers(), *peers(), *paper()]
+    write_aside(FOLDER / "README.md", ("\n".join(parts) + "\n").encode())
+
+
+def neurons() -> Iterator[str]:
+    """Single neurons."""
+    content = read("bench_neurons")
+    if content is None:
+        return
+    yield from section("Single neurons", "fewspikes bench -o docs/results/bench_neurons.json", content)
+    names = list(content["activation"][0]["ns_per_element"])
+    lines = (
+        [
+            row["K"],
+            f"{row['elements']:,}",
+            *(f"{row['ns_per_element'][n]:.2f}" for n in names),
+            f"{row['eager_loop_over_layer']:.0f}",
+        ]
+        for row in content["activation"]
+    )
+    yield from table(["K", "elements", *(f"{n}, ns" for n in names), "eager loop / layer"], lines)
+
+
+def networks() -> Iterator[str]:
+    """Networks beside their ANN."""
+    found = [(name, content) for name in NETWORKS if (content := read(f"bench_{name}")) is not None]
+    if not found:
+        return
+    yield from section("Networks beside their ANN", "fewspikes bench MODEL --random-weights ...", found[0][1])
+    yield "Images per second, spikes counted; the folded ANN has its batch norms in its convolutions, as the SNN has.\n"
+    columns = [
+        "network",
+        "input",
+        "K",
+        "batch",
+        "ANN",
+        "folded ANN",
+        "SNN",
+        "SNN / ANN",
+        "SNN / folded",
+        "peak memory, MiB",
+        "ratio",
+        "date",
+    ]
+
+    def lines() -> Iterator[list[Any]]:
+        for name, content in found:
+            row, memory = content["networks"][0], content["memory"][0]
+            speed = row["images_per_second"]
+            yield [
+                name,
+                "x".join(map(str, row["input"])),
+                steps(row["K"]),
+                row["batch"],
+                *(f"{speed[key]:.3g}" for key in ("ann", "ann_folded", "snn_counted")),
+                f"{row['snn_over_ann']:.2f}",
+                f"{row['snn_over_folded_ann']:.2f}",
+                f"{memory['ann_mib']:.0f} → {memory['snn_mib']:.0f}",
+                f"{memory['snn_over_ann']:.2f}",
+                content["conditions"]["date"],
+            ]
+
+    yield from table(columns, lines())
+
+
+def integers() -> Iterator[str]:
+    """Whole numbers."""
+    content = read("integers")
+    if content is None:
+        return
+    yield from section("Whole numbers", content["command"], content)
+    yield "`fs.to_integer`: 8-bit weights. Equal: outputs and counts of both engines, bit for bit, on so many images.\n"
+    columns = [
+        "network",
+        "images",
+        "top-1 ANN / SNN / whole",
+        "class as SNN",
+        "images/s ANN / SNN / whole",
+        "whole / ANN",
+        "equal on",
+    ]
+    lines = (
+        [
+            row["row"],
+            f"{row['images']:,}",
+            " / ".join(f"{row['top1'][key]:.2f}" for key in ("ann", "snn", "whole")),
+            f"{row['same_class_as_snn']:.2f}%",
+            " / ".join(f"{row['images_per_second'][key]:.0f}" for key in ("ann", "snn", "whole")),
+            f"{row['whole_over_ann']:.2f}",
+            f"{row['compared']:,}" if row["bits_equal"] and row["counts_equal"] else "NOT EQUAL",
+        ]
+        for row in content["rows"]
+    )
+    yield from table(columns, lines)
+
+
+def peers() -> Iterator[str]:
+    """Other libraries and formulations."""
+    content = read("peers")
+    if content is None:
+        return
+    yield from section("Peers", "python benchmarks/peers/compare.py --data DIR", content)
+    yield f"ResNet20 (third-party weights), {content['rows'][0]['images']:,} CIFAR-10 test images, the same for all.\n"
+    lines = (
+        [
+            row["row"],
+            row["steps_per_layer"] or "",
+            f"{row['top1']:.1f}",
+            f"{row['agreement']:.1f}",
+            "" if row["spikes_per_neuron"] is None else f"{row['spikes_per_neuron']:.2f}",
+            f"{row['seconds']:.2f}",
+        ]
+        for row in content["rows"]
+    )
+    yield from table(["", "steps a layer", "top-1, %", "class as ANN, %", "spikes per neuron", "seconds"], lines)
+
+
+def paper() -> Iterator[str]:
+    """The paper's tables."""
+    for name in _PAPER:
+        content = read(f"paper/{name}")
+        if content is None:
+            continue
+        yield from section(f"The paper's {name}", f"{content['command']} --data DIR", content)
+        if name == "claims":
+            lines = (
+                [row[key] if isinstance(row[key], str) else number(row[key]) for key in _CLAIM]
+                for row in content["rows"]
+            )
+            yield from table(list(_CLAIM), lines)
+        else:
+            lines = ([shown(row, key) for key in _ROW] for row in content["rows"])
+            yield from table(list(_ROW.values()), lines)
+        yield from (f"- {row['model']}: {row['unavailable']}" for row in content["rows"] if "unavailable" in row)
+        yield from (f"- {note}" for note in content["notes"])
+        yield ""
+
+
+_CLAIM = ("claim", "arithmetic", "paper", "measured", "calibrated")
+_ROW = {
+    "row": "row",
+    "model": "model",
+    "weights": "weights",
+    "images": "images",
+    "ann_top1": "ANN, %",
+    "snn_top1": "SNN, %",
+    "drop": "drop",
+    "agreement": "same class, %",
+    "k": "K",
+    "neurons": "neurons",
+    "spikes_per_image": "spikes an image",
+    "spikes_per_neuron": "per neuron",
+    "latency_steps": "steps, longest chain",
+    "paper_latency_steps": "steps, layers x K",
+}
+_HEAD = """# Results
+
+Measured by the commands named; each JSON file here holds seed, versions and machine. This page is written from them by
+`python benchmarks/tables.py`. Accuracies of converted networks are in the [README](../../README.md) and
+[accuracy.json](accuracy.json) (`python benchmarks/accuracy.py`), fits in [fitting.json](fitting.json)
+(`python benchmarks/fitting.py`).
+"""
+
+
+def read(name: str) -> dict[str, Any] | None:
+    """A result, or None if it is not there."""
+    file = FOLDER / f"{name}.json"
+    found: dict[str, Any] | None = json.loads(file.read_text()) if file.exists() else None
+    return found
+
+
+def section(title: str, command: str, content: dict[str, Any]) -> Iterator[str]:
+    """A heading with what it was made by and on."""
+    signed = content["conditions"]
+    versions = ", ".join(f"{name} {version}" for name, version in signed["versions"].items())
+    machine = signed["machine"]
+    yield f"## {title}\n"
+    yield f"`{command}`  "
+    yield f"{signed['date']}, {machine['gpu'] or machine['processor']}, {machine['threads']} threads, {versions}\n"
+
+
+def table(columns: Sequence[str], rows: Any) -> Iterator[str]:
+    """Markdown."""
+    yield "| " + " | ".join(columns) + " |"
+    yield "|" + "---|" * len(columns)
+    yield from ("| " + " | ".join(map(str, row)) + " |" for row in rows)
+    yield ""
+
+
+def shown(row: dict[str, Any], key: str) -> str:
+    """A cell of a row with an EvaluationReport's keys."""
+    value = row.get(key)
+    if key == "k":
+        return steps(value)
+    return value if isinstance(value, str) else number(value)
+
+
+def steps(k: Any) -> str:
+    """K, or from where to where."""
+    if k is None:
+        return ""
+    values = list(k.values()) if isinstance(k, dict) else k if isinstance(k, list) else [k]
+    return str(values[0]) if len(set(values)) == 1 else f"{min(values)} to {max(values)}"
+
+
+def number(value: float | None) -> str:
+    """Whole numbers whole, others with two places."""
+    if value is None:
+        return ""
+    return f"{value:,.0f}" if value == int(value) or abs(value) >= 1000 else f"{value:.2f}"
+
+
+if __name__ == "__main__":
+    main()
