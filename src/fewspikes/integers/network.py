@@ -157,7 +157,7 @@ class _Work:
         self.codes[node] = _Codes(made, unit(neuron, channels), (1 << neuron.table.K) - 1)
 
     def _kept(self, node: fx.Node) -> bool:
-        """Rewrite what leaves codes codes: a max pool, a flattening, zeros around them; False if it is none of these."""
+        """Rewrite what leaves codes codes: max pools, flattening, zeros around them; False if it is none of these."""
         source = node.args[0] if node.args else None
         known = node.target in (_MAX_POOL, _RESHAPE, _PAD) and not node.kwargs
         if not known or not isinstance(source, fx.Node) or source not in self.codes:

@@ -1,6 +1,5 @@
 """Pictures of the figures, from their numbers alone: draws, computes nothing. Needs matplotlib."""
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ _STYLE: dict[str, Any] = {
     "legend.frameon": False,
     "legend.fontsize": 8,
     "svg.hashsalt": "fewspikes",
+    "svg.fonttype": "none",
     "figure.constrained_layout.use": True,
 }
 
@@ -305,9 +305,3 @@ _FIGURES: dict[str, Callable[[Any, Found], Any]] = {
     "fig7": _fig7,
     "fig8": _fig8,
 }
-
-
-def read(path: Path) -> Found:
-    """A figure's numbers as `Folder.write` left them."""
-    content = json.loads(path.read_text())
-    return Found(content["name"], content["rows"], content["series"], content["notes"])

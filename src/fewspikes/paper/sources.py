@@ -1,8 +1,7 @@
 """Networks with their weights, and images, as far as this machine has them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -152,15 +151,3 @@ def check_labels(model: nn.Module, batches: list[tuple[Tensor, Any]], classes: i
         f"the network is right on {100 * right:.1f}% of {len(labels)} images of {where}, no better than chance: do "
         "the labels, the weights and the preprocessing belong together?"
     )
-
-
-def kept(make: Callable[[], Any]) -> Callable[[], Any]:
-    """`make`, called once."""
-
-    class Once:
-        @cached_property
-        def value(self) -> Any:
-            return make()
-
-    once = Once()
-    return lambda: once.value
