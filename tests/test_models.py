@@ -59,18 +59,6 @@ def user_file(tmp_path):
     return write
 
 
-@pytest.fixture
-def no_network(monkeypatch, tmp_path):
-    """Empty caches, and a network on which every server refuses."""
-    hub_client = pytest.importorskip("huggingface_hub")
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    monkeypatch.setattr(hub_client.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr(hub_client.constants, "ENDPOINT", "http://127.0.0.1:9")
-    for variable in ("http_proxy", "https_proxy"):
-        monkeypatch.setenv(variable, "http://127.0.0.1:9")
-    return tmp_path / "hub"
-
-
 def right_answers(model, batches):
     with torch.inference_mode():
         return sum(int((model(x).argmax(1) == y).sum()) for x, y in batches)

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 import fewspikes as fs
 from fewspikes.models import resnet8
-from fewspikes.paper import NAMES, Sources, networks, neurons, published, reproduce
+from fewspikes.paper import NAMES, Sources, cifar, imagenet, neurons, published, reproduce
 from fewspikes.paper.results import Folder
 from fewspikes.paper.sources import check_labels
 from test_cli import run
@@ -177,10 +177,10 @@ def test_labels_that_cannot_be_right_are_refused_before_hours_are_spent(by, word
 
 
 def test_the_papers_setting_and_the_calibrated_network_are_measured_on_the_same_images(folder, data, monkeypatch):
-    monkeypatch.setattr(networks, "_DISTILLING_STEPS", 2)
-    monkeypatch.setattr(networks, "DISTILLING_IMAGES", 256)
+    monkeypatch.setattr(cifar, "_DISTILLING_STEPS", 2)
+    monkeypatch.setattr(cifar, "DISTILLING_IMAGES", 256)
     sources = Sources(data, limit=200, batch=100)
-    measured, calibrated = networks._cifar_rows(folder, sources, "resnet20")
+    measured, calibrated = cifar.rows(folder, sources, "resnet20")
     assert measured["images"] == calibrated["images"] == 200
     assert measured["ann_top1"] == calibrated["ann_top1"] > 85
     assert measured["weights"] == "third-party"
@@ -189,11 +189,26 @@ def test_the_papers_setting_and_the_calibrated_network_are_measured_on_the_same_
     assert measured["paper_latency_steps"] == 190  # 19 layers of neurons
 
 
+def test_imagenet_rows_are_measured_where_images_and_weights_are(folder, data):
+    network = imagenet.NETWORKS[-1]  # the one whose weights come in a package
+    rows = imagenet.rows(folder, Sources(data, limit=60, batch=20), network)
+    assert [row["row"] for row in rows] == ["measured", "calibrated"]
+    assert all(row["images"] == 54 and row["data"] == "ImageNet sample" for row in rows)  # a tenth calibrates
+    assert all(row["ann_top1"] > 75 for row in rows)
+    assert rows[1]["spikes_per_neuron"] < 0.75 * rows[0]["spikes_per_neuron"]
+
+
+def test_weights_that_cannot_be_fetched_leave_the_counts(folder, data, no_network):
+    (row,) = imagenet.rows(folder, Sources(data), imagenet.NETWORKS[2])
+    assert row["neurons"] == 9_608_704
+    assert "--weights resnet50=FILE.safetensors" in row["unavailable"]
+
+
 def test_weights_can_be_given(folder, data, tmp_path):
     save_file(resnet8().state_dict(), tmp_path / "r8.safetensors")
     sources = Sources(data, {"resnet8": str(tmp_path / "r8.safetensors")}, limit=100)
     with pytest.raises(fs.FewSpikesError, match="no better than chance"):  # they are random
-        networks._cifar_rows(folder, sources, "resnet8")
+        cifar.rows(folder, sources, "resnet8")
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from fewspikes.fitting import fit, measure, shipped
 from fewspikes.kernels import apply
 from fewspikes.neuron import encode
 from fewspikes.paper import published as paper
-from fewspikes.paper.networks import fig8a, gate_inputs
+from fewspikes.paper.cifar import fig8a, gate_inputs
 from fewspikes.paper.results import Folder, Found, Row
 from fewspikes.paper.sources import Sources, Unavailable
 from fewspikes.parameters import FSParameters, published, relu_parameters

@@ -3,14 +3,14 @@
 from collections.abc import Callable, Iterator
 
 from fewspikes.errors import FewSpikesError
-from fewspikes.paper import drawing, networks, neurons
+from fewspikes.paper import cifar, claims, drawing, imagenet, neurons
 from fewspikes.paper.results import Folder, Found
 from fewspikes.paper.sources import Sources
 
 _WORK: dict[str, Callable[[Folder, Sources], Found]] = {
-    "table1": networks.table1,
-    "table2": networks.table2,
-    "table3": networks.table3,
+    "table1": imagenet.table1,
+    "table2": cifar.table2,
+    "table3": claims.table3,
     "fig1": neurons.fig1,
     "fig2": neurons.fig2,
     "fig3": neurons.fig3,
@@ -19,7 +19,7 @@ _WORK: dict[str, Callable[[Folder, Sources], Found]] = {
     "fig6": neurons.fig6,
     "fig7": neurons.fig7,
     "fig8": neurons.fig8,
-    "claims": networks.claims,
+    "claims": claims.claims,
 }
 NAMES = (*_WORK, "all")
 _ORDER = ("fig1", "fig2", "fig3", "fig4", "fig5", "fig6", "fig7", "fig8", "table1", "table2", "table3", "claims")

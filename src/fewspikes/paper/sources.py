@@ -1,5 +1,6 @@
 """Networks with their weights, and images, as far as this machine has them."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,10 +25,20 @@ class Unavailable(Exception):
 
 @dataclass(frozen=True)
 class Weighted:
-    """A network with weights, and whose: "ours" (shipped), "third-party", or "given" on the command line."""
+    """A network with weights, and whose: "ours" (shipped), "third-party", or "given" on the command line.
+
+    `where` they came from: a file, or what `load_model` was told.
+    """
 
     loaded: LoadedModel
     weights: str
+    where: str
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with the weights: the file's content, or where they came from."""
+        file = Path(self.where)
+        return hashlib.sha256(file.read_bytes()).hexdigest()[:16] if file.is_file() else self.where
 
     @property
     def model(self) -> nn.Module:
@@ -102,12 +113,12 @@ class Sources:
             Unavailable: no weights.
         """
         if name in self.weights:
-            return Weighted(load_model(f"fewspikes:{name}", self.weights[name]), "given")
+            return Weighted(load_model(f"fewspikes:{name}", self.weights[name]), "given", self.weights[name])
         if trained_weights(name).is_file():
-            return Weighted(load_model(f"fewspikes:{name}"), "ours")
+            return Weighted(load_model(f"fewspikes:{name}"), "ours", str(trained_weights(name)))
         file = None if self.data is None else self.data / "weights" / f"cifar10-{name}.safetensors"
         if file is not None and file.is_file():
-            return Weighted(load_model(f"fewspikes:{name}", str(file)), "third-party")
+            return Weighted(load_model(f"fewspikes:{name}", str(file)), "third-party", str(file))
         raise Unavailable(
             f"needs trained weights of {name}: give --weights {name}=FILE.safetensors, made by "
             f"`python -m fewspikes.models.training {name} --data DIR -o FILE.safetensors`"

@@ -1,0 +1,127 @@
+"""Table 1: the paper's networks for ImageNet, and one whose weights come in a package."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch.utils.data import Subset
+
+from fewspikes.convert import convert
+from fewspikes.errors import FewSpikesError
+from fewspikes.models import load_model
+from fewspikes.paper import published
+from fewspikes.paper.results import Folder, Found, Row
+from fewspikes.paper.rows import counted, measured, stated
+from fewspikes.paper.sources import CALIBRATION_IMAGES, Sources, Unavailable, Weighted, check_labels
+
+_CLASSES = 1000
+_TENTH = 10  # one image in so many calibrates where there is no training split
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network of the table.
+
+    Attributes:
+        name: for --weights.
+        spec: as for `load_model`.
+        paper: its row in the paper, if it has one.
+        options: of `convert`, in every row.
+        calibrated: more of them in ours.
+        own_weights: whether the weights that come with it belong to it as it is converted.
+    """
+
+    name: str
+    spec: str
+    paper: published.TableRow | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+    calibrated: dict[str, Any] = field(default_factory=dict)
+    own_weights: bool = True
+
+
+NETWORKS = (
+    Network("efficientnet_b7", "timm:tf_efficientnet_b7", published.TABLE_1[0], calibrated={"K": 8}),
+    Network(
+        "resnet50_average",
+        "torchvision:resnet50",
+        published.TABLE_1[1],
+        options={"max_pool": "average"},
+        calibrated={"K": 5},
+        own_weights=False,
+    ),
+    Network("resnet50", "torchvision:resnet50", calibrated={"K": 5}),
+    Network("efficientnet_lite0", "fewspikes:efficientnet_lite0", calibrated={"K": 6, "spike_weight": 1.0}),
+)
+
+
+def table1(folder: Folder, sources: Sources) -> Found:
+    """ImageNet: neurons and layers of the paper's networks counted exactly; accuracy as far as data and weights go."""
+    found = Found("table1")
+    for network in NETWORKS:
+        if network.paper is not None:
+            found.rows.append(stated(network.paper))
+        found.rows += rows(folder, sources, network)
+    found.notes += [
+        "The paper's 259M neurons of EfficientNet-B7 are its SiLU neurons alone; layers and neurons here follow from "
+        "the network's shapes",
+        "The paper trained its ResNet50 with average pools in place of max pools (resnet50_average); torchvision's "
+        "weights belong to max pools, which the row resnet50 leaves digital",
+    ]
+    return found
+
+
+def rows(folder: Folder, sources: Sources, network: Network) -> list[Row]:
+    """The network in the paper's setting and calibrated, or what can be counted and why there is no more."""
+    more = {"max_pool": network.options.get("max_pool", "digital")} if "resnet" in network.name else {}
+    try:
+        data, weighted = sources.imagenet(), _weighted(sources, network)
+    except Unavailable as reason:
+        what, options = f"{network.name}, counted", network.options
+        row = folder.row("table1", what, {"options": options}, lambda: counted(network.spec, options))
+        return [{**row, "model": network.name, "data": "ImageNet", **more, "unavailable": str(reason)}]
+    where = "ImageNet sample" if sources.is_sample() else "ImageNet"
+    settings: dict[str, Any] = {**sources.settings, "where": where, "options": network.options}
+    settings |= {"weights": weighted.fingerprint, **network.calibrated}
+
+    def maker(kind: str) -> Callable[[], Row]:
+        def make() -> Row:
+            some, test = _images(sources, weighted)
+            check_labels(weighted.model, test, _CLASSES, str(data))
+            model = weighted.model.to(memory_format=torch.channels_last)
+            ours = {"calibration": some, "seed": sources.seed, **network.calibrated} if kind == "calibrated" else {}
+            snn = convert(model, torch.zeros(1, 3, *weighted.preprocessing.size), **network.options, **ours)
+            same = "max_pool" not in network.options
+            return {**measured(kind, snn, weighted, test, same), "model": network.name, "data": where, **more}
+
+        return make
+
+    return [
+        folder.row("table1", f"{network.name}, {kind}", settings, maker(kind)) for kind in ("measured", "calibrated")
+    ]
+
+
+def _weighted(sources: Sources, network: Network) -> Weighted:
+    """The network with the weights given, or with its own if they belong to it and can be had."""
+    given = sources.weights.get(network.name)
+    if given is None and not network.own_weights:
+        raise Unavailable(
+            "needs a ResNet50 trained with average pools: give --weights resnet50_average=FILE.safetensors"
+        )
+    try:
+        loaded = load_model(network.spec, given)
+    except FewSpikesError as error:
+        if given is not None:
+            raise
+        raise Unavailable(str(error).replace("--weights FILE", f"--weights {network.name}=FILE")) from None
+    return Weighted(loaded, "third-party" if given is None else "given", given or network.spec)
+
+
+def _images(sources: Sources, weighted: Weighted) -> tuple[Any, list[Any]]:
+    """Images to calibrate on, and others to measure on."""
+    data, like = sources.imagenet(), weighted.preprocessing
+    test = sources.test_images(data, like, _CLASSES)
+    if (data / "train").is_dir() or any(data.glob("train-*.parquet")):
+        return sources.train_images(data, like, _CLASSES, CALIBRATION_IMAGES), sources.batches(test)
+    some, rest = ([i for i in range(len(test)) if (i % _TENTH == 0) == first] for first in (True, False))
+    return sources.batches(Subset(test, some)), sources.batches(Subset(test, rest))
