@@ -116,6 +116,7 @@ def test_figure_8_has_ours_below_the_others(everything):
     rows = everything[0]["fig8"].rows
     b = next(row for row in rows if row["part"] == "b" and row["row"] == "calibrated")
     assert b["mse_main"] < b["bptt_mse_main"]
+    assert b["mse"] < b["bptt_mse"]
     for part in "cd":
         row = next(row for row in rows if row["part"] == part)
         assert row["mse"] < min(row["bptt_mse"], row["published_mse"])

@@ -22,7 +22,7 @@ _TABLE_2 = ("resnet50", "resnet20", "resnet14", "resnet8")
 _DEEPEST = ("resnet50", "resnet44", "resnet20", "resnet14", "resnet8")
 _STAND_IN = "resnet44"  # for a ResNet50 without weights
 _IMAGE = (3, 32, 32)
-_BINS = np.linspace(-10.0, 14.0, 481)  # of gate inputs, for Fig. 7
+_BINS = np.linspace(-10.0, 14.0, 121)  # of gate inputs, for Fig. 7
 
 
 def table2(folder: Folder, sources: Sources) -> Found:
@@ -98,7 +98,8 @@ def gate_inputs(folder: Folder, sources: Sources, name: str, activation: str) ->
             "variance": square - mean**2,
         }
 
-    return folder.row("fig7", f"gate inputs of {name}", {**images.settings, "activation": activation}, make)
+    settings = {**images.settings, "activation": activation, "bins": len(_BINS)}
+    return folder.row("fig7", f"gate inputs of {name}", settings, make)
 
 
 class _Images:

@@ -183,7 +183,7 @@ def _fig6(plt: Any, found: Found) -> Any:
 
 
 def _fig7(plt: Any, found: Found) -> Any:
-    figure, axes = plt.subplots(1, 2, figsize=(9.4, 3.8))
+    figure, axes = plt.subplots(1, 2, figsize=(9.4, 4.6))
     for ax, (name, letter) in zip(axes, (("silu", "a"), ("relu", "b")), strict=True):
         series = found.series[name]
         rows = [row for row in found.rows if row["activation"] == name]
@@ -209,14 +209,14 @@ def _fig7(plt: Any, found: Found) -> Any:
                 label=f"measured, {rows[0]['measured_on']}: {rows[0]['mean_spikes_measured']:.2f} and "
                 f"{rows[1]['mean_spikes_measured']:.2f} spikes",
             )
-            twin.set_ylim(0, 1.15 * max(*series["gaussian"], *seen["density"][1:-1:2]))
+            twin.set_ylim(0, 1.15 * max(*series["gaussian"], *seen["density"]))
         twin.set_ylabel("density of gate inputs")
         ax.set(xlabel="gate input x", ylabel="spikes", xlim=(-8, 12), ylim=(0, 17 if name == "silu" else 9))
         ax.set_title(f"{letter}  {_label(name)}", loc="left")
         handles, labels = (
             a + b for a, b in zip(ax.get_legend_handles_labels(), twin.get_legend_handles_labels(), strict=True)
         )
-        ax.legend(handles, labels, loc="upper right")
+        ax.legend(handles, labels, loc="upper center", bbox_to_anchor=(0.5, -0.16))
     return figure
 
 
@@ -244,7 +244,7 @@ def _fig8(plt: Any, found: Found) -> Any:
         )
     ax.set(xlabel="time steps K", ylabel="mean squared error")
     ax.set_title("b  SiLU against K", loc="left")
-    ax.legend(ncols=3, fontsize=7, loc="upper right")
+    ax.legend(fontsize=7, loc="lower left")
     for ax, part, name in ((axes[1, 0], "c", "SiLU, K=16"), (axes[1, 1], "d", "sigmoid, K=12")):
         rows = [row for row in found.rows if row["part"] == part]
         bits = [row["bits"] for row in rows]

@@ -93,7 +93,7 @@ class Folder:
             "settings": dict(settings),
             "rows": found.rows,
             "notes": found.notes,
-            "series": found.series,
+            "series": _short(found.series),
             "conditions": conditions(),
         }
         write_json(self.path / f"{found.name}.json", content)
@@ -109,6 +109,15 @@ class Folder:
                 content = {}
             self._done[name] = content if isinstance(content, dict) else {}
         return self._done[name]
+
+
+def _short(value: Any) -> Any:
+    """Numbers of a curve to 7 digits: no picture shows more, and the files stay small."""
+    if isinstance(value, float):
+        return float(f"{value:.7g}")
+    if isinstance(value, dict):
+        return {key: _short(inner) for key, inner in value.items()}
+    return [_short(inner) for inner in value] if isinstance(value, list) else value
 
 
 def as_csv(rows: Sequence[Row]) -> str:
