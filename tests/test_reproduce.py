@@ -202,7 +202,7 @@ def test_imagenet_rows_are_measured_where_images_and_weights_are(folder, data):
 def test_weights_that_cannot_be_fetched_leave_the_counts(folder, data, no_network):
     (row,) = imagenet.rows(folder, Sources(data), imagenet.NETWORKS[2])
     assert row["neurons"] == 9_608_704
-    assert "--weights resnet50=FILE.safetensors" in row["unavailable"]
+    assert "--weights resnet50_max=FILE.safetensors" in row["unavailable"]
 
 
 def test_weights_can_be_given(folder, data, tmp_path):
@@ -217,6 +217,7 @@ def test_weights_can_be_given(folder, data, tmp_path):
     [
         (("table9",), "unknown table or figure 'table9'; there are table1, table2"),
         (("fig1", "--weights", "resnet8"), "--weights must be NAME=FILE; got 'resnet8'"),
+        (("fig1", "--weights", "resnet9=none.safetensors"), "--weights: unknown network 'resnet9'; there are resnet50"),
         (("fig1", "--weights", "resnet8=none.safetensors"), "--weights resnet8: no file none.safetensors"),
         (("fig1", "--data", "nowhere"), "no folder nowhere"),
     ],

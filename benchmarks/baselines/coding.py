@@ -8,9 +8,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-import fewspikes as fs
 from fewspikes.calibration import Calibration
-from fewspikes.network import build
+from fewspikes.network import SpikingNetwork, build
 
 
 class RateCoded(nn.Module):
@@ -65,13 +64,13 @@ def thresholds(seen: Calibration, share: float = 0.999) -> dict[str, float]:
     return found
 
 
-def network(snn: fs.SpikingNetwork, make: Callable[[str], nn.Module]) -> tuple[nn.Module, dict[str, nn.Module]]:
+def network(snn: SpikingNetwork, make: Callable[[str], nn.Module]) -> tuple[nn.Module, dict[str, nn.Module]]:
     """The converted network's graph with other neurons, and those."""
     neurons = {site.target: make(site.name) for site in snn.sites}
     return build(snn.body.graph, snn.tensors, neurons).eval(), neurons
 
 
-def rate_coded(snn: fs.SpikingNetwork, at: dict[str, float], steps: int) -> Callable[[Tensor], tuple[Tensor, int]]:
+def rate_coded(snn: SpikingNetwork, at: dict[str, float], steps: int) -> Callable[[Tensor], tuple[Tensor, int]]:
     """A function of images: logits after so many steps, and spikes."""
 
     def run(x: Tensor) -> tuple[Tensor, int]:
@@ -82,7 +81,7 @@ def rate_coded(snn: fs.SpikingNetwork, at: dict[str, float], steps: int) -> Call
     return run
 
 
-def first_spike(snn: fs.SpikingNetwork, at: dict[str, float], steps: int) -> Callable[[Tensor], tuple[Tensor, int]]:
+def first_spike(snn: SpikingNetwork, at: dict[str, float], steps: int) -> Callable[[Tensor], tuple[Tensor, int]]:
     """Likewise with one spike a neuron at most."""
 
     def run(x: Tensor) -> tuple[Tensor, int]:

@@ -19,6 +19,7 @@ from fewspikes.convert import calibrate_model
 from fewspikes.data import loader, open_images
 from fewspikes.files import write_json
 from fewspikes.models import load_model
+from fewspikes.network import SpikingNetwork
 
 _NETWORKS = {"resnet20": "cifar10-resnet20.safetensors", "resnet44": "cifar10-resnet44.safetensors"}
 _RATE, _FIRST, _FS = (32, 64, 128, 256, 512), (8, 16, 32, 64), (4, 5, 6)
@@ -49,7 +50,7 @@ def rows(data: Path, limit: int) -> Iterator[dict[str, Any]]:
             yield {"network": name, "code": code, "steps": steps, **measured(run, wanted, test, snn)}
 
 
-def counted(snn: fs.SpikingNetwork) -> Callable[[Tensor], tuple[Tensor, int]]:
+def counted(snn: SpikingNetwork) -> Callable[[Tensor], tuple[Tensor, int]]:
     """A spiking network as a function of images."""
 
     def run(x: Tensor) -> tuple[Tensor, int]:
@@ -59,7 +60,7 @@ def counted(snn: fs.SpikingNetwork) -> Callable[[Tensor], tuple[Tensor, int]]:
     return run
 
 
-def measured(run: Any, wanted: list[Tensor], test: Any, snn: fs.SpikingNetwork) -> dict[str, Any]:
+def measured(run: Any, wanted: list[Tensor], test: Any, snn: SpikingNetwork) -> dict[str, Any]:
     """Accuracy, agreement, spikes and seconds."""
     named, spikes, started = [], 0, time.perf_counter()
     with torch.inference_mode():

@@ -11,12 +11,26 @@ from fewspikes.cli import options
 from fewspikes.data import data_folder
 from fewspikes.data.images import DATA_VARIABLE
 from fewspikes.errors import FewSpikesError
-from fewspikes.paper import NAMES, Sources
+from fewspikes.paper import NAMES, WEIGHTED, Sources
 from fewspikes.paper import reproduce as make
 from fewspikes.paper.results import Folder, Found
 
 EXAMPLE = "Example: fewspikes reproduce table2 --data DIR -o results"
-_COLUMNS = ("row", "weights", "model", "images", "ann_top1", "snn_top1", "drop", "agreement", "k", "spikes_per_neuron")
+_COLUMNS = (
+    "row",
+    "weights",
+    "model",
+    "network",
+    "source",
+    "steps",
+    "images",
+    "ann_top1",
+    "snn_top1",
+    "drop",
+    "agreement",
+    "k",
+    "spikes_per_neuron",
+)
 _SHOWN = 10  # columns of a table on the screen
 
 
@@ -63,6 +77,8 @@ def _pair(text: str) -> tuple[str, str]:
     name, _, file = text.partition("=")
     if not name or not file:
         raise FewSpikesError(f"--weights must be NAME=FILE; got {text!r}")
+    if name not in WEIGHTED:
+        raise FewSpikesError(f"--weights: unknown network {name!r}; there are {', '.join(WEIGHTED)}")
     if not Path(file).is_file():
         raise FewSpikesError(f"--weights {name}: no file {file}")
     return name, file

@@ -19,7 +19,7 @@ CALIBRATED_STEPS = 5  # half of the paper's K
 FIG_8A_STEPS = (3, 4, 5, 6, 7, 8, 9, 10)
 _DISTILLING_STEPS = 200
 _TABLE_2 = ("resnet50", "resnet20", "resnet14", "resnet8")
-_DEEPEST = ("resnet50", "resnet44", "resnet20", "resnet14", "resnet8")
+NETWORKS = ("resnet50", "resnet44", "resnet20", "resnet14", "resnet8")  # deepest first
 _STAND_IN = "resnet44"  # for a ResNet50 without weights
 _IMAGE = (3, 32, 32)
 _BINS = np.linspace(-10.0, 14.0, 121)  # of gate inputs, for Fig. 7
@@ -145,9 +145,9 @@ def _maker(images: _Images, kind: str, K: int, distilling: int = 0, synops: bool
 
 
 def _deepest(sources: Sources) -> Weighted:
-    for name in _DEEPEST[:-1]:
+    for name in NETWORKS[:-1]:
         try:
             return sources.network(name)
         except Unavailable:
             continue
-    return sources.network(_DEEPEST[-1])
+    return sources.network(NETWORKS[-1])

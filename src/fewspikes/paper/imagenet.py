@@ -50,7 +50,7 @@ NETWORKS = (
         calibrated={"K": 5},
         own_weights=False,
     ),
-    Network("resnet50", "torchvision:resnet50", calibrated={"K": 5}),
+    Network("resnet50_max", "torchvision:resnet50", calibrated={"K": 5}),
     Network("efficientnet_lite0", "fewspikes:efficientnet_lite0", calibrated={"K": 6, "spike_weight": 1.0}),
 )
 
@@ -66,7 +66,7 @@ def table1(folder: Folder, sources: Sources) -> Found:
         "The paper's 259M neurons of EfficientNet-B7 are its SiLU neurons alone; layers and neurons here follow from "
         "the network's shapes",
         "The paper trained its ResNet50 with average pools in place of max pools (resnet50_average); torchvision's "
-        "weights belong to max pools, which the row resnet50 leaves digital",
+        "weights belong to max pools, which resnet50_max leaves digital",
     ]
     return found
 

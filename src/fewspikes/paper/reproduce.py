@@ -22,6 +22,7 @@ _WORK: dict[str, Callable[[Folder, Sources], Found]] = {
     "claims": claims.claims,
 }
 NAMES = (*_WORK, "all")
+WEIGHTED = (*cifar.NETWORKS, *(network.name for network in imagenet.NETWORKS))  # whose weights can be given
 _ORDER = ("fig1", "fig2", "fig3", "fig4", "fig5", "fig6", "fig7", "fig8", "table1", "table2", "table3", "claims")
 
 

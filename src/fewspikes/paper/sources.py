@@ -57,8 +57,8 @@ class Sources:
     """What is at hand.
 
     Args:
-        data: a folder with cifar10/, imagenet/ (or imagenet-sample/) and weights/, or with one data set itself; None:
-            no images.
+        data: a folder with cifar10/, imagenet/ (or imagenet-sample/) and weights/, or one of the first three; None: no
+            images.
         weights: a .safetensors file by network name, such as {"resnet50": "r50.safetensors"}.
         limit: test images at most; None: all.
         seed: of the subset, and of calibration and distilling images.
@@ -101,6 +101,8 @@ class Sources:
     def _folder(self, names: tuple[str, ...], what: str, layout: str) -> Path:
         if self.data is None:
             raise Unavailable(f"needs {what}: give --data DIR with {names[0]}/ in it ({layout})")
+        if self.data.name in names:
+            return self.data
         for name in names:
             if (self.data / name).is_dir():
                 return self.data / name
