@@ -17,7 +17,7 @@ _PAPER = ("table1", "table2", "claims")
 
 def main() -> None:
     """Write the page."""
-    parts = [_HEAD, *neurons(), *networks(), *integers(), *peers(), *paper()]
+    parts = [_HEAD, *neurons(), *networks(), *integers(), *peers(), *baselines(), *paper()]
     write_aside(FOLDER / "README.md", ("\n".join(parts) + "\n").encode())
 
 
@@ -134,6 +134,30 @@ def peers() -> Iterator[str]:
     yield from table(["", "steps a layer", "top-1, %", "class as ANN, %", "spikes per neuron", "seconds"], lines)
 
 
+def baselines() -> Iterator[str]:
+    """Older codes."""
+    content = read("baselines")
+    if content is None:
+        return
+    yield from section("Older codes", "python benchmarks/baselines/compare.py --data DIR", content)
+    yield (
+        "ResNet20 (third-party weights), CIFAR-10 test images, the same for all. Rate: integrate and fire, soft reset, "
+        "thresholds at the 99.9th percentile. First spike: its time takes one of so many values, without error.\n"
+    )
+    lines = (
+        [
+            row["code"],
+            row.get("steps", ""),
+            f"{row['images']:,}",
+            f"{row['top1']:.1f}",
+            f"{row['agreement']:.1f}",
+            number(row.get("spikes_per_neuron")),
+        ]
+        for row in content["rows"]
+    )
+    yield from table(["code", "steps a layer", "images", "top-1, %", "class as ANN, %", "spikes per neuron"], lines)
+
+
 def paper() -> Iterator[str]:
     """The paper's tables."""
     for name in _PAPER:
@@ -153,6 +177,11 @@ def paper() -> Iterator[str]:
         yield from (f"- {row['model']}: {row['unavailable']}" for row in content["rows"] if "unavailable" in row)
         yield from (f"- {note}" for note in content["notes"])
         yield ""
+    pictures = sorted((FOLDER / "paper").glob("fig*.png"))
+    if pictures:
+        yield "## The paper's figures\n"
+        yield "`fewspikes reproduce all --data DIR`; numbers beside each picture as JSON and CSV.\n"
+    yield from (f"![{file.stem}](paper/{file.name})\n" for file in pictures)
 
 
 _CLAIM = ("claim", "arithmetic", "paper", "measured", "calibrated")

@@ -1,4 +1,4 @@
-"""Firing rates, single spikes and FS-neurons on the same trained networks and images: accuracy, spikes, time steps.
+"""Firing rates, single spikes and FS-neurons on the same trained network and images: accuracy, spikes, time steps.
 
 python benchmarks/baselines/compare.py --data DIR -o docs/results/baselines.json
 """
@@ -21,8 +21,8 @@ from fewspikes.files import write_json
 from fewspikes.models import load_model
 from fewspikes.network import SpikingNetwork
 
-_NETWORKS = {"resnet20": "cifar10-resnet20.safetensors", "resnet44": "cifar10-resnet44.safetensors"}
-_RATE, _FIRST, _FS = (32, 64, 128, 256, 512), (8, 16, 32, 64), (4, 5, 6)
+_NETWORKS = {"resnet20": "cifar10-resnet20.safetensors"}
+_RATE, _FIRST, _FS = (32, 64, 128, 256), (8, 16, 32, 64), (4, 5, 6)
 
 
 def rows(data: Path, limit: int) -> Iterator[dict[str, Any]]:
@@ -89,7 +89,7 @@ def main() -> None:
     """Measure, print and write after every row."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="holds cifar10/ and weights/")
-    parser.add_argument("--limit", type=int, default=1000, help="test images, a random subset (seed 0)")
+    parser.add_argument("--limit", type=int, default=500, help="test images, a random subset (seed 0)")
     parser.add_argument("-o", "--output", type=Path, default=Path("docs/results/baselines.json"))
     arguments = parser.parse_args()
     found: list[dict[str, Any]] = []
