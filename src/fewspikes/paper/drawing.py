@@ -1,10 +1,12 @@
 """Pictures of the figures, from their numbers alone: draws, computes nothing. Needs matplotlib."""
 
 from collections.abc import Callable, Mapping
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 from fewspikes.errors import FewSpikesError
+from fewspikes.files import write_aside
 from fewspikes.paper import published as paper
 from fewspikes.paper.results import Found, Row
 
@@ -45,10 +47,10 @@ def draw(found: Found, folder: Path) -> list[Path]:
         figure = _FIGURES[found.name](plt, found)
         paths = [folder / f"{found.name}.{kind}" for kind in _FORMATS]
         for path in paths:
-            aside = path.with_name(f".{path.name}")
             metadata = {"Date": None} if path.suffix == ".svg" else None
-            figure.savefig(aside, format=path.suffix[1:], dpi=160, metadata=metadata)
-            aside.replace(path)
+            picture = BytesIO()
+            figure.savefig(picture, format=path.suffix[1:], dpi=160, metadata=metadata)
+            write_aside(path, picture.getvalue())
         plt.close(figure)
     return paths
 

@@ -36,7 +36,7 @@ class Found:
 
 
 class Folder:
-    """Where results are written: NAME.json, NAME.csv and pictures.
+    """Where results are written: NAME.json, NAME.csv, a figure's NAME.curves.json, and pictures.
 
     Args:
         path: made if it is not there.
@@ -86,17 +86,18 @@ class Folder:
         return dict(kept[key])
 
     def write(self, found: Found, settings: Mapping[str, Any]) -> None:
-        """NAME.json and, where there are rows, NAME.csv."""
+        """NAME.json, for a figure NAME.curves.json, and, where there are rows, NAME.csv."""
         content = {
             "name": found.name,
             "command": f"fewspikes reproduce {found.name}",
             "settings": dict(settings),
             "rows": found.rows,
             "notes": found.notes,
-            "series": _short(found.series),
             "conditions": conditions(),
         }
         write_json(self.path / f"{found.name}.json", content)
+        if found.series:
+            write_json(self.path / f"{found.name}.curves.json", _short(found.series), indent=None)
         if found.rows:
             write_aside(self.path / f"{found.name}.csv", as_csv(found.rows).encode())
 
