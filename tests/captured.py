@@ -6,9 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from fewspikes.capture import Captured, capture, op_name, shapes
+from fewspikes.capture import Captured, capture, op_name
 from fewspikes.conversion.operators import Kind, activation_of, classify
 from fewspikes.inputs import InputSpec
+from fewspikes.shapes import shapes
 from fewspikes.synapses import FanOut, Macs, fan_out, macs
 
 aten = torch.ops.aten

@@ -23,6 +23,7 @@ ORDER = [
     "inputs",
     "batches",
     "capture",
+    "shapes",
     "calibration",
     "conversion",
     "synapses",

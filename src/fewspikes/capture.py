@@ -4,7 +4,7 @@ import logging
 import operator
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, replace
 from io import StringIO
@@ -303,43 +303,3 @@ def _is_foldable(node: fx.Node) -> bool:
     return node.target is operator.getitem or (
         isinstance(node.target, torch._ops.OpOverload) and torch.Tag.nondeterministic_seeded not in tags
     )
-
-
-class ShapeRun(fx.Interpreter):
-    """Runs a graph on the meta device (shapes only, no arithmetic) and keeps each node's shape.
-
-    A site stands for the identity, because a neuron keeps its input's shape.
-    """
-
-    def __init__(self, module: fx.GraphModule) -> None:
-        super().__init__(module)
-        self.shapes: dict[fx.Node, torch.Size] = {}
-
-    def run_node(self, n: fx.Node) -> Any:
-        """Run one node and note the shape of what came out."""
-        result = super().run_node(n)
-        if isinstance(result, Tensor):
-            self.shapes[n] = result.shape
-        return result
-
-    def get_attr(self, target: Any, args: Any, kwargs: Any) -> Any:
-        """A weight's shape is enough."""
-        return super().get_attr(target, args, kwargs).to("meta")
-
-    def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
-        """A neuron keeps the shape."""
-        return args[0]
-
-    def call_function(self, target: Callable[..., Any], args: Any, kwargs: Any) -> Any:  # type: ignore[override]
-        """Any operator; what it creates is created on the meta device."""
-        if "device" in kwargs:
-            kwargs = {**kwargs, "device": "meta"}
-        return super().call_function(target, args, kwargs)
-
-
-def shapes(module: fx.GraphModule, inputs: tuple[InputSpec, ...], batch: int) -> dict[fx.Node, torch.Size]:
-    """Each node's shape for a batch of `batch` images, without running the network."""
-    run = ShapeRun(module)
-    with torch.no_grad():
-        run.run(*(torch.empty(batch, *spec.shape, dtype=spec.dtype, device="meta") for spec in inputs))
-    return run.shapes

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, fx, nn
 
 from fewspikes.activations import Activation
-from fewspikes.capture import op_name, shapes
+from fewspikes.capture import op_name
 from fewspikes.conversion.report import ConversionReport, OperatorReport, SiteDiagnosis, SiteReport
 from fewspikes.conversion.rewrite import Site
 from fewspikes.errors import FewSpikesError
 from fewspikes.inputs import InputSpec, check_autocast, check_inputs
 from fewspikes.kernels import FSNeuron, engine_for, overwriting
+from fewspikes.shapes import shapes
 from fewspikes.synapses import FanOut, Macs, fan_out, interval_steps, latency_steps, macs
 
 _BATCH = 97  # for shapes: unlikely to be the size of any other axis, so that it can be told from them
