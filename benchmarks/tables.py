@@ -71,7 +71,10 @@ def networks() -> Iterator[str]:
                 "x".join(map(str, row["input"])),
                 steps(row["K"]),
                 row["batch"],
-                *(f"{speed[key]:.3g}" for key in ("ann", "ann_folded", "snn_counted")),
+                *(
+                    number(round(speed[key]) if speed[key] > 100 else speed[key])
+                    for key in ("ann", "ann_folded", "snn_counted")
+                ),
                 f"{row['snn_over_ann']:.2f}",
                 f"{row['snn_over_folded_ann']:.2f}",
                 f"{memory['ann_mib']:.0f} → {memory['snn_mib']:.0f}",
