@@ -179,6 +179,18 @@ def test_an_integer_network_counts_no_synaptic_operations(plain):
         pass
 
 
+@pytest.mark.parametrize("change", [lambda net: net.half(), lambda net: net.double(), lambda net: net.to("meta")])
+def test_an_integer_network_stays_as_it_is(plain, change):
+    model, x = plain
+    network = fs.to_integer(fs.convert(model, x, calibration=x, K=5))
+    wanted = network(x)
+    with pytest.raises(fs.FewSpikesError, match="an integer network stays in float32 on the CPU"):
+        change(network)
+    assert torch.equal(network(x), wanted)
+    with pytest.raises(fs.FewSpikesError, match="got IntegerNetwork; give the spiking network that it came from"):
+        fs.evaluate(network, x)
+
+
 def test_a_wrong_input_raises(plain):
     model, x = plain
     network = fs.to_integer(fs.convert(model, x, calibration=x, K=5))

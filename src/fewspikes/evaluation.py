@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from fewspikes.batches import Batches
 from fewspikes.errors import FewSpikesError
+from fewspikes.integers import IntegerNetwork
 from fewspikes.metrics import Counts, count
 from fewspikes.network import SpikingNetwork
 from fewspikes.progress import track
@@ -145,7 +146,8 @@ def evaluate(
             classes], or a reference in training mode.
     """
     if not isinstance(snn, SpikingNetwork):
-        raise FewSpikesError(f"evaluate needs a converted network; got {type(snn).__name__}")
+        more = "; give the spiking network that it came from" if isinstance(snn, IntegerNetwork) else ""
+        raise FewSpikesError(f"evaluate needs a converted network; got {type(snn).__name__}{more}")
     shape = snn.output_shape()
     if shape is None or len(shape) != 1:
         raise FewSpikesError(f"evaluate needs an output of shape [batch, classes]; this network returns {shape}")

@@ -10,6 +10,8 @@ from fewspikes import __version__
 from fewspikes.cli import bench, convert, demo, evaluate, fit, reproduce
 from fewspikes.errors import FewSpikesError, FewSpikesWarning
 
+_INTERRUPTED = 130  # typer's code for Ctrl-C
+
 app = typer.Typer(
     name="fewspikes",
     help="Any trained PyTorch network as a spiking network of FS-neurons.",
@@ -48,7 +50,10 @@ def main() -> None:
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     warnings.showwarning = _show
     try:
-        sys.exit(app(arguments or ["--help"], prog_name="fewspikes", standalone_mode=False) or 0)
+        code = app(arguments or ["--help"], prog_name="fewspikes", standalone_mode=False) or 0
+        if code == _INTERRUPTED:
+            typer.echo("interrupted", err=True)
+        sys.exit(code)
     except Exception as error:
         if debug:
             raise

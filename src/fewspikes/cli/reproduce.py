@@ -13,6 +13,7 @@ from fewspikes.data.images import DATA_VARIABLE
 from fewspikes.errors import FewSpikesError
 from fewspikes.paper import NAMES, WEIGHTED, Sources
 from fewspikes.paper import reproduce as make
+from fewspikes.paper.reproduce import check_name
 from fewspikes.paper.results import Folder, Found
 
 EXAMPLE = "Example: fewspikes reproduce table2 --data DIR -o results"
@@ -28,6 +29,7 @@ _COLUMNS = (
     "snn_top1",
     "drop",
     "agreement",
+    "neurons",
     "k",
     "spikes_per_neuron",
 )
@@ -56,8 +58,10 @@ def reproduce(
 ) -> None:
     """A table or figure of Stöckl and Maass 2021, with our own row beside the paper's.
 
-    A run that was cut goes on where it was.
+    Rows that the folder holds already are kept, so a run that was cut goes on. --limit shortens the evaluations, not
+    the fitting of calibrated rows.
     """
+    check_name(name)
     folder = Folder(output, again, lambda line: typer.echo(line, err=True))
     given = dict(_pair(text) for text in weights or ())
     place = data_folder(data) if data or os.environ.get(DATA_VARIABLE) else None

@@ -1,7 +1,7 @@
 """From a spiking network of ReLU codes to one whose layers are products of whole numbers."""
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, fx, nn
@@ -38,6 +38,17 @@ class IntegerNetwork(nn.Module):
         self.report: ConversionReport = snn.report
         self.engines = dict(engines)
         self.eval()
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """What `.to()`, `.half()` and the like run on every tensor."""
+        probe = fn(torch.empty(0))
+        if probe.dtype != torch.float32 or probe.device.type != "cpu":
+            raise FewSpikesError(
+                f"an integer network stays in float32 on the CPU; it cannot go to {probe.dtype} on {probe.device}: "
+                "move the spiking network that it came from"
+            )
+        changed: Self = super()._apply(fn, recurse)
+        return changed
 
     @property
     def neurons(self) -> dict[str, Any]:

@@ -95,6 +95,12 @@ def claims(folder: Folder, sources: Sources) -> Found:
             ours(name.lower(), "measured", "spikes_per_neuron"),
             ours(name.lower(), "calibrated", "spikes_per_neuron"),
         )
+    found.notes.append("paper: the arithmetic on the paper's own numbers, which its text rounds")
+    if any(row["measured"] is None for row in found.rows):
+        found.notes.append(
+            "measured and calibrated come from the networks of table2, which says what each of them needs; of the "
+            "claims on ImageNet nothing is measured here"
+        )
     values = [float(_outputs(K)) for K in (10, CALIBRATED_STEPS)]
     add("log2 N steps for N values of a ReLU", "different outputs of K=10 (ours: K=5), counted", 1024.0, *values)
     return found

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 
 from fewspikes.errors import FewSpikesError
+from fewspikes.models.names import did_you_mean
 from fewspikes.paper import cifar, claims, drawing, imagenet, neurons
 from fewspikes.paper.results import Folder, Found
 from fewspikes.paper.sources import Sources
@@ -26,6 +27,13 @@ WEIGHTED = (*cifar.NETWORKS, *(network.name for network in imagenet.NETWORKS))  
 _ORDER = ("fig1", "fig2", "fig3", "fig4", "fig5", "fig6", "fig7", "fig8", "table1", "table2", "table3", "claims")
 
 
+def check_name(name: str) -> None:
+    """Raise FewSpikesError unless it is one of `NAMES`."""
+    if name not in NAMES:
+        known = ", ".join(NAMES)
+        raise FewSpikesError(f"unknown table or figure {name!r}; there are {known}{did_you_mean(name, NAMES)}")
+
+
 def reproduce(name: str, folder: Folder, sources: Sources, pictures: bool = True) -> Iterator[Found]:
     """Make a table or figure, or all, and write its numbers and picture; yields each when it is written.
 
@@ -38,8 +46,7 @@ def reproduce(name: str, folder: Folder, sources: Sources, pictures: bool = True
     Raises:
         FewSpikesError: an unknown name, a folder in use, data that cannot be right, or no matplotlib.
     """
-    if name not in NAMES:
-        raise FewSpikesError(f"unknown table or figure {name!r}; there are {', '.join(NAMES)}")
+    check_name(name)
     with folder.locked():
         for part in _ORDER if name == "all" else (name,):
             found = _WORK[part](folder, sources)

@@ -46,6 +46,8 @@ class Folder:
 
     def __init__(self, path: Path, again: bool = False, say: Callable[[str], None] = lambda line: None) -> None:
         self.path, self.again, self.say = path, again, say
+        if path.is_file():
+            raise FewSpikesError(f"{path} is a file; give a folder")
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -79,8 +81,9 @@ class Folder:
         """A row as an earlier run left it, if its settings and this library's version were the same; else made now."""
         key = json.dumps({"what": what, "version": fewspikes.__version__, **settings}, sort_keys=True, default=str)
         kept = self._kept(name)
-        if key not in kept or self.again:
-            self.say(f"{name}: {what}")
+        is_there = key in kept and not self.again
+        self.say(f"{name}: {what}{', kept' if is_there else ' ...'}")
+        if not is_there:
             kept[key] = make()
             write_json(self.path / f".{name}.rows.json", kept)
         return dict(kept[key])
