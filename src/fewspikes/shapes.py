@@ -12,7 +12,7 @@ from torch import Tensor, fx
 
 from fewspikes.inputs import InputSpec
 
-_CONVOLUTIONS = {"aten.conv1d.default": 1, "aten.conv2d.default": 2, "aten.conv3d.default": 3}
+CONVOLUTIONS = {"aten.conv1d.default": 1, "aten.conv2d.default": 2, "aten.conv3d.default": 3}  # and their axes
 _BROADCAST = frozenset(("aten.add.Tensor", "aten.sub.Tensor", "aten.mul.Tensor"))
 
 
@@ -61,8 +61,8 @@ def shapes(module: fx.GraphModule, inputs: tuple[InputSpec, ...], batch: int) ->
 
 def _shape(name: str, args: Sequence[Any]) -> Sequence[int] | None:
     """The shape that an operator gives where it is plain; None leaves it to torch, which also says what is wrong."""
-    if name in _CONVOLUTIONS:
-        return _convolved(_CONVOLUTIONS[name], *args)
+    if name in CONVOLUTIONS:
+        return _convolved(CONVOLUTIONS[name], *args)
     if name in _BROADCAST and len(args) == 2 and all(isinstance(value, Tensor) for value in args):
         return _broadcast(*args)
     if name == "aten.linear.default":
@@ -97,13 +97,13 @@ def _convolved(
         return None
     if x.dtype != weight.dtype or (bias is not None and tuple(bias.shape) != tuple(weight.shape[:1])):
         return None
-    strides, paddings, dilations = (_spread(value, axes) for value in (stride, padding, dilation))
+    strides, paddings, dilations = (spread(value, axes) for value in (stride, padding, dilation))
     given = zip(x.shape[2:], weight.shape[2:], strides, paddings, dilations, strict=True)
     sizes = [(n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in given]
     return (x.shape[0], weight.shape[0], *sizes) if min(sizes) > 0 and len(weight) % groups == 0 else None
 
 
-def _spread(value: Any, axes: int) -> list[int]:
-    """One number for each axis."""
-    values = list(value) if isinstance(value, list | tuple) else [value]
-    return values * (axes // len(values))
+def spread(value: Any, count: int) -> tuple[int, ...]:
+    """One number for each of `count` axes, from a number or a list of one or `count` numbers."""
+    values = tuple(value) if isinstance(value, list | tuple) else (value,)
+    return values * count if len(values) == 1 else values

@@ -6,9 +6,9 @@ from typing import Any
 from torch import fx
 
 from fewspikes.capture import Captured, op_name
+from fewspikes.shapes import CONVOLUTIONS, spread
 
 _PADS = ("aten.pad.default", "aten.constant_pad_nd.default")
-_CONVOLUTIONS = {"aten.conv1d.default": 1, "aten.conv2d.default": 2, "aten.conv3d.default": 3}  # and their axes
 _PADDING = 4  # its place among a convolution's arguments: input, weight, bias, stride, padding
 
 
@@ -17,8 +17,8 @@ def fold_pads(captured: Captured) -> None:
     for node in list(captured.graph.nodes):
         if op_name(node) in _PADS and (sides := _zeros(node)) is not None:
             users = list(node.users)
-            if all(op_name(user) in _CONVOLUTIONS and user.args[0] is node for user in users) and all(
-                _CONVOLUTIONS[op_name(user)] >= len(sides) and not user.kwargs for user in users
+            if all(op_name(user) in CONVOLUTIONS and user.args[0] is node for user in users) and all(
+                CONVOLUTIONS[op_name(user)] >= len(sides) and not user.kwargs for user in users
             ):
                 for user in users:
                     _pad(user, node.args[0], sides)
@@ -38,11 +38,10 @@ def _zeros(node: fx.Node) -> list[int] | None:
 
 
 def _pad(convolution: fx.Node, source: Any, zeros: Sequence[int]) -> None:
-    axes = _CONVOLUTIONS[op_name(convolution)]
+    axes = CONVOLUTIONS[op_name(convolution)]
     given: list[Any] = list(convolution.args)
     given += [None, [1] * axes, [0] * axes][len(given) - 2 :]  # bias, stride, padding
-    own = given[_PADDING] if isinstance(given[_PADDING], list | tuple) else [given[_PADDING]]
-    own = list(own) * (axes // len(own))
+    own = spread(given[_PADDING], axes)
     more = [0] * (axes - len(zeros)) + list(zeros)
     given[_PADDING] = [a + b for a, b in zip(own, more, strict=True)]
     convolution.args = (source, *given[1:])

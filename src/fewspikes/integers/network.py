@@ -13,6 +13,7 @@ from fewspikes.inputs import check_autocast, check_inputs
 from fewspikes.integers.codes import CodeNeuron, Values, is_binary, unit
 from fewspikes.integers.products import MaxPool, Product
 from fewspikes.network import SpikingNetwork, build
+from fewspikes.shapes import spread
 
 _PRODUCTS = (torch.ops.aten.conv2d.default, torch.ops.aten.linear.default)
 _SUM = torch.ops.aten.add.Tensor
@@ -257,8 +258,7 @@ def _settings(given: list[Any]) -> tuple[Any, ...] | None:
     stride, padding, dilation, groups = (*given, *defaults[len(given) :])
     if isinstance(padding, str):
         return None
-    pairs = [list(v) * (2 // len(v)) if isinstance(v, (list, tuple)) else [v, v] for v in (stride, padding, dilation)]
-    return (*pairs, groups)
+    return (*(list(spread(value, 2)) for value in (stride, padding, dilation)), groups)
 
 
 def _quantised(weight: Tensor) -> tuple[Tensor, Tensor]:

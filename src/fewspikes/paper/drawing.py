@@ -69,17 +69,19 @@ def _fig2(plt: Any, found: Found) -> Any:
     def arrow(x: float, y: float, to: float, at: float) -> None:
         ax.annotate("", (to, at), (x, y), arrowprops={"arrowstyle": "->", "linewidth": 1.1})
 
+    def inputs(at: float) -> None:
+        for y in (at + 0.45, at, at - 0.45):
+            ax.plot([0.1, 1.2], [y, at], color=GREY, linewidth=1)
+
     ax.text(0, 3.75, "a  ANN neuron", weight="bold")
-    for y in (3.4, 2.95, 2.5):
-        ax.plot([0.1, 1.2], [y, 2.95], color=GREY, linewidth=1)
+    inputs(2.95)
     box(1.2, 2.5, "x = Σ w a")
     arrow(2.9, 2.95, 3.5, 2.95)
     box(3.5, 2.5, "f(x) = x σ(x)", 1.9, TARGET)
     arrow(5.4, 2.95, 6.2, 2.95)
     ax.text(6.3, 2.95, f"f({values['x']:g}) = {found.rows[0]['target']:.4f}", va="center")
     ax.text(0, 1.95, "b  FS-neuron, K = 16", weight="bold")
-    for y in (1.5, 1.05, 0.6):
-        ax.plot([0.1, 1.2], [y, 1.05], color=GREY, linewidth=1)
+    inputs(1.05)
     box(1.2, 0.6, "v(1) = x")
     arrow(2.9, 1.05, 3.5, 1.05)
     box(3.5, 0.6, "z(t) = Θ(v(t) − T(t))", 2.4, THEIRS)

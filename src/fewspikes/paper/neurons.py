@@ -126,6 +126,8 @@ def fig7(folder: Folder, sources: Sources) -> Found:
     )
     x = torch.linspace(-8.0, 12.0, _POINTS, dtype=torch.float64)
     for name, (mean, variance), theirs, ours, network in cases:
+        wide = torch.linspace(mean - 8 * variance**0.5, mean + 8 * variance**0.5, 200_001, dtype=torch.float64)
+        expected = _gaussian(wide, mean, variance)
         series: dict[str, Any] = {"x": x.tolist(), "gaussian": _gaussian(x, mean, variance).tolist()}
         try:
             series["measured"] = gate_inputs(folder, sources, network, name)
@@ -139,13 +141,14 @@ def fig7(folder: Folder, sources: Sources) -> Found:
                 "activation": name,
                 "table": f"{what}, K={p.K}",
                 "K": p.K,
-                "mean_spikes_gaussian": _mean_spikes(p, mean, variance),
+                "mean_spikes_gaussian": _mean_spikes(p, wide, expected),
                 "mean_spikes_measured": None,
                 "inputs_mean": mean,
                 "inputs_variance": variance,
             }
             if "measured" in series:
-                entry["mean_spikes_measured"] = _weighted_spikes(p, series["measured"])
+                seen = (torch.tensor(series["measured"][key], dtype=torch.float64) for key in ("x", "density"))
+                entry["mean_spikes_measured"] = _mean_spikes(p, *seen)
                 entry["measured_on"] = network
             found.rows.append(entry)
             series[what] = spikes.tolist()
@@ -294,12 +297,6 @@ def _gaussian(x: Tensor, mean: float, variance: float) -> Tensor:
     return density
 
 
-def _mean_spikes(p: FSParameters, mean: float, variance: float) -> float:
-    x = torch.linspace(mean - 8 * variance**0.5, mean + 8 * variance**0.5, 200_001, dtype=torch.float64)
-    weight = _gaussian(x, mean, variance)
-    return float((apply(x, p)[1].double() * weight).sum() / weight.sum())
-
-
-def _weighted_spikes(p: FSParameters, density: dict[str, list[float]]) -> float:
-    x, weight = (torch.tensor(density[key], dtype=torch.float64) for key in ("x", "density"))
+def _mean_spikes(p: FSParameters, x: Tensor, weight: Tensor) -> float:
+    """Over inputs x with these weights."""
     return float((apply(x, p)[1].double() * weight).sum() / weight.sum())

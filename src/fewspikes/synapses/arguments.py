@@ -36,9 +36,3 @@ def _resolve(node: fx.Node, shapes: Shapes) -> Any:
         target: Callable[..., Any] = node.target  # type: ignore[assignment]
         return target(*resolve(node.args, shapes))
     raise Unknown(f"the value of {describe(node)} is not known beforehand")
-
-
-def spread(value: Any, count: int) -> tuple[int, ...]:
-    """One number for each of `count` axes, from a number or a list of one or `count` numbers."""
-    values = tuple(value) if isinstance(value, list | tuple) else (value,)
-    return values * count if len(values) == 1 else values

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 from torch import Tensor
 
+from fewspikes.shapes import spread
 from fewspikes.synapses import boxes
-from fewspikes.synapses.arguments import spread
 from fewspikes.synapses.boxes import Box
 from fewspikes.synapses.call import Call
 from fewspikes.synapses.windows import adaptive_window, conv_windows, groups_matrix, window

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from fewspikes.synapses.arguments import spread
+from fewspikes.shapes import spread
 
 Matrix = Bool[Tensor, "inputs outputs"]
 
