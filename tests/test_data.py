@@ -205,7 +205,9 @@ def test_a_missing_folder_raises(tmp_path):
 
 
 def test_an_empty_folder_raises_showing_the_layouts(tmp_path):
-    with pytest.raises(FewSpikesError, match=r"no images in a known layout; wanted .*<split>-\*.parquet$"):
+    with pytest.raises(
+        FewSpikesError, match=r"no images in a known layout; wanted .*<split>-\*.parquet or .*\*<split>\*.tar$"
+    ):
         open_images(tmp_path, "test", SMALL, classes=1)
 
 
@@ -277,6 +279,30 @@ def test_a_bad_image_in_a_loader_raises_one_line(save, tmp_path, workers):
     batches = loader(open_images(tmp_path, "test", SMALL, classes=1), 1, workers)
     with pytest.raises(FewSpikesError, match=r"^.*1\.png is not an image that can be read; [^\n]*$"):
         list(batches)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("workers", [0, 1])
+def test_damaged_images_are_left_out_counted_and_named_by_choice(save, tmp_path, workers):
+    for name in "abcde":
+        save(f"test/cat/{name}.png")
+    for name in "bcd":
+        (tmp_path / f"test/cat/{name}.png").write_text("no image")
+    images = open_images(tmp_path, "test", SMALL, classes=1)
+    batches = loader(images, 2, workers, skip_damaged=True)
+    for _ in range(2):  # again on a second pass
+        with pytest.warns(FewSpikesWarning, match=r"^3 of 5 images were left out: .*b\.png is not .*d\.png is not"):
+            read = list(batches)
+        assert [tuple(x.shape) for x, _ in read] == [(1, 3, 24, 32), (1, 3, 24, 32)]  # nothing is left of c and d
+        assert torch.equal(read[0][0][0], images[0][0])
+        assert torch.equal(read[1][0][0], images[4][0])
+        assert [line.partition(" is not ")[0][-5:] for line in batches.left_out] == ["b.png", "c.png", "d.png"]
+
+
+def test_an_image_of_the_wrong_size_is_never_left_out(save, tmp_path):
+    save("test/cat/1.png")
+    with pytest.raises(FewSpikesError, match="takes 32 x 32"):
+        list(loader(open_images(tmp_path, "test", CIFAR, classes=1), 1, skip_damaged=True))
 
 
 @pytest.mark.parametrize(("batch_size", "workers"), [(0, 0), (1, -1)])

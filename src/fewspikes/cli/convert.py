@@ -72,6 +72,7 @@ def convert(
     batch_size: options.BatchSize = 32,
     seed: options.Seed = 0,
     workers: options.Workers = 0,
+    skip_damaged: options.SkipDamaged = False,
     mean: options.Mean = None,
     std: options.Std = None,
     size: options.Size = None,
@@ -108,7 +109,7 @@ def convert(
         found = open_images(
             data_folder(data), split or "train", options.required(known, model), None, limit=limit, seed=seed
         )
-        images = loader(found, batch_size, workers)
+        images = loader(found, batch_size, workers, skip_damaged)
     if pareto is not None:
         repairs = repair_images if repair else 0
         choice = Choice(offset=offset, spike_weight=spike_weight, refine=refine, seed=seed)

@@ -24,6 +24,7 @@ def evaluate(
     batch_size: options.BatchSize = 32,
     seed: options.Seed = 0,
     workers: options.Workers = 0,
+    skip_damaged: options.SkipDamaged = False,
     reference: Annotated[
         str | None, typer.Option(metavar="MODEL", help=f"The ANN: {options.MODEL_HELP} Default: NETWORK's own ANN.")
     ] = None,
@@ -48,5 +49,6 @@ def evaluate(
     ann: nn.Module | None = None
     if reference is not None:
         ann = load_model(reference, None if weights is None else str(weights)).model.to(place)
-    report = evaluate_network(snn, loader(images, batch_size, workers), ann, name=network.stem)
-    typer.echo(json.dumps(report.to_json()) if as_json else str(report))
+    batches = loader(images, batch_size, workers, skip_damaged)
+    report = evaluate_network(snn, batches, ann, name=network.stem)
+    typer.echo(json.dumps(report.to_json() | {"left_out": batches.left_out}) if as_json else str(report))

@@ -14,8 +14,8 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on 
 Data = Annotated[
     Path | None,
     typer.Option(
-        help="Folder of images: class folders (train/, val/, test/ or none), or Parquet files in the Hugging Face "
-        "layout. Default: the environment variable FEWSPIKES_DATA."
+        help="Folder of images: class folders (train/, val/, test/ or none), Parquet files in the Hugging Face "
+        "layout, or tar shards (WebDataset). Default: the environment variable FEWSPIKES_DATA."
     ),
 ]
 Split = Annotated[
@@ -26,6 +26,9 @@ Limit = Annotated[int | None, typer.Option(min=1, help="A random subset of so ma
 BatchSize = Annotated[int, typer.Option(min=1, help="Images a batch.")]
 Seed = Annotated[int, typer.Option(help="Of the random subset.")]
 Workers = Annotated[int, typer.Option(min=0, help="Processes that read images; 0 reads them in this one.")]
+SkipDamaged = Annotated[
+    bool, typer.Option("--skip-damaged", help="Leave damaged images out and name them. Default: stop at the first.")
+]
 Device = Annotated[str, typer.Option(help="Where to compute: cpu, cuda, cuda:1, ...")]
 Mean = Annotated[
     str | None, typer.Option(help="Mean of the pixels, scaled to 0..1: R,G,B, or one number for a grey input.")

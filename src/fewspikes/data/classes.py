@@ -5,6 +5,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from fewspikes.data.extras import require
 from fewspikes.errors import FewSpikesError
 
@@ -38,6 +41,18 @@ def class_numbers(names: Sequence[str], classes: int | None, folder: Path) -> di
             f"network has {classes} classes; give data with one folder for each class, empty ones too"
         )
     return {name: number for number, name in enumerate(names)}
+
+
+def check_numbers(labels: NDArray[np.int64], classes: int | None, where: Path) -> None:
+    """Raise FewSpikesError for a class number that the network does not have; `classes` None checks nothing."""
+    if classes is None:
+        return
+    wrong = labels[(labels < 0) | (labels >= classes)]
+    if len(wrong):
+        raise FewSpikesError(
+            f"{where} has label {wrong[0]}, where the network has classes 0 to {classes - 1}; "
+            "give the data that it was trained for"
+        )
 
 
 def _imagenet_numbers(names: Sequence[str], folder: Path) -> dict[str, int]:

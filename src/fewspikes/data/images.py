@@ -3,18 +3,20 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from fewspikes.data.folders import FolderImages, folder_splits
 from fewspikes.data.parquet import ParquetImages, parquet_splits
 from fewspikes.data.preprocessing import Preprocessing
+from fewspikes.data.reading import DamagedImageError
+from fewspikes.data.shards import ShardImages, shard_splits
 from fewspikes.data.splits import choose_split
-from fewspikes.errors import FewSpikesError
+from fewspikes.errors import FewSpikesError, warn
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -79,10 +81,11 @@ def open_images(
     limit: int | None = None,
     seed: int = 0,
 ) -> ImageData:
-    """Open labelled images: class folders, or Parquet files in the Hugging Face layout.
+    """Open labelled images: class folders, Parquet files in the Hugging Face layout, or tar shards (WebDataset).
 
     Class folders: DIR/<split>/<class>/*.jpg with splits train, test, val, validation, or DIR/<class>/*.jpg, whose one
-    split is named "all". Parquet: DIR/train-*.parquet or DIR/data/train-*.parquet, and so on.
+    split is named "all". Parquet: DIR/train-*.parquet or DIR/data/train-*.parquet, and so on. Shards: DIR/*train*.tar
+    or DIR/train/*.tar, and so on, with KEY.jpg and KEY.cls in them.
 
     Args:
         folder: DIR.
@@ -95,7 +98,7 @@ def open_images(
         seed: of the subset; equal seeds give equal subsets.
 
     Raises:
-        FewSpikesError: no such folder, neither layout, no such split, data that do not fit the head. Files that are
+        FewSpikesError: no such folder, no known layout, no such split, data that do not fit the head. Files that are
             no images raise when they are read.
 
     Warns:
@@ -110,30 +113,85 @@ def open_images(
     return ImageData(images, preprocessing, _subset(len(images.labels), limit, seed), name)
 
 
-class _Loader(DataLoader[Any]):
-    """A DataLoader whose worker processes report a bad image in one line, as the main process does."""
+class ImageLoader(DataLoader[Any]):
+    """Batches of images, made by `loader`; a bad image in a worker process is one line, as in this process.
+
+    Attributes:
+        left_out: what the last pass over the data left out, one line for each damaged image.
+    """
+
+    left_out: tuple[str, ...] = ()
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        left_out: list[str] = []
+        self.left_out = ()
         try:
-            yield from super().__iter__()
+            for batch in super().__iter__():
+                if not isinstance(batch, _Batch):
+                    yield batch
+                    continue
+                left_out += batch.damaged
+                self.left_out = tuple(left_out)
+                if batch.content is not None:
+                    yield batch.content
         except FewSpikesError as error:
-            raise FewSpikesError(str(error).rpartition("FewSpikesError: ")[2].strip()) from None
+            kind = type(error)
+            raise kind(str(error).rpartition(f"{kind.__name__}: ")[2].strip()) from None
+        if left_out:
+            total = len(self.dataset)  # type: ignore[arg-type]
+            warn(f"{len(left_out)} of {total:,} images were left out: {_first_few(left_out)}")
 
 
-def loader(dataset: Dataset[Any], batch_size: int, workers: int = 0) -> DataLoader[Any]:
+class _Batch(NamedTuple):
+    """What could be read of a batch, None if nothing, and a line for each damaged image."""
+
+    content: Any
+    damaged: list[str]
+
+
+class _Forgiving(Dataset[Any]):
+    """A data set that gives a line of text in place of a damaged image."""
+
+    def __init__(self, images: Dataset[Any]) -> None:
+        self._images = images
+
+    def __len__(self) -> int:
+        return len(self._images)  # type: ignore[arg-type]
+
+    def __getitem__(self, index: int) -> Any:
+        try:
+            return self._images[index]
+        except DamagedImageError as error:
+            return str(error)
+
+
+def _sorted_out(items: list[Any]) -> _Batch:
+    read = [item for item in items if not isinstance(item, str)]
+    return _Batch(default_collate(read) if read else None, [item for item in items if isinstance(item, str)])
+
+
+def _first_few(lines: list[str]) -> str:
+    return "; ".join(lines[:3]) + (f"; and {len(lines) - 3} more" if len(lines) > 3 else "")
+
+
+def loader(dataset: Dataset[Any], batch_size: int, workers: int = 0, skip_damaged: bool = False) -> ImageLoader:
     """Batches of (inputs [B, C, H, W], class numbers int64 [B]) in the data set's order, the last one perhaps smaller.
 
     Args:
         dataset: as from `open_images`.
         batch_size: images a batch, >= 1.
         workers: processes that read images; 0 reads them in this process. The batches are the same.
+        skip_damaged: leave images out that cannot be decoded, and warn of their number and names when all is read;
+            False: the first one raises FewSpikesError.
 
     Raises:
         FewSpikesError: a number out of range.
     """
     if batch_size < 1 or workers < 0:
         raise FewSpikesError(f"batch_size must be >= 1 and workers >= 0; got {batch_size} and {workers}")
-    return _Loader(dataset, batch_size=batch_size, shuffle=False, num_workers=workers)
+    if skip_damaged:
+        return ImageLoader(_Forgiving(dataset), batch_size, num_workers=workers, collate_fn=_sorted_out)
+    return ImageLoader(dataset, batch_size, num_workers=workers)
 
 
 def data_folder(argument: str | os.PathLike[str] | None) -> Path:
@@ -156,15 +214,18 @@ def _open_split(folder: Path, split: str, classes: int | None) -> tuple[Labelled
     if places:
         name = choose_split(places, split, folder)
         return FolderImages(places[name], classes), name
+    if shards := shard_splits(folder):
+        name = choose_split(shards, split, folder)
+        return ShardImages(shards[name], classes), name
     raise FewSpikesError(
-        f"{folder} holds no images in a known layout; wanted {folder}/<split>/<class>/*.jpg, {folder}/<class>/*.jpg or "
-        f"{folder}/<split>-*.parquet{_better_folders(folder)}"
+        f"{folder} holds no images in a known layout; wanted {folder}/<split>/<class>/*.jpg, {folder}/<class>/*.jpg, "
+        f"{folder}/<split>-*.parquet or {folder}/*<split>*.tar{_better_folders(folder)}"
     )
 
 
 def _better_folders(folder: Path) -> str:
     below = sorted(place for place in folder.iterdir() if place.is_dir())
-    better = [str(place) for place in below if parquet_splits(place) or folder_splits(place)]
+    better = [str(place) for place in below if any(of(place) for of in (parquet_splits, shard_splits, folder_splits))]
     return f"; did you mean {' or '.join(better[:3])}?" if better else ""
 
 

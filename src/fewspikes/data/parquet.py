@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fewspikes.data.classes import check_numbers
 from fewspikes.data.extras import require
 from fewspikes.data.reading import decode_image
 from fewspikes.errors import FewSpikesError, warn
@@ -53,7 +54,7 @@ class ParquetImages:
         self.labels = np.concatenate(labels)
         if not len(self.labels):
             raise FewSpikesError(f"{files[0]} has no rows; fetch the data again")
-        _check_labels(self.labels, classes, files[0])
+        check_numbers(self.labels, classes, files[0])
         self._held: tuple[int, Any] = (-1, None)
 
     def image(self, index: int) -> "Image":
@@ -150,15 +151,6 @@ def _read_labels(reader: Any, column: str, file: Path) -> NDArray[np.int64]:
     if labels.null_count:
         raise FewSpikesError(f"{file} has {labels.null_count} rows without a label; remove them")
     return np.asarray(labels.to_numpy(), dtype=np.int64)
-
-
-def _check_labels(labels: NDArray[np.int64], classes: int | None, file: Path) -> None:
-    wrong = labels[(labels < 0) | (labels >= classes)] if classes is not None else labels[:0]
-    if len(wrong):
-        raise FewSpikesError(
-            f"{file} has label {wrong[0]}, where the network has classes 0 to {classes - 1}; "  # type: ignore[operator]
-            "give the data that it was trained for"
-        )
 
 
 def _first_line(error: Exception) -> str:

@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 
+class DamagedImageError(FewSpikesError):
+    """An image that cannot be decoded, where others around it may be whole."""
+
+
 def read_image(path: str | os.PathLike[str]) -> "Image":
     """Read one photograph, turned upright as its camera recorded (Exif orientation).
 
@@ -42,19 +46,19 @@ def decode_image(content: bytes | IO[bytes], name: str) -> "Image":
     """Decode an encoded image completely; `name` says in errors where it comes from.
 
     Raises:
-        FewSpikesError: not an image, or a damaged one.
+        DamagedImageError: not an image, or a damaged one.
     """
     pil = require("PIL.Image", "reading images")
     try:
         image: Image = pil.open(io.BytesIO(content) if isinstance(content, bytes) else content)
     except pil.DecompressionBombError as error:
-        raise FewSpikesError(f"{name} is too large: {error}; shrink it or remove it") from None
+        raise DamagedImageError(f"{name} is too large: {error}; shrink it or remove it") from None
     except (OSError, SyntaxError, ValueError, EOFError):
-        raise FewSpikesError(
+        raise DamagedImageError(
             f"{name} is not an image that can be read; remove it or convert it to JPEG or PNG"
         ) from None
     try:
         image.load()
     except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise FewSpikesError(f"{name} is damaged ({error}); fetch it again or remove it") from None
+        raise DamagedImageError(f"{name} is damaged ({error}); fetch it again or remove it") from None
     return image

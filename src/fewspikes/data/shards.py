@@ -1,0 +1,152 @@
+"""Images in tar shards of the WebDataset layout: KEY.jpg beside KEY.cls, read in place, nothing extracted.
+
+A shard is indexed once by the standard library's tarfile; after that each image is one seek and one read. The package
+webdataset streams shards in order, which knows neither labels nor a random subset before all of it has been read.
+"""
+
+import json
+import re
+import tarfile
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+
+from fewspikes.data.classes import check_numbers
+from fewspikes.data.folders import EXTENSIONS
+from fewspikes.data.reading import decode_image
+from fewspikes.data.splits import SPLIT_NAMES
+from fewspikes.errors import FewSpikesError, warn
+from fewspikes.progress import track
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+_SPLIT = re.compile(rf"(?:^|[^a-z])({'|'.join(SPLIT_NAMES)})(?:[^a-z]|$)")
+_NUMBER = re.compile(r"(\d+)(?=\D*$)")
+_JSON_LABELS = ("label", "cls", "class")
+_BLOCK = tarfile.BLOCKSIZE
+
+
+def shard_splits(folder: Path) -> dict[str, list[Path]]:
+    """The .tar files in `folder` and in its train/, test/, val/ ... by split; a name without a split is "all"."""
+    found: dict[str, list[Path]] = defaultdict(list)
+    for file in sorted(folder.glob("*.tar")):
+        match = _SPLIT.search(file.stem.lower())
+        found[match[1] if match else "all"].append(file)
+    for name in SPLIT_NAMES:
+        found[name] += sorted((folder / name).glob("*.tar"))
+    return {name: files for name, files in found.items() if files}
+
+
+class ShardImages:
+    """The images in the tar shards of one split, in the shards' order.
+
+    Files of one sample share their name up to its first dot: one image KEY.jpg (or .png, ...), and a class number in
+    KEY.cls or under "label", "cls" or "class" in KEY.json.
+
+    Args:
+        files: the split's shards.
+        classes: the number of outputs of the network's head, which every label must be below; None: not checked.
+
+    Raises:
+        FewSpikesError: a broken shard, samples without a label, no images, or a label out of range.
+
+    Warns:
+        FewSpikesWarning: numbers are left out among the shards' names.
+    """
+
+    def __init__(self, files: list[Path], classes: int | None) -> None:
+        _warn_if_shards_miss(files)
+        self._files = files
+        places: list[tuple[int, int, int]] = []  # shard, first byte, bytes
+        labels: list[int] = []
+        for number, file in enumerate(track(files, "indexing shards", len(files))):
+            for offset, size, label in _samples(file):
+                places.append((number, offset, size))
+                labels.append(label)
+        if not places:
+            raise FewSpikesError(f"{files[0]} holds no images; wanted samples such as 0001.jpg and 0001.cls")
+        self._places = np.array(places, dtype=np.int64)
+        self.labels = np.array(labels, dtype=np.int64)
+        check_numbers(self.labels, classes, files[0])
+
+    def image(self, index: int) -> "Image":
+        """Decode image `index`; raises FewSpikesError where its bytes are no image."""
+        number, offset, size = (int(value) for value in self._places[index])
+        try:
+            with self._files[number].open("rb") as file:
+                file.seek(offset)
+                content = file.read(size)
+        except OSError as error:
+            raise FewSpikesError(f"cannot read {self._files[number]}: {error.strerror or error}") from None
+        return decode_image(content, self.describe(index))
+
+    def describe(self, index: int) -> str:
+        """The shard of image `index` and its name there."""
+        number, offset, _ = (int(value) for value in self._places[index])
+        try:
+            with self._files[number].open("rb") as file:
+                file.seek(offset - _BLOCK)
+                name = tarfile.TarInfo.frombuf(file.read(_BLOCK), "utf-8", "surrogateescape").name
+        except (OSError, tarfile.TarError):
+            name = f"the image at byte {offset}"
+        return f"{self._files[number]}: {name}"
+
+
+def _samples(file: Path) -> Iterator[tuple[int, int, int]]:
+    """First byte, length and class number of each image of a shard."""
+    images: dict[str, tuple[int, int]] = {}
+    labels: dict[str, int] = {}
+    try:
+        with tarfile.open(file, "r:") as tar:
+            for member in tar:
+                place, _, name = member.name.rpartition("/")
+                key, _, kind = name.partition(".")
+                key = f"{place}/{key}"
+                if not member.isfile() or not key:
+                    continue
+                if f".{kind.lower()}" in EXTENSIONS:  # KEY.seg.png is no photograph
+                    images[key] = (member.offset_data, member.size)
+                elif kind.lower() in ("cls", "json"):
+                    label = _label(tar.extractfile(member), kind.lower(), f"{file}: {member.name}")
+                    if label is not None:
+                        labels[key] = label
+    except tarfile.ReadError as error:
+        raise FewSpikesError(f"{file} is no whole tar file ({error}); fetch it again") from None
+    except OSError as error:
+        raise FewSpikesError(f"cannot read {file}: {error.strerror or error}") from None
+    bare = [key for key in images if key not in labels]
+    if bare:
+        raise FewSpikesError(
+            f"{file} has {len(bare)} images without a label, the first {bare[0].lstrip('/')}; wanted a class number "
+            "in KEY.cls, or under 'label' in KEY.json"
+        )
+    for key, (offset, size) in images.items():
+        yield offset, size, labels[key]
+
+
+def _label(file: IO[bytes] | None, kind: str, name: str) -> int | None:
+    text = b"" if file is None else file.read()
+    try:
+        found: Any = int(text) if kind == "cls" else json.loads(text)
+    except ValueError:
+        raise FewSpikesError(
+            f"{name} holds no {'class number' if kind == 'cls' else 'JSON'}; make the shard again"
+        ) from None
+    if kind == "json":
+        found = next((found[key] for key in _JSON_LABELS if key in found), None) if isinstance(found, dict) else None
+    return found if isinstance(found, int) and not isinstance(found, bool) else None
+
+
+def _warn_if_shards_miss(files: list[Path]) -> None:
+    numbers = sorted({int(match[1]) for file in files if (match := _NUMBER.search(file.stem))})
+    missing = sorted(set(range(numbers[0], numbers[-1])) - set(numbers)) if numbers else []
+    if missing:
+        some = ", ".join(map(str, missing[:3])) + ", ..." * (len(missing) > 3)
+        warn(
+            f"{files[0].parent} lacks {len(missing)} shards between its first and last (number {some}); the others are "
+            "used"
+        )

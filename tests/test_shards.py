@@ -1,0 +1,118 @@
+"""Tar shards of the WebDataset layout: the photographs that went in come out, and a broken shard says so."""
+
+import io
+import json
+import tarfile
+
+import pytest
+import torch
+
+from fewspikes.data import loader, open_images
+from fewspikes.errors import FewSpikesError, FewSpikesWarning
+from images import SMALL, png
+
+pytest.importorskip("torchvision", reason="needs the extra vision")
+
+
+@pytest.fixture
+def shard(tmp_path):
+    """Write a shard of (name, content) pairs and return its path."""
+
+    def write(name, members):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tarfile.open(path, "w") as tar:
+            for member, content in members:
+                entry = tarfile.TarInfo(member)
+                entry.size = len(content)
+                tar.addfile(entry, io.BytesIO(content))
+        return path
+
+    return write
+
+
+def sample(key, label, photo):
+    return [(f"{key}.jpg", png(photo)), (f"{key}.cls", str(label).encode())]
+
+
+def test_shards_give_the_photographs_and_labels_in_their_order(shard, tmp_path, photos):
+    shard("set-test-000000.tar", sample("b", 1, photos["chelsea"]) + sample("a", 0, photos["coffee"]))
+    shard("set-test-000001.tar", [*sample("c", 1, photos["china"]), ("c.seg.png", png(photos["coffee"]))])
+    shard("set-train-000000.tar", sample("t", 0, photos["coffee"]))
+    data = open_images(tmp_path, "evaluation", SMALL, classes=2)
+    assert (data.split, data.labels.tolist()) == ("test", [1, 0, 1])
+    for (x, _), photo in zip(data, ("chelsea", "coffee", "china"), strict=True):
+        assert torch.equal(x, SMALL.transform()(photos[photo].resize((32, 24))))
+
+
+def test_a_sample_is_found_in_a_folder_of_the_shard_and_labelled_by_json(shard, tmp_path, photos):
+    shard("0.tar", [("x/a.jpg", png(photos["coffee"])), ("x/a.json", json.dumps({"label": 1}).encode())])
+    data = open_images(tmp_path, "evaluation", SMALL, classes=2)
+    assert (data.split, data.labels.tolist()) == ("all", [1])
+    assert torch.equal(data[0][0], SMALL.transform()(photos["coffee"].resize((32, 24))))
+
+
+def test_shards_in_folders_of_splits_are_found(shard, tmp_path, photos):
+    shard("val/00.tar", sample("a", 0, photos["coffee"]))
+    shard("train/00.tar", sample("a", 1, photos["china"]))
+    assert open_images(tmp_path, "train", SMALL, classes=2).labels.tolist() == [1]
+    assert open_images(tmp_path, "evaluation", SMALL, classes=2).split == "val"
+
+
+def test_class_folders_win_over_an_archive_beside_them(save, shard, tmp_path):
+    save("val/cat/1.png")
+    shard("ILSVRC2012_img_val.tar", [("ILSVRC2012_val_00000001.JPEG", b"")])
+    assert open_images(tmp_path, "evaluation", SMALL, classes=1).labels.tolist() == [0]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of fork, from Python 3.12 on
+def test_worker_processes_read_shards(shard, tmp_path, photos):
+    names = ("coffee", "china", "chelsea")
+    shard("test-0.tar", [m for i, name in enumerate(names) for m in sample(str(i), i, photos[name])])
+    images = open_images(tmp_path, "test", SMALL, classes=3)
+    (x, y), (x1, y1) = next(iter(loader(images, 3))), next(iter(loader(images, 3, workers=1)))
+    assert torch.equal(x, x1)
+    assert y.tolist() == y1.tolist() == [0, 1, 2]
+
+
+def test_a_shard_that_was_cut_raises_by_name(shard, tmp_path, photos):
+    file = shard("test-0.tar", sample("a", 0, photos["coffee"]) + sample("b", 1, photos["china"]))
+    file.write_bytes(file.read_bytes()[:1500])
+    with pytest.raises(FewSpikesError, match=r"test-0\.tar is no whole tar file \(unexpected end of data\); fetch it"):
+        open_images(tmp_path, "test", SMALL, classes=2)
+
+
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        ([("a.jpg", b"x")], r"has 1 images without a label, the first a; wanted a class number in KEY\.cls"),
+        ([("a.jpg", b"x"), ("a.json", b'{"caption": "cat"}')], "has 1 images without a label"),
+        ([("a.jpg", b"x"), ("a.cls", b"cat")], r"a\.cls holds no class number; make the shard again"),
+        ([("a.jpg", b"x"), ("a.json", b"{")], r"a\.json holds no JSON; make the shard again"),
+        ([("a.jpg", b"x"), ("a.cls", b"5")], "has label 5, where the network has classes 0 to 1"),
+        ([("a.txt", b"x")], r"holds no images; wanted samples such as 0001\.jpg"),
+    ],
+)
+def test_a_shard_that_cannot_serve_raises(shard, tmp_path, members, message):
+    shard("test-0.tar", members)
+    with pytest.raises(FewSpikesError, match=message):
+        open_images(tmp_path, "test", SMALL, classes=2)
+
+
+def test_a_text_called_tar_raises(tmp_path):
+    (tmp_path / "test-0.tar").write_text("hello")
+    with pytest.raises(FewSpikesError, match=r"test-0\.tar is no whole tar file"):
+        open_images(tmp_path, "test", SMALL, classes=2)
+
+
+def test_a_shard_missing_between_others_warns(shard, tmp_path, photos):
+    for number in (0, 3):
+        shard(f"test-{number:03}.tar", sample("a", 0, photos["coffee"]))
+    with pytest.warns(FewSpikesWarning, match=r"lacks 2 shards between its first and last \(number 1, 2\)"):
+        assert len(open_images(tmp_path, "test", SMALL, classes=2)) == 2
+
+
+def test_a_damaged_image_is_named_by_its_shard(shard, tmp_path):
+    shard("test-0.tar", [("dir/a.jpg", b"no image"), ("dir/a.cls", b"0")])
+    with pytest.raises(FewSpikesError, match=r"test-0\.tar: dir/a\.jpg is not an image that can be read"):
+        open_images(tmp_path, "test", SMALL, classes=2)[0]
