@@ -87,10 +87,11 @@ def rows(folder: Folder, sources: Sources, network: Network) -> list[Row]:
     def maker(kind: str) -> Callable[[], Row]:
         def make() -> Row:
             some, test = _images(sources, weighted)
-            check_labels(weighted.model, test, _CLASSES, str(data))
             model = weighted.model.to(memory_format=torch.channels_last)
+            like = torch.zeros(1, 3, *weighted.preprocessing.size)
+            check_labels(convert(model, like, **network.options).as_ann(), test, _CLASSES, str(data))
             ours = {"calibration": some, "seed": sources.seed, **network.calibrated} if kind == "calibrated" else {}
-            snn = convert(model, torch.zeros(1, 3, *weighted.preprocessing.size), **network.options, **ours)
+            snn = convert(model, like, **network.options, **ours)
             same = "max_pool" not in network.options
             return {**measured(kind, snn, weighted, test, same), "model": network.name, "data": where, **more}
 
@@ -106,7 +107,8 @@ def _weighted(sources: Sources, network: Network) -> Weighted:
     given = sources.weights.get(network.name)
     if given is None and not network.own_weights:
         raise Unavailable(
-            "needs a ResNet50 trained with average pools: give --weights resnet50_average=FILE.safetensors"
+            "needs a ResNet50 trained with average pools: give --weights resnet50_average=FILE.safetensors, made by "
+            "`python -m fewspikes.models.training resnet50_average --data IMAGENET -o FILE.safetensors`"
         )
     try:
         loaded = load_model(network.spec, given)

@@ -1,0 +1,142 @@
+"""Train a network of the paper by our recipe; a run that was cut goes on where it was.
+
+python -m fewspikes.models.training resnet20 --data cifar10 -o resnet20.safetensors --optimizer muon --rate 0.05
+python -m fewspikes.models.training resnet50_average --data imagenet -o resnet50.safetensors --device cuda
+
+It prints a line an epoch, and the file says at its end how accurate the network is and what made it.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from fewspikes.data import loader, open_images
+from fewspikes.errors import FewSpikesError
+from fewspikes.files import write_aside
+from fewspikes.models.loading import LoadedModel, load_model
+from fewspikes.models.training.images import InMemory, OnDisk, TrainingImages, read_split
+from fewspikes.models.training.loop import OPTIMIZERS, PRECISIONS, Recipe, accuracy, train
+
+AVERAGE = "resnet50_average"
+_IMAGENET = Recipe(epochs=90, batch=256, rate=0.1, warmup=0.05, decay=1e-4, smoothing=0.1)
+_CHOSEN = ("epochs", "seed", "batch", "rate", "decay", "smoothing", "optimizer", "precision")
+
+
+def main() -> None:
+    """Train, print one line an epoch, and write the weights with their accuracy, recipe and command."""
+    parser = _parser()
+    arguments = parser.parse_args()
+    try:
+        _run(arguments)
+    except FewSpikesError as error:
+        sys.exit(f"error: {error}")
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    is_average = arguments.name == AVERAGE
+    if arguments.pretrained and not is_average:
+        raise FewSpikesError(f"--pretrained goes with {AVERAGE}, which can begin with torchvision's weights")
+    like = _IMAGENET if is_average else Recipe()
+    given = {name: getattr(arguments, name) for name in _CHOSEN}
+    recipe = Recipe(**{**asdict(like), **{name: value for name, value in given.items() if value is not None}})
+    torch.manual_seed(recipe.seed)
+    loaded = (
+        resnet50_average(arguments.pretrained) if is_average else load_model(f"fewspikes:{arguments.name}", random=True)
+    )
+    model = loaded.model.to(arguments.device)
+    images, test = (_on_disk if is_average else _in_memory)(arguments, loaded, recipe)
+    checkpoint = arguments.output.with_suffix(".checkpoint.safetensors")
+    for line in train(model, images, recipe, checkpoint, arguments.compile):
+        print(json.dumps(line), flush=True)  # noqa: T201
+    top1, n = accuracy(model, test)
+    said = "".join(
+        f" --{name} {getattr(recipe, name)}" for name in _CHOSEN if getattr(recipe, name) != getattr(like, name)
+    )
+    said += " --pretrained" * arguments.pretrained
+    command = f"python -m fewspikes.models.training {arguments.name}{said}"
+    described = {"top1": top1, "images": n, "recipe": asdict(recipe), "command": command}
+    _write_weights(model, arguments.output, described)
+    print(json.dumps(described))  # noqa: T201
+
+
+def resnet50_average(pretrained: bool = False) -> LoadedModel:
+    """torchvision's ResNet50 with an average pool in place of its max pool, as the paper's Table 1 has it.
+
+    Its tensors are those of torchvision's network, so its weights go with `convert(..., max_pool="average")`.
+
+    Args:
+        pretrained: begin with torchvision's weights, made for the max pool; False: random ones.
+    """
+    loaded = load_model("torchvision:resnet50", random=not pretrained)
+    pool = loaded.model.maxpool
+    assert isinstance(pool, nn.MaxPool2d)
+    loaded.model.maxpool = nn.AvgPool2d(pool.kernel_size, pool.stride, pool.padding, count_include_pad=False)
+    return loaded
+
+
+def _in_memory(arguments: argparse.Namespace, loaded: LoadedModel, recipe: Recipe) -> tuple[TrainingImages, Any]:
+    train_images = read_split(arguments.data, "train", loaded.preprocessing, 10)
+    test_images = read_split(arguments.data, "test", loaded.preprocessing, 10)
+    test = list(zip(*(tensor.split(250) for tensor in test_images), strict=True))
+    return InMemory(*train_images, recipe.batch, recipe.seed), test
+
+
+def _on_disk(
+    arguments: argparse.Namespace, loaded: LoadedModel, recipe: Recipe
+) -> tuple[TrainingImages, Iterable[tuple[Tensor, Tensor]]]:
+    like = loaded.preprocessing
+    assert like is not None
+    data, test = (open_images(arguments.data, split, like, 1000) for split in ("train", "evaluation"))
+    images = OnDisk(data, like, recipe.batch, recipe.seed, max(1, arguments.workers))
+    return images, loader(test, recipe.batch, arguments.workers)
+
+
+def _write_weights(model: nn.Module, path: Path, described: Mapping[str, Any]) -> None:
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    metadata = {"format": "pt", **{key: json.dumps(value) for key, value in described.items()}}
+    write_aside(path, safetensors.torch.save(tensors, metadata))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "python -m fewspikes.models.training",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    kinds = {field.name: field.type for field in fields(Recipe)}
+    parser.add_argument(
+        "name", help=f"a CIFAR network of models/, such as resnet20 or cifar_efficientnet, or {AVERAGE}"
+    )
+    parser.add_argument(
+        "--data", type=Path, required=True, help=f"the folder of CIFAR-10, or for {AVERAGE} of ImageNet"
+    )
+    parser.add_argument("-o", "--output", type=Path, required=True, help="a .safetensors file")
+    parser.add_argument("--pretrained", action="store_true", help=f"{AVERAGE}: begin with torchvision's weights")
+    helps = {
+        "batch": "images a step",
+        "rate": "the highest learning rate; muon: of what is no convolution",
+        "decay": "of the weights",
+        "smoothing": "of the labels",
+        "precision": "of products and activations",
+    }
+    choices = {"optimizer": OPTIMIZERS, "precision": PRECISIONS}
+    for name in _CHOSEN:
+        usual = f"{getattr(Recipe, name)}; {AVERAGE}: {getattr(_IMAGENET, name)}"
+        words = f"{helps.get(name, '')} (default: {usual})".strip()
+        parser.add_argument(f"--{name}", type=kinds[name], choices=choices.get(name), help=words)
+    parser.add_argument("--workers", type=int, default=2, help=f"processes that read photographs, for {AVERAGE}")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--compile", action="store_true", help="a third faster on a CPU; needs a C++ compiler")
+    return parser
+
+
+if __name__ == "__main__":
+    main()

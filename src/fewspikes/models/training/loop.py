@@ -1,0 +1,169 @@
+"""Stochastic descent in epochs, a checkpoint after each."""
+
+import json
+import math
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fewspikes.errors import FewSpikesError
+from fewspikes.files import write_aside
+from fewspikes.models.training.images import TrainingImages
+from fewspikes.models.training.muon import KernelMuon
+from fewspikes.progress import track
+
+OPTIMIZERS, PRECISIONS = ("sgd", "muon"), ("float32", "bfloat16")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Descent with Nesterov momentum and one cycle of the learning rate.
+
+    Attributes:
+        epochs: passes over the training images.
+        batch: images a step.
+        rate: the highest learning rate; reached after `warmup` of all steps, then it falls to 0 as a cosine.
+        warmup: share of the steps.
+        momentum, decay: of the weights; biases and batch norms do not decay.
+        smoothing: of the labels.
+        seed: of weights, order and augmentation.
+        optimizer: "sgd", or "muon": convolutions take orthogonal steps (Jordan et al. 2024), all else SGD's.
+        kernel_rate, kernel_decay: of the convolutions under muon, in place of `rate` and `decay`.
+        precision: "float32", or "bfloat16": products and activations in half the bits, weights and sums in float32.
+    """
+
+    epochs: int = 28
+    batch: int = 128
+    rate: float = 0.2
+    warmup: float = 0.2
+    momentum: float = 0.9
+    decay: float = 5e-4
+    smoothing: float = 0.05
+    seed: int = 0
+    optimizer: str = "sgd"
+    kernel_rate: float = 0.05
+    kernel_decay: float = 0.02
+    precision: str = "float32"
+
+
+def train(
+    model: nn.Module, images: TrainingImages, recipe: Recipe, checkpoint: Path, compiled: bool = False
+) -> Iterator[dict[str, float]]:
+    """Train `model` in place; after each epoch write a checkpoint and yield its loss, its seconds and those left.
+
+    Args:
+        model: the network, anywhere.
+        images: batches, the same in each run.
+        recipe: the settings; a checkpoint of other settings is refused.
+        checkpoint: a .safetensors file, written aside and renamed; where it exists, training goes on from it.
+        compiled: train through torch.compile, which needs a C++ compiler.
+
+    Raises:
+        FewSpikesError: a checkpoint of another recipe, or a loss that is not finite.
+    """
+    device = next(model.parameters()).device
+    model.to(memory_format=torch.channels_last)
+    optimizers = _optimizers(model, recipe)
+    done = _resume(model, optimizers, recipe, checkpoint)
+    network = torch.compile(model) if compiled else model
+    steps = images.steps
+    if steps < 1:
+        raise FewSpikesError(f"fewer images than the {recipe.batch} of one step; give more, or a smaller batch")
+    for epoch in range(done, recipe.epochs):
+        started, total = time.perf_counter(), 0.0
+        model.train()
+        batches = track(images.epoch(epoch), f"epoch {epoch + 1} of {recipe.epochs}", steps)
+        for step, (inputs, labels) in enumerate(batches):
+            share = cycle(recipe, (epoch * steps + step) / (recipe.epochs * steps))
+            inputs = inputs.to(device, memory_format=torch.channels_last)
+            with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
+                logits = network(inputs)
+            loss = F.cross_entropy(logits.float(), labels.to(device), label_smoothing=recipe.smoothing)
+            model.zero_grad()
+            loss.backward()
+            for optimizer in optimizers:
+                for group in optimizer.param_groups:
+                    group["lr"] = share * group["highest"]
+                optimizer.step()
+            total += float(loss.detach())
+        if not total < float("inf"):
+            raise FewSpikesError(f"the loss is {total} in epoch {epoch + 1}; lower the learning rate")
+        _save(model, optimizers, recipe, epoch + 1, checkpoint)
+        seconds = time.perf_counter() - started
+        left = seconds * (recipe.epochs - epoch - 1)
+        yield {"epoch": epoch + 1, "loss": total / steps, "seconds": seconds, "seconds_left": left}
+
+
+def cycle(recipe: Recipe, progress: float) -> float:
+    """The share of the highest learning rate, 0 to 1, when `progress` (0 to 1) of the training is done."""
+    if progress < recipe.warmup:
+        return progress / recipe.warmup
+    share = (progress - recipe.warmup) / (1 - recipe.warmup)
+    return (1 + math.cos(math.pi * share)) / 2
+
+
+@torch.inference_mode()
+def accuracy(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> tuple[float, int]:
+    """Percent of the images that `model`, put in eval mode, classifies right, and how many there were."""
+    model.eval()
+    device = next(model.parameters()).device
+    right = images = 0
+    for x, y in batches:
+        right += int((model(x.to(device)).argmax(1).cpu() == y).sum())
+        images += len(x)
+    return 100.0 * right / images, images
+
+
+def _optimizers(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
+    """Each with its groups' highest learning rate under "highest"; one momentum a parameter."""
+    kernels = [p for p in model.parameters() if p.ndim == 4 and recipe.optimizer == "muon"]
+    taken = {id(p) for p in kernels}
+    weights = [p for p in model.parameters() if p.ndim > 1 and id(p) not in taken]
+    others = [p for p in model.parameters() if p.ndim <= 1]
+    groups = [{"params": weights, "weight_decay": recipe.decay}, {"params": others, "weight_decay": 0.0}]
+    found: list[torch.optim.Optimizer] = [
+        torch.optim.SGD(groups, lr=recipe.rate, momentum=recipe.momentum, nesterov=True)
+    ]
+    if kernels:
+        found.append(KernelMuon(kernels, recipe.kernel_rate, recipe.momentum, recipe.kernel_decay))
+    for optimizer in found:
+        for group in optimizer.param_groups:
+            group["highest"] = group["lr"]
+    return found
+
+
+def _momenta(optimizers: Sequence[torch.optim.Optimizer]) -> list[tuple[torch.optim.Optimizer, nn.Parameter]]:
+    """Whose momentum the checkpoint's tensors momentum.0, momentum.1, ... are."""
+    return [(optimizer, p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]]
+
+
+def _save(
+    model: nn.Module, optimizers: Sequence[torch.optim.Optimizer], recipe: Recipe, epoch: int, path: Path
+) -> None:
+    states = [optimizer.state[parameter]["momentum_buffer"] for optimizer, parameter in _momenta(optimizers)]
+    momentum = {f"momentum.{i}": tensor for i, tensor in enumerate(states)}
+    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()} | momentum
+    metadata = {"recipe": json.dumps(asdict(recipe)), "epoch": str(epoch)}
+    write_aside(path, safetensors.torch.save({k: t.detach().cpu().contiguous() for k, t in tensors.items()}, metadata))
+
+
+def _resume(model: nn.Module, optimizers: Sequence[torch.optim.Optimizer], recipe: Recipe, path: Path) -> int:
+    """The epochs that a checkpoint holds, after it was put into model and optimizers; 0 without one."""
+    if not path.is_file():
+        return 0
+    with safetensors.safe_open(path, framework="pt") as file:
+        metadata, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    if json.loads(metadata["recipe"]) != asdict(recipe):
+        raise FewSpikesError(f"{path} was made with {metadata['recipe']}; remove it to begin again")
+    model.load_state_dict({k.removeprefix("model."): t for k, t in tensors.items() if k.startswith("model.")})
+    for i, (optimizer, parameter) in enumerate(_momenta(optimizers)):
+        buffer = torch.empty_like(parameter).copy_(tensors[f"momentum.{i}"])
+        optimizer.state[parameter] = {"momentum_buffer": buffer}
+    return int(metadata["epoch"])
