@@ -118,9 +118,9 @@ def test_photographs_are_cut_anew_each_epoch_and_alike_in_each_run(data):
 
 
 def test_the_average_pool_is_the_one_that_conversion_puts_in():
-    model = resnet50_average().model
-    x = torch.randn(1, 3, 64, 64)
-    plain = load_model("torchvision:resnet50", random=True).model
+    model = resnet50_average().model.double()
+    x = torch.randn(1, 3, 64, 64, dtype=torch.float64)
+    plain = load_model("torchvision:resnet50", random=True).model.double()
     plain.load_state_dict(model.state_dict())
     with pytest.warns(fs.FewSpikesWarning, match="a changed network"):
         changed = fs.convert(plain, x, max_pool="average").as_ann()
