@@ -10,7 +10,9 @@ import torch
 from safetensors.torch import save_file
 
 import fewspikes as fs
+from fewspikes.data import open_images
 from fewspikes.models import load_model, resnet8
+from images import CIFAR
 from networks import small
 
 MODEL_FILE = """
@@ -96,6 +98,27 @@ def test_convert_and_evaluate_on_images(folder, data, tmp_path):
         *("--weights", folder / "resnet8.safetensors"),
     )
     assert f"same class              {content['agreement']:.2f}%" in other.stdout
+
+
+def test_a_damaged_image_stops_an_evaluation_or_is_left_out_by_choice(folder, data, tmp_path):
+    for number in range(10):
+        (tmp_path / f"test/{number}").mkdir(parents=True)
+    images = open_images(data / "cifar10", "test", CIFAR, 10, limit=12)
+    for i in range(12):
+        images.image(i).save(tmp_path / f"test/{images.labels[i]}/{i}.png")
+    broken = next(tmp_path.glob("test/*/5.png"))
+    broken.write_bytes(broken.read_bytes()[:200])
+    saved = tmp_path / "r8.fs"
+    run("convert", "fewspikes:resnet8", "-o", saved)
+    done = run("evaluate", saved, "--data", tmp_path, code=2)
+    assert done.stderr.startswith("error: ")
+    assert "5.png is damaged" in done.stderr
+    done = run("evaluate", saved, "--data", tmp_path, "--skip-damaged", "--json")
+    content = json.loads(done.stdout)
+    assert content["images"] == 11
+    assert len(content["left_out"]) == 1
+    assert "1 of 12 images were left out" in done.stderr
+    assert "5.png" in done.stderr
 
 
 def test_a_folder_with_one_split_is_used_with_a_warning(data, tmp_path):
@@ -193,8 +216,8 @@ def test_the_version_is_the_packages():
         (("demo", "--image", "{folder}/net.py"), "net.py"),
         (("demo", "--image", "missing.jpg"), "missing.jpg"),
         (("convert", "{folder}/net.py:small", "--limit", "0"), "Invalid value for '--limit'"),
-        (("nonsense",), "No such command"),
-        (("convert", "fewspikes:resnet8", "--nonsense"), "No such option: --nonsense"),
+        (("nonsense",), "No such command 'nonsense'; see fewspikes --help"),
+        (("convert", "fewspikes:resnet8", "--nonsense"), "; see fewspikes convert --help"),
         (("convert",), "Missing argument"),
     ],
 )

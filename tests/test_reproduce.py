@@ -2,6 +2,10 @@
 
 import csv
 import json
+import os
+import re
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -9,10 +13,12 @@ from filelock import FileLock
 from safetensors.torch import save_file
 
 import fewspikes as fs
+from fewspikes.data import open_images
 from fewspikes.models import resnet8
 from fewspikes.paper import NAMES, Sources, cifar, imagenet, neurons, published, reproduce
 from fewspikes.paper.results import Folder
 from fewspikes.paper.sources import check_labels
+from images import CIFAR
 from test_cli import run
 
 NEURONS = {"resnet8": 73_728, "resnet14": 131_072, "resnet20": 188_416, "resnet50": 475_136}
@@ -188,6 +194,60 @@ def test_the_papers_setting_and_the_calibrated_network_are_measured_on_the_same_
     assert (measured["k"], calibrated["k"]) == (10, 5)
     assert calibrated["spikes_per_neuron"] < measured["spikes_per_neuron"]
     assert measured["paper_latency_steps"] == 190  # 19 layers of neurons
+
+
+def test_our_own_rows_can_be_left_out(folder, data):
+    (row,) = cifar.rows(folder, Sources(data, limit=100, batch=100, calibrated=False), "resnet8")
+    assert row["row"] == "measured"
+    found = cifar.fig8a(folder, Sources(data, limit=20, batch=20, calibrated=False))
+    assert {row["row"] for row in found} == {"measured"}
+
+
+def test_damaged_images_are_left_out_of_a_row_that_says_so(folder, data, tmp_path):
+    from_here = open_images(data / "cifar10", "test", CIFAR, 10, limit=60)
+    for number in range(10):
+        (tmp_path / f"cifar10/test/{number}").mkdir(parents=True)
+    for i in range(60):
+        from_here.image(i).save(tmp_path / f"cifar10/test/{from_here.labels[i]}/{i}.png")
+    next(tmp_path.glob("cifar10/test/*/7.png")).write_text("no image")
+    with pytest.raises(fs.FewSpikesError, match=r"7\.png is not an image"):
+        cifar.rows(folder, Sources(tmp_path, calibrated=False), "resnet8")
+    with pytest.warns(fs.FewSpikesWarning, match="1 of 60 images were left out"):
+        (row,) = cifar.rows(folder, Sources(tmp_path, calibrated=False, skip_damaged=True), "resnet8")
+    assert (row["images"], row["left_out"]) == (59, 1)
+
+
+def test_a_full_disk_stops_a_run_in_one_line_and_what_was_there_stays(tmp_path):
+    """No file may grow beyond 300 bytes, which stands for a disk without room."""
+    run("reproduce", "fig1", "-o", tmp_path)
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    code = (
+        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (300, 300));"
+        "sys.argv = ['fewspikes', 'reproduce', 'fig1', '-o', sys.argv[1]];"
+        "from fewspikes.cli.main import main; main()"
+    )
+    words = [sys.executable, "-c", code, str(tmp_path)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert re.fullmatch(r"error: cannot write .*fig1\.json: File too large\n", done.stderr)
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
+def test_a_run_that_is_killed_leaves_whole_files_and_goes_on(tmp_path):
+    words = [sys.executable, "-m", "fewspikes", "reproduce", "fig8", "-o", str(tmp_path), "--no-pictures"]
+    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True, env={**os.environ, "FEWSPIKES_DATA": ""}) as first:
+        for line in first.stderr:
+            if re.match(r"fig8: b: K=4, \d+ s", line):
+                first.kill()
+                break
+    kept = json.loads((tmp_path / ".fig8.rows.json").read_text())
+    assert len(kept) == 2
+    said = []
+    folder = Folder(tmp_path, say=said.append)
+    with folder.locked():  # the killed run holds no lock
+        folder.row("fig8", "b: K=4", {}, lambda: pytest.fail("measured again"))
+    assert said == ["fig8: b: K=4, kept"]
 
 
 def test_imagenet_rows_are_measured_where_images_and_weights_are(folder, data):

@@ -65,7 +65,8 @@ def _said(error: Exception) -> tuple[str, int]:
     if isinstance(error, FewSpikesError):
         return str(error), 2
     if hasattr(error, "format_message"):  # typer's own, for bad usage
-        return f"{str(error.format_message()).rstrip('.')}; see fewspikes COMMAND --help", 2
+        command = getattr(getattr(error, "ctx", None), "command_path", "fewspikes")
+        return f"{str(error.format_message()).rstrip('.')}; see {command} --help", 2
     if isinstance(error, typer.Abort):
         return "interrupted", 1
     return f"{type(error).__name__}: {error}; run again with --debug for the traceback", 1

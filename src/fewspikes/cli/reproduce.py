@@ -53,6 +53,10 @@ def reproduce(
     batch_size: options.BatchSize = 250,
     seed: options.Seed = 0,
     again: Annotated[bool, typer.Option("--again", help="Measure anew what the folder holds already.")] = False,
+    calibrated: Annotated[
+        bool, typer.Option(help="Make our own rows beside the paper's setting; they take most of the time.")
+    ] = True,
+    skip_damaged: options.SkipDamaged = False,
     pictures: Annotated[bool, typer.Option(help="Draw figures (needs matplotlib).")] = True,
     as_json: options.Json = False,
 ) -> None:
@@ -67,7 +71,7 @@ def reproduce(
     place = data_folder(data) if data or os.environ.get(DATA_VARIABLE) else None
     if place is not None and not place.is_dir():
         raise FewSpikesError(f"no folder {place}; give --data DIR, or leave it out for what needs no data")
-    sources = Sources(place, given, limit, seed, batch_size)
+    sources = Sources(place, given, limit, seed, batch_size, calibrated, skip_damaged)
     made = list(make(name, folder, sources, pictures))
     if as_json:
         parts = [{"name": found.name, "rows": found.rows} for found in made]

@@ -1,7 +1,7 @@
 """`open_images`: a folder of labelled photographs as a data set of (input, class number), whatever its layout."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -206,17 +206,23 @@ def data_folder(argument: str | os.PathLike[str] | None) -> Path:
     return Path(place)
 
 
+_LAYOUTS: tuple[tuple[Callable[[Path], Mapping[str, Any]], Callable[[Any, int | None], LabelledImages]], ...] = (
+    (parquet_splits, ParquetImages),
+    (folder_splits, FolderImages),
+    (shard_splits, ShardImages),  # last: archives often lie beside the folders that came out of them
+)
+
+
+def image_splits(folder: Path) -> tuple[str, ...]:
+    """The names of the splits in a folder of images; none where it has no known layout."""
+    return next((tuple(found) for find, _ in _LAYOUTS if (found := find(folder))), ())
+
+
 def _open_split(folder: Path, split: str, classes: int | None) -> tuple[LabelledImages, str]:
-    files, places = parquet_splits(folder), folder_splits(folder)
-    if files:
-        name = choose_split(files, split, folder)
-        return ParquetImages(files[name], classes), name
-    if places:
-        name = choose_split(places, split, folder)
-        return FolderImages(places[name], classes), name
-    if shards := shard_splits(folder):
-        name = choose_split(shards, split, folder)
-        return ShardImages(shards[name], classes), name
+    for find, opened in _LAYOUTS:
+        if found := find(folder):
+            name = choose_split(found, split, folder)
+            return opened(found[name], classes), name
     raise FewSpikesError(
         f"{folder} holds no images in a known layout; wanted {folder}/<split>/<class>/*.jpg, {folder}/<class>/*.jpg, "
         f"{folder}/<split>-*.parquet or {folder}/*<split>*.tar{_better_folders(folder)}"
@@ -225,7 +231,7 @@ def _open_split(folder: Path, split: str, classes: int | None) -> tuple[Labelled
 
 def _better_folders(folder: Path) -> str:
     below = sorted(place for place in folder.iterdir() if place.is_dir())
-    better = [str(place) for place in below if any(of(place) for of in (parquet_splits, shard_splits, folder_splits))]
+    better = [str(place) for place in below if image_splits(place)]
     return f"; did you mean {' or '.join(better[:3])}?" if better else ""
 
 

@@ -101,8 +101,8 @@ def claims(folder: Folder, sources: Sources) -> Found:
             "measured and calibrated come from the networks of table2, which says what each of them needs; of the "
             "claims on ImageNet nothing is measured here"
         )
-    values = [float(_outputs(K)) for K in (10, CALIBRATED_STEPS)]
-    add("log2 N steps for N values of a ReLU", "different outputs of K=10 (ours: K=5), counted", 1024.0, *values)
+    values = [_outputs(K) for K in (10, CALIBRATED_STEPS)]
+    add("log2 N steps for N values of a ReLU", "different outputs of K=10 (ours: K=5), counted", 2**10, *values)
     return found
 
 

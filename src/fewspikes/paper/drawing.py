@@ -165,24 +165,23 @@ def _approximation(plt: Any, found: Found) -> Any:
 
 
 def _fig6(plt: Any, found: Found) -> Any:
-    figure, axes = plt.subplots(1, 2, figsize=(9.4, 3.6))
+    figure, axes = plt.subplots(2, 2, figsize=(9.4, 5.4), sharex="col", height_ratios=[1.6, 1])
     x, target = found.series["x"], found.series["target"]
     names = [row["table"] for row in found.rows]
-    for ax, shown in zip(axes, (names[:1], names[1:]), strict=True):
+    for (ax, below), shown in zip(axes.T, (names[:1], names[1:]), strict=True):
         ax.plot(x, target, color=TARGET, linewidth=2.2, label="ReLU (exact)")
         for name, colour in zip(shown, (THEIRS, OURS), strict=False):
             row = next(r for r in found.rows if r["table"] == name)
-            ax.plot(
-                x,
-                found.series[name],
-                color=colour,
-                linewidth=1,
-                label=f"{name}: largest error {row['largest_error']:.3g}",
-            )
-        ax.set(xlabel="gate input x", ylabel="output")
+            y = found.series[name]
+            ax.plot(x, y, color=colour, linewidth=1, label=f"{name}: largest error {row['largest_error']:.3g}")
+            below.plot(x, [p - q for p, q in zip(y, target, strict=True)], color=colour, linewidth=0.7)
         ax.legend(loc="upper left")
-    axes[0].set(xlim=(-5, 30), title="as the figure's caption has it")
-    axes[1].set(xlim=(-2, 12), ylim=(-0.5, 14), title="as the text has it, and ours with half the steps")
+        below.set(xlabel="gate input x")
+    (left, right), (below_left, below_right) = axes
+    left.set(ylabel="output", xlim=(-5, 30), title="as the figure's caption has it")
+    right.set(xlim=(-2, 12), ylim=(-0.5, 14), title="as the text has it, and ours with half the steps")
+    below_left.set(ylabel="error f̂(x) − f(x)", ylim=(-0.03, 0.01))  # beyond the largest output it falls as -x
+    below_right.set(ylim=(-0.2, 0.2))
     return figure
 
 

@@ -8,12 +8,13 @@ import torch
 from torch.utils.data import Subset
 
 from fewspikes.convert import convert
+from fewspikes.data import image_splits
 from fewspikes.errors import FewSpikesError
 from fewspikes.models import load_model
 from fewspikes.paper import published
 from fewspikes.paper.results import Folder, Found, Row
 from fewspikes.paper.rows import counted, measured, stated
-from fewspikes.paper.sources import CALIBRATION_IMAGES, Sources, Unavailable, Weighted, check_labels
+from fewspikes.paper.sources import CALIBRATION_IMAGES, Sources, Unavailable, Weighted, check_labels, left_out
 
 _CLASSES = 1000
 _TENTH = 10  # one image in so many calibrates where there is no training split
@@ -86,20 +87,24 @@ def rows(folder: Folder, sources: Sources, network: Network) -> list[Row]:
 
     def maker(kind: str) -> Callable[[], Row]:
         def make() -> Row:
-            some, test = _images(sources, weighted)
+            some, test, missing = _images(sources, weighted)
             model = weighted.model.to(memory_format=torch.channels_last)
             like = torch.zeros(1, 3, *weighted.preprocessing.size)
             check_labels(convert(model, like, **network.options).as_ann(), test, _CLASSES, str(data))
             ours = {"calibration": some, "seed": sources.seed, **network.calibrated} if kind == "calibrated" else {}
             snn = convert(model, like, **network.options, **ours)
             same = "max_pool" not in network.options
-            return {**measured(kind, snn, weighted, test, same), "model": network.name, "data": where, **more}
+            return {
+                **measured(kind, snn, weighted, test, same),
+                "model": network.name,
+                "data": where,
+                **more,
+                **missing,
+            }
 
         return make
 
-    return [
-        folder.row("table1", f"{network.name}, {kind}", settings, maker(kind)) for kind in ("measured", "calibrated")
-    ]
+    return [folder.row("table1", f"{network.name}, {kind}", settings, maker(kind)) for kind in sources.kinds]
 
 
 def _weighted(sources: Sources, network: Network) -> Weighted:
@@ -119,11 +124,14 @@ def _weighted(sources: Sources, network: Network) -> Weighted:
     return Weighted(loaded, "third-party" if given is None else "given", given or network.spec)
 
 
-def _images(sources: Sources, weighted: Weighted) -> tuple[Any, list[Any]]:
-    """Images to calibrate on, and others to measure on."""
+def _images(sources: Sources, weighted: Weighted) -> tuple[Any, list[Any], Row]:
+    """Images to calibrate on, others to measure on, and how many of these are damaged."""
     data, like = sources.imagenet(), weighted.preprocessing
-    test = sources.test_images(data, like, _CLASSES)
-    if (data / "train").is_dir() or any(data.glob("train-*.parquet")):
-        return sources.train_images(data, like, _CLASSES, CALIBRATION_IMAGES), sources.batches(test)
-    some, rest = ([i for i in range(len(test)) if (i % _TENTH == 0) == first] for first in (True, False))
-    return sources.batches(Subset(test, some)), sources.batches(Subset(test, rest))
+    images: Any = sources.test_images(data, like, _CLASSES)
+    if "train" in image_splits(data):
+        some = sources.train_images(data, like, _CLASSES, CALIBRATION_IMAGES)
+    else:
+        first, rest = ([i for i in range(len(images)) if (i % _TENTH == 0) == first] for first in (True, False))
+        some, images = sources.batches(Subset(images, first)), Subset(images, rest)
+    test = sources.batches(images)
+    return some, test, left_out(images, test)

@@ -48,7 +48,10 @@ def reproduce(name: str, folder: Folder, sources: Sources, pictures: bool = True
     """
     check_name(name)
     with folder.locked():
-        for part in _ORDER if name == "all" else (name,):
+        parts = _ORDER if name == "all" else (name,)
+        for number, part in enumerate(parts, 1):
+            if len(parts) > 1:
+                folder.say(f"{part}, {number} of {len(parts)}")
             found = _WORK[part](folder, sources)
             folder.write(found, sources.settings)
             if pictures:

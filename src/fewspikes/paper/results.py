@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -84,8 +85,10 @@ class Folder:
         is_there = key in kept and not self.again
         self.say(f"{name}: {what}{', kept' if is_there else ' ...'}")
         if not is_there:
+            started = time.perf_counter()
             kept[key] = make()
             write_json(self.path / f".{name}.rows.json", kept)
+            self.say(f"{name}: {what}{_in_short(kept[key])}, {time.perf_counter() - started:.0f} s")
         return dict(kept[key])
 
     def write(self, found: Found, settings: Mapping[str, Any]) -> None:
@@ -113,6 +116,12 @@ class Folder:
                 content = {}
             self._done[name] = content if isinstance(content, dict) else {}
         return self._done[name]
+
+
+def _in_short(row: Row) -> str:
+    if row.get("snn_top1") is None:
+        return ""
+    return f": ANN {row['ann_top1']:.2f}%, SNN {row['snn_top1']:.2f}%, {row['spikes_per_neuron']:.2f} spikes per neuron"
 
 
 def _short(value: Any) -> Any:

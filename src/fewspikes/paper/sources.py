@@ -13,6 +13,7 @@ from fewspikes.data import ImageData, Preprocessing, loader, open_images
 from fewspikes.errors import FewSpikesError
 from fewspikes.models import load_model
 from fewspikes.models.loading import LoadedModel, trained_weights
+from fewspikes.paper.results import Row
 
 CALIBRATION_IMAGES, DISTILLING_IMAGES = 512, 8192
 _LOOKED_AT = 500  # images on which the labels are checked
@@ -63,6 +64,8 @@ class Sources:
         limit: test images at most; None: all.
         seed: of the subset, and of calibration and distilling images.
         batch: images.
+        calibrated: whether our own rows are made, too; they take most of the time.
+        skip_damaged: leave images out that cannot be decoded; False: stop at the first.
     """
 
     data: Path | None = None
@@ -70,6 +73,8 @@ class Sources:
     limit: int | None = None
     seed: int = 0
     batch: int = 250
+    calibrated: bool = True
+    skip_damaged: bool = False
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -130,14 +135,25 @@ class Sources:
         """The test images, `limit` of them at most."""
         return open_images(folder, "evaluation", like, classes, limit=self.limit, seed=self.seed)
 
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The rows to measure."""
+        return ("measured", "calibrated") if self.calibrated else ("measured",)
+
     def train_images(self, folder: Path, like: Preprocessing, classes: int, limit: int) -> Any:
         """Batches of training images."""
-        return loader(open_images(folder, "train", like, classes, limit, self.seed), 64)
+        return loader(open_images(folder, "train", like, classes, limit, self.seed), 64, skip_damaged=self.skip_damaged)
 
     def batches(self, images: Any) -> list[tuple[Tensor, Any]]:
         """The images in memory, in the layout that convolutions are fastest in."""
-        found = loader(images, self.batch)
+        found = loader(images, self.batch, skip_damaged=self.skip_damaged)
         return [(x.contiguous(memory_format=torch.channels_last), labels) for x, labels in found]
+
+
+def left_out(images: Any, batches: list[tuple[Tensor, Any]]) -> Row:
+    """How many of the images are damaged and in no batch, as a part of a row; nothing if none are."""
+    missing = len(images) - sum(len(x) for x, _ in batches)
+    return {"left_out": missing} if missing else {}
 
 
 def check_labels(model: nn.Module, batches: list[tuple[Tensor, Any]], classes: int, where: str) -> None:
