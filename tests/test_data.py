@@ -1,9 +1,12 @@
 """Layouts, splits, class numbers, loaders: on real photographs, and on every way that folders can be wrong."""
 
+import hashlib
+import pickle
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -250,6 +253,52 @@ def test_an_image_of_the_wrong_size_raises_by_name(save, tmp_path):
     save("test/cat/1.png")
     with pytest.raises(FewSpikesError, match=r"1\.png: an image of 24 x 32 pixels .* takes 32 x 32"):
         open_images(tmp_path, "test", CIFAR, classes=1)[0]
+
+
+# CIFAR-10 as torchvision keeps it
+
+
+@pytest.fixture
+def batches(data, tmp_path, monkeypatch):
+    """A small CIFAR-10 in torchvision's files, whose checksums stand for the official ones."""
+    from torchvision.datasets import CIFAR10
+
+    folder = tmp_path / CIFAR10.base_folder
+    folder.mkdir()
+    images = {name: open_images(data / "cifar10", name, CIFAR, 10, limit=6) for name in ("train", "test")}
+
+    def write(name, content):
+        (folder / name).write_bytes(pickle.dumps(content))
+        return hashlib.md5((folder / name).read_bytes()).hexdigest()
+
+    for name, split, key in (("data_batch_1", "train", "train_list"), ("test_batch", "test", "test_list")):
+        pixels = np.stack([np.asarray(images[split].image(i)).transpose(2, 0, 1).ravel() for i in range(6)])
+        checksum = write(name, {"data": pixels, "labels": images[split].labels.tolist()})
+        monkeypatch.setattr(CIFAR10, key, [[name, checksum]])
+    names = {"label_names": list("abcdefghij")}
+    monkeypatch.setattr(CIFAR10, "meta", {**CIFAR10.meta, "md5": write("batches.meta", names)})
+    return images
+
+
+@pytest.mark.parametrize("place", [".", "cifar-10-batches-py"])
+def test_torchvisions_cifar_gives_the_same_images_as_parquet(batches, tmp_path, place):
+    for split, wanted in batches.items():
+        found = open_images(tmp_path / place, split, CIFAR, 10)
+        assert found.labels.tolist() == wanted.labels.tolist()
+        for (x, label), (x1, label1) in zip(found, wanted, strict=True):
+            assert torch.equal(x, x1)
+            assert label == label1
+
+
+def test_a_pickle_that_is_not_the_official_one_is_never_opened(batches, tmp_path):
+    class Bad:
+        def __reduce__(self):
+            return Path.touch, (tmp_path / "it ran",)
+
+    (tmp_path / "cifar-10-batches-py/test_batch").write_bytes(pickle.dumps(Bad()))
+    with pytest.raises(FewSpikesError, match=r"not the whole official CIFAR-10 .* fetch it again: python -c"):
+        open_images(tmp_path, "test", CIFAR, 10)
+    assert not (tmp_path / "it ran").exists()
 
 
 # Loader

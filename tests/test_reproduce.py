@@ -13,7 +13,7 @@ from filelock import FileLock
 from safetensors.torch import save_file
 
 import fewspikes as fs
-from fewspikes.data import open_images
+from fewspikes.data import Preprocessing, open_images
 from fewspikes.models import resnet8
 from fewspikes.paper import NAMES, Sources, cifar, imagenet, neurons, published, reproduce
 from fewspikes.paper.results import Folder
@@ -257,6 +257,12 @@ def test_imagenet_rows_are_measured_where_images_and_weights_are(folder, data):
     assert all(row["images"] == 54 and row["data"] == "ImageNet sample" for row in rows)  # a tenth calibrates
     assert all(row["ann_top1"] > 75 for row in rows)
     assert rows[1]["spikes_per_neuron"] < 0.75 * rows[0]["spikes_per_neuron"]
+
+
+def test_large_images_come_in_small_batches():
+    sizes = {side: Preprocessing((side, side), (0.5,) * 3, (0.5,) * 3) for side in (32, 224, 600, 2000)}
+    found = [Sources().loader([], like).batch_size for like in sizes.values()]
+    assert found == [250, 39, 5, 1]
 
 
 def test_weights_that_cannot_be_fetched_leave_the_counts(folder, data, no_network):

@@ -21,7 +21,7 @@ from fewspikes.files import write_json
 from fewspikes.models import load_model
 from fewspikes.network import SpikingNetwork
 
-_NETWORKS = {"resnet20": "cifar10-resnet20.safetensors"}
+_NETWORKS = {"resnet20": "cifar10-resnet20.safetensors", "resnet44": "cifar10-resnet44.safetensors"}
 _RATE, _FIRST, _FS = (32, 64, 128, 256), (8, 16, 32, 64), (4, 5, 6)
 
 

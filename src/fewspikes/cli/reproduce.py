@@ -50,8 +50,12 @@ def reproduce(
         list[str] | None, typer.Option(metavar="NAME=FILE", help="Weights of a network; may be given several times.")
     ] = None,
     limit: options.Limit = None,
-    batch_size: options.BatchSize = 250,
+    batch_size: Annotated[
+        int, typer.Option(min=1, help="Images a batch at most; large images come in smaller ones.")
+    ] = 250,
+    workers: options.Workers = 2,
     seed: options.Seed = 0,
+    device: options.Device = "cpu",
     again: Annotated[bool, typer.Option("--again", help="Measure anew what the folder holds already.")] = False,
     calibrated: Annotated[
         bool, typer.Option(help="Make our own rows beside the paper's setting; they take most of the time.")
@@ -71,7 +75,7 @@ def reproduce(
     place = data_folder(data) if data or os.environ.get(DATA_VARIABLE) else None
     if place is not None and not place.is_dir():
         raise FewSpikesError(f"no folder {place}; give --data DIR, or leave it out for what needs no data")
-    sources = Sources(place, given, limit, seed, batch_size, calibrated, skip_damaged)
+    sources = Sources(place, given, limit, seed, batch_size, workers, options.device(device), calibrated, skip_damaged)
     made = list(make(name, folder, sources, pictures))
     if as_json:
         parts = [{"name": found.name, "rows": found.rows} for found in made]

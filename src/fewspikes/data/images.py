@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
+from fewspikes.data.cifar_batches import CifarBatches, cifar_splits
 from fewspikes.data.folders import FolderImages, folder_splits
 from fewspikes.data.parquet import ParquetImages, parquet_splits
 from fewspikes.data.preprocessing import Preprocessing
@@ -81,11 +82,11 @@ def open_images(
     limit: int | None = None,
     seed: int = 0,
 ) -> ImageData:
-    """Open labelled images: class folders, Parquet files in the Hugging Face layout, or tar shards (WebDataset).
+    """Open labelled images: class folders, Parquet files (Hugging Face), tar shards (WebDataset), torchvision's CIFAR-10.
 
     Class folders: DIR/<split>/<class>/*.jpg with splits train, test, val, validation, or DIR/<class>/*.jpg, whose one
     split is named "all". Parquet: DIR/train-*.parquet or DIR/data/train-*.parquet, and so on. Shards: DIR/*train*.tar
-    or DIR/train/*.tar, and so on, with KEY.jpg and KEY.cls in them.
+    or DIR/train/*.tar, and so on, with KEY.jpg and KEY.cls in them. torchvision's CIFAR-10: DIR/cifar-10-batches-py.
 
     Args:
         folder: DIR.
@@ -208,6 +209,7 @@ def data_folder(argument: str | os.PathLike[str] | None) -> Path:
 
 _LAYOUTS: tuple[tuple[Callable[[Path], Mapping[str, Any]], Callable[[Any, int | None], LabelledImages]], ...] = (
     (parquet_splits, ParquetImages),
+    (cifar_splits, CifarBatches),
     (folder_splits, FolderImages),
     (shard_splits, ShardImages),  # last: archives often lie beside the folders that came out of them
 )

@@ -5,7 +5,6 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from fewspikes.convert import calibrate_model, convert
@@ -19,6 +18,7 @@ from fewspikes.paper.sources import (
     Unavailable,
     Weighted,
     check_labels,
+    in_memory,
     left_out,
 )
 from fewspikes.tuning.distil import distil
@@ -91,7 +91,7 @@ def gate_inputs(folder: Folder, sources: Sources, name: str, activation: str) ->
     images = _Images(sources, sources.network(name))
 
     def make() -> Row:
-        model, like = images.weighted.model, torch.zeros(1, *_IMAGE)
+        model, like = sources.placed(images.weighted.model), sources.like(*_IMAGE)
         seen = calibrate_model(model, like, images.train(CALIBRATION_IMAGES))
         density, sums = np.zeros(len(_BINS) - 1), np.zeros(3)
         for site in convert(model, like).sites:
@@ -127,10 +127,12 @@ class _Images:
     @cached_property
     def test(self) -> list[tuple[Tensor, Any]]:
         """Batches in memory, their labels looked at."""
-        images = self.sources.test_images(self.data, self.weighted.preprocessing, 10)
-        batches = self.sources.batches(images)
-        self.left_out = left_out(images, batches)
-        check_labels(self.weighted.model, batches, 10, str(self.data))
+        like = self.weighted.preprocessing
+        found = self.sources.loader(self.sources.test_images(self.data, like, 10), like)
+        batches = in_memory(found)
+        self.left_out = left_out(found)
+        model = self.sources.placed(self.weighted.model)
+        check_labels(model, batches, 10, str(self.data), self.sources.device)
         return batches
 
     def train(self, limit: int) -> Any:
@@ -142,8 +144,8 @@ def _maker(images: _Images, kind: str, K: int, distilling: int = 0, synops: bool
     """Convert, tune and evaluate."""
 
     def make() -> Row:
-        seed, like = images.sources.seed, torch.zeros(1, *_IMAGE)
-        model = images.weighted.model.to(memory_format=torch.channels_last)
+        seed, like = images.sources.seed, images.sources.like(*_IMAGE)
+        model = images.sources.placed(images.weighted.model)
         test = images.test  # before hours are spent
         if kind == "measured":
             snn = convert(model, like, **{**published.RELU_SETTING, "K": K})

@@ -4,11 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch.utils.data import Subset
 
 from fewspikes.convert import convert
-from fewspikes.data import image_splits
+from fewspikes.data import ImageLoader, image_splits
 from fewspikes.errors import FewSpikesError
 from fewspikes.models import load_model
 from fewspikes.paper import published
@@ -87,20 +86,14 @@ def rows(folder: Folder, sources: Sources, network: Network) -> list[Row]:
 
     def maker(kind: str) -> Callable[[], Row]:
         def make() -> Row:
-            some, test, missing = _images(sources, weighted)
-            model = weighted.model.to(memory_format=torch.channels_last)
-            like = torch.zeros(1, 3, *weighted.preprocessing.size)
-            check_labels(convert(model, like, **network.options).as_ann(), test, _CLASSES, str(data))
+            some, test = _images(sources, weighted)
+            model = sources.placed(weighted.model)
+            like = sources.like(3, *weighted.preprocessing.size)
+            check_labels(convert(model, like, **network.options).as_ann(), test, _CLASSES, str(data), sources.device)
             ours = {"calibration": some, "seed": sources.seed, **network.calibrated} if kind == "calibrated" else {}
             snn = convert(model, like, **network.options, **ours)
-            same = "max_pool" not in network.options
-            return {
-                **measured(kind, snn, weighted, test, same),
-                "model": network.name,
-                "data": where,
-                **more,
-                **missing,
-            }
+            row = measured(kind, snn, weighted, test, same="max_pool" not in network.options)
+            return {**row, "model": network.name, "data": where, **more, **left_out(test)}
 
         return make
 
@@ -124,14 +117,11 @@ def _weighted(sources: Sources, network: Network) -> Weighted:
     return Weighted(loaded, "third-party" if given is None else "given", given or network.spec)
 
 
-def _images(sources: Sources, weighted: Weighted) -> tuple[Any, list[Any], Row]:
-    """Images to calibrate on, others to measure on, and how many of these are damaged."""
+def _images(sources: Sources, weighted: Weighted) -> tuple[ImageLoader, ImageLoader]:
+    """Images to calibrate on, and others to measure on."""
     data, like = sources.imagenet(), weighted.preprocessing
-    images: Any = sources.test_images(data, like, _CLASSES)
+    test = sources.test_images(data, like, _CLASSES)
     if "train" in image_splits(data):
-        some = sources.train_images(data, like, _CLASSES, CALIBRATION_IMAGES)
-    else:
-        first, rest = ([i for i in range(len(images)) if (i % _TENTH == 0) == first] for first in (True, False))
-        some, images = sources.batches(Subset(images, first)), Subset(images, rest)
-    test = sources.batches(images)
-    return some, test, left_out(images, test)
+        return sources.train_images(data, like, _CLASSES, CALIBRATION_IMAGES), sources.loader(test, like)
+    some, rest = (Subset(test, [i for i in range(len(test)) if (i % _TENTH == 0) == first]) for first in (True, False))
+    return sources.loader(some, like), sources.loader(rest, like)

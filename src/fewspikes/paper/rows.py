@@ -1,7 +1,7 @@
 """Rows of the paper's tables of networks: as it states them, as counted from shapes, and as measured."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -72,7 +72,7 @@ def measured(
     kind: str,
     snn: SpikingNetwork,
     weighted: Weighted,
-    test: list[tuple[Tensor, Any]],
+    test: Iterable[tuple[Tensor, Any]],
     same: bool = True,
     synops: bool = True,
 ) -> Row:

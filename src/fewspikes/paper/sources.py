@@ -1,21 +1,23 @@
 """Networks with their weights, and images, as far as this machine has them."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
-from fewspikes.data import ImageData, Preprocessing, loader, open_images
+from fewspikes.data import ImageData, ImageLoader, Preprocessing, loader, open_images
 from fewspikes.errors import FewSpikesError
 from fewspikes.models import load_model
 from fewspikes.models.loading import LoadedModel, trained_weights
 from fewspikes.paper.results import Row
 
 CALIBRATION_IMAGES, DISTILLING_IMAGES = 512, 8192
+_PIXELS = 2_000_000  # a batch: 39 images of 224 x 224, 5 of 600 x 600
 _LOOKED_AT = 500  # images on which the labels are checked
 _CLEAR = 3.0  # times chance
 
@@ -63,7 +65,9 @@ class Sources:
         weights: a .safetensors file by network name, such as {"resnet50": "r50.safetensors"}.
         limit: test images at most; None: all.
         seed: of the subset, and of calibration and distilling images.
-        batch: images.
+        batch: images at most.
+        workers: processes that read images.
+        device: where networks run.
         calibrated: whether our own rows are made, too; they take most of the time.
         skip_damaged: leave images out that cannot be decoded; False: stop at the first.
     """
@@ -73,6 +77,8 @@ class Sources:
     limit: int | None = None
     seed: int = 0
     batch: int = 250
+    workers: int = 0
+    device: str | torch.device = "cpu"
     calibrated: bool = True
     skip_damaged: bool = False
 
@@ -88,7 +94,9 @@ class Sources:
             Unavailable: none is given.
         """
         return self._folder(
-            ("cifar10", "cifar-10"), "CIFAR-10", "Parquet files in the Hugging Face layout, or class folders"
+            ("cifar10", "cifar-10", "cifar-10-batches-py"),
+            "CIFAR-10",
+            "Parquet files in the Hugging Face layout, class folders, or torchvision's cifar-10-batches-py/",
         )
 
     def imagenet(self) -> Path:
@@ -140,31 +148,54 @@ class Sources:
         """The rows to measure."""
         return ("measured", "calibrated") if self.calibrated else ("measured",)
 
-    def train_images(self, folder: Path, like: Preprocessing, classes: int, limit: int) -> Any:
+    def train_images(self, folder: Path, like: Preprocessing, classes: int, limit: int) -> ImageLoader:
         """Batches of training images."""
-        return loader(open_images(folder, "train", like, classes, limit, self.seed), 64, skip_damaged=self.skip_damaged)
+        return self.loader(open_images(folder, "train", like, classes, limit, self.seed), like, 64)
 
-    def batches(self, images: Any) -> list[tuple[Tensor, Any]]:
-        """The images in memory, in the layout that convolutions are fastest in."""
-        found = loader(images, self.batch, skip_damaged=self.skip_damaged)
-        return [(x.contiguous(memory_format=torch.channels_last), labels) for x, labels in found]
+    def placed(self, model: nn.Module) -> nn.Module:
+        """The model where it shall run, in the layout that convolutions are fastest in."""
+        return model.to(self.device).to(memory_format=torch.channels_last)
+
+    def like(self, *shape: int) -> Tensor:
+        """An input of a network: one image."""
+        return torch.zeros(1, *shape, device=self.device)
+
+    def loader(self, images: Dataset[Any], like: Preprocessing, most: int | None = None) -> ImageLoader:
+        """The images in batches, read when they are wanted; large images in small batches."""
+        height, width = like.size
+        batch = max(1, min(most or self.batch, _PIXELS // (height * width)))
+        return loader(images, batch, self.workers, self.skip_damaged)
 
 
-def left_out(images: Any, batches: list[tuple[Tensor, Any]]) -> Row:
-    """How many of the images are damaged and in no batch, as a part of a row; nothing if none are."""
-    missing = len(images) - sum(len(x) for x, _ in batches)
-    return {"left_out": missing} if missing else {}
+def in_memory(batches: ImageLoader) -> list[tuple[Tensor, Any]]:
+    """All batches of small images, in the layout that convolutions are fastest in."""
+    return [(x.contiguous(memory_format=torch.channels_last), labels) for x, labels in batches]
 
 
-def check_labels(model: nn.Module, batches: list[tuple[Tensor, Any]], classes: int, where: str) -> None:
-    """Look at some images before hours are spent on all.
+def left_out(batches: ImageLoader) -> Row:
+    """How many images were damaged when they were read last, as a part of a row; nothing if none were."""
+    return {"left_out": len(batches.left_out)} if batches.left_out else {}
+
+
+def check_labels(
+    model: nn.Module,
+    batches: Iterable[tuple[Tensor, Any]],
+    classes: int,
+    where: str,
+    device: str | torch.device = "cpu",
+) -> None:
+    """Look at the first images, on the model's device, before hours are spent on all.
 
     Raises:
         FewSpikesError: the network does no better than chance, or would with every label moved by one.
     """
+    seen: list[tuple[Tensor, Tensor]] = []
     with torch.inference_mode():
-        named = torch.cat([model(x).argmax(1) for x, _ in batches[: -(-_LOOKED_AT // len(batches[0][0]))]])
-    labels = torch.cat([torch.as_tensor(y) for _, y in batches])[: len(named)]
+        for x, y in batches:
+            seen.append((model(x.to(device)).argmax(1).cpu(), torch.as_tensor(y)))
+            if sum(len(y) for _, y in seen) >= _LOOKED_AT:
+                break
+    named, labels = (torch.cat(tensors) for tensors in zip(*seen, strict=True))
     if len(labels) < 50:
         return
     right = float((named == labels).double().mean())
