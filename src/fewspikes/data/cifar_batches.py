@@ -43,7 +43,8 @@ class CifarBatches:
         except RuntimeError:
             raise FewSpikesError(
                 f"{root / _FOLDER} is not the whole official CIFAR-10 (a file is missing or has another checksum); "
-                f"fetch it again: python -c \"import torchvision; torchvision.datasets.CIFAR10('{root}', download=True)\""
+                "fetch it again: python -c "
+                f"\"import torchvision; torchvision.datasets.CIFAR10('{root}', download=True)\""
             ) from None
         except OSError as error:
             raise FewSpikesError(f"cannot read {root / _FOLDER}: {error.strerror or error}") from None

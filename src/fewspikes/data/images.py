@@ -82,7 +82,7 @@ def open_images(
     limit: int | None = None,
     seed: int = 0,
 ) -> ImageData:
-    """Open labelled images: class folders, Parquet files (Hugging Face), tar shards (WebDataset), torchvision's CIFAR-10.
+    """Open labelled images: class folders, Parquet files (Hugging Face), tar shards, torchvision's CIFAR-10.
 
     Class folders: DIR/<split>/<class>/*.jpg with splits train, test, val, validation, or DIR/<class>/*.jpg, whose one
     split is named "all". Parquet: DIR/train-*.parquet or DIR/data/train-*.parquet, and so on. Shards: DIR/*train*.tar
