@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import fewspikes as fs
-from fewspikes.conversion.report import SiteDiagnosis
+from fewspikes.conversion.sites import SiteDiagnosis
 from fewspikes.tuning.diagnosis import diagnose
 from networks import small, squeeze_excite
 

@@ -10,8 +10,9 @@ from torch import Tensor, fx, nn
 
 from fewspikes.activations import Activation
 from fewspikes.capture import op_name
-from fewspikes.conversion.report import ConversionReport, OperatorReport, SiteDiagnosis, SiteReport
+from fewspikes.conversion.report import ConversionReport, OperatorReport
 from fewspikes.conversion.rewrite import Site
+from fewspikes.conversion.sites import SiteDiagnosis, SiteReport
 from fewspikes.errors import FewSpikesError
 from fewspikes.inputs import InputSpec, check_autocast, check_inputs
 from fewspikes.kernels import FSNeuron, engine_for, overwriting

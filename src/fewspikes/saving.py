@@ -19,8 +19,8 @@ from torch import Tensor, fx
 from fewspikes.activations import Activation
 from fewspikes.capture import op_name
 from fewspikes.conversion.operators import KNOWN, PYTHON
-from fewspikes.conversion.report import SiteDiagnosis
 from fewspikes.conversion.rewrite import Site, mark
+from fewspikes.conversion.sites import SiteDiagnosis
 from fewspikes.errors import FewSpikesError
 from fewspikes.files import write_aside
 from fewspikes.inputs import InputSpec, check_finite

@@ -1,10 +1,8 @@
 """Where accuracy went, in words: the sites whose errors the output feels most, why they err, and what to try."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from fewspikes.conversion.report import SiteDiagnosis, SiteReport
+from fewspikes.conversion.sites import SiteDiagnosis, SiteReport
 
 _MOSTLY = 0.6  # of a site's own error: a range of least error clips a few inputs on purpose and loses up to half by it
 _SMALL = 0.01  # relative own error that is not the site's fault
@@ -13,7 +11,7 @@ _COUNTS = 0.005  # share of the output's error below which a site is not worth a
 _NAMED = 5  # sites listed in one line
 
 
-def worst(sites: Sequence["SiteReport"], n: int, repaired: bool) -> list[str]:
+def worst(sites: Sequence[SiteReport], n: int, repaired: bool) -> list[str]:
     """One line for each of the `n` diagnosed sites that add most to the output's error, worst first.
 
     Sites that add less than half a percent of it are left out. `repaired`: whether repair per channel was tried.
@@ -34,7 +32,7 @@ def worst(sites: Sequence["SiteReport"], n: int, repaired: bool) -> list[str]:
     ]
 
 
-def oddities(sites: Sequence["SiteReport"]) -> list[str]:
+def oddities(sites: Sequence[SiteReport]) -> list[str]:
     """Sites whose output is constant, a line each, and one line for the channels that never fire."""
     known = [(site.name, site.diagnosis) for site in sites if site.diagnosis is not None]
     lines = [
@@ -53,7 +51,7 @@ def oddities(sites: Sequence["SiteReport"]) -> list[str]:
     return lines
 
 
-def _line(site: "SiteReport", found: "SiteDiagnosis", share: float, repaired: bool) -> str:
+def _line(site: SiteReport, found: SiteDiagnosis, share: float, repaired: bool) -> str:
     why, remedy = _reason(site, found, repaired)
     inherited = ""
     if found.inherited_error > found.own_error:
@@ -61,7 +59,7 @@ def _line(site: "SiteReport", found: "SiteDiagnosis", share: float, repaired: bo
     return f"{site.name}: {100 * share:.0f}% of the output's error; {why}{inherited}. Try {remedy}"
 
 
-def _reason(site: "SiteReport", found: "SiteDiagnosis", repaired: bool) -> tuple[str, str]:
+def _reason(site: SiteReport, found: SiteDiagnosis, repaired: bool) -> tuple[str, str]:
     """Why the site errs, and what to try."""
     more = "distilling" if repaired else "calibrating with repair=True"
     own = f"its own error is {_percent(found.own_error)} of its variance"

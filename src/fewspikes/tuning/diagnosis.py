@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fewspikes.conversion.report import SiteDiagnosis
 from fewspikes.conversion.rewrite import Site
+from fewspikes.conversion.sites import SiteDiagnosis
 from fewspikes.errors import FewSpikesError
 from fewspikes.fitting import largest_error
 from fewspikes.kernels import FSNeuron

@@ -2,7 +2,7 @@
 
 # numba infers the loops' types from their arguments.
 # ruff: noqa: ANN001, ANN202
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numba
 import numpy as np
@@ -11,10 +11,23 @@ from torch import Tensor
 
 from fewspikes.kernels.threads import share_out
 
-if TYPE_CHECKING:
-    from fewspikes.tuning.learning import LearningNeuron
-
 _BLOCK = 1024  # elements, about
+
+
+class Code(Protocol):
+    """What a pass needs of a learning site: its parameters, and how its spikes count."""
+
+    T: Tensor
+    h: Tensor
+    d: Tensor
+    offset: Tensor
+    height: float
+    counting: bool
+    smooth: float
+
+    @property
+    def live(self) -> tuple[float, float]:
+        """Where the gradient passes."""
 
 
 class Rectified(torch.autograd.Function):
@@ -25,7 +38,7 @@ class Rectified(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, shift: Tensor, scale: Tensor, gain: Tensor, site: "LearningNeuron") -> Any:  # type: ignore[override]
+    def forward(ctx: Any, x: Tensor, shift: Tensor, scale: Tensor, gain: Tensor, site: Code) -> Any:  # type: ignore[override]
         """y like x, and the mean spikes if the site counts, else 0. x: [elements, channels], contiguous."""
         y = torch.empty_like(x)
         T, h, d = (v.to(x.dtype).numpy() for v in (site.T, site.h, site.d.detach() * site.height))
