@@ -149,6 +149,7 @@ def baselines() -> Iterator[str]:
     )
     lines = (
         [
+            row["network"],
             row["code"],
             row.get("steps", ""),
             f"{row['images']:,}",
@@ -158,7 +159,9 @@ def baselines() -> Iterator[str]:
         ]
         for row in content["rows"]
     )
-    yield from table(["code", "steps a layer", "images", "top-1, %", "class as ANN, %", "spikes per neuron"], lines)
+    yield from table(
+        ["network", "code", "steps a layer", "images", "top-1, %", "class as ANN, %", "spikes per neuron"], lines
+    )
 
 
 def paper() -> Iterator[str]:
@@ -195,7 +198,7 @@ _ROW = {
     "images": "images",
     "ann_top1": "ANN, %",
     "snn_top1": "SNN, %",
-    "drop": "drop",
+    "drop": "drop (95%)",
     "agreement": "same class, %",
     "k": "K",
     "neurons": "neurons",
@@ -243,6 +246,9 @@ def shown(row: dict[str, Any], key: str) -> str:
     value = row.get(key)
     if key == "k":
         return steps(value)
+    if key == "drop" and row.get("drop_ci95") is not None:
+        low, high = row["drop_ci95"]
+        return f"{value:.2f} ({low:.2f} to {high:.2f})"
     return value if isinstance(value, str) else number(value)
 
 
