@@ -261,8 +261,9 @@ def test_imagenet_rows_are_measured_where_images_and_weights_are(folder, data):
 
 def test_large_images_come_in_small_batches():
     sizes = {side: Preprocessing((side, side), (0.5,) * 3, (0.5,) * 3) for side in (32, 224, 600, 2000)}
-    found = [Sources().loader([], like).batch_size for like in sizes.values()]
-    assert found == [250, 39, 5, 1]
+    loaders = [Sources(workers=2).loader([], like) for like in sizes.values()]
+    assert [found.batch_size for found in loaders] == [250, 39, 5, 1]
+    assert [found.num_workers for found in loaders] == [0, 2, 2, 2]
 
 
 def test_weights_that_cannot_be_fetched_leave_the_counts(folder, data, no_network):

@@ -18,6 +18,7 @@ from fewspikes.paper.results import Row
 
 CALIBRATION_IMAGES, DISTILLING_IMAGES = 512, 8192
 _PIXELS = 2_000_000  # a batch: 39 images of 224 x 224, 5 of 600 x 600
+_SMALL = 64 * 64  # pixels; a process of their own is not worth it
 _LOOKED_AT = 500  # images on which the labels are checked
 _CLEAR = 3.0  # times chance
 
@@ -66,7 +67,7 @@ class Sources:
         limit: test images at most; None: all.
         seed: of the subset, and of calibration and distilling images.
         batch: images at most.
-        workers: processes that read images.
+        workers: processes that read images of more than 64 x 64 pixels.
         device: where networks run.
         calibrated: whether our own rows are made, too; they take most of the time.
         skip_damaged: leave images out that cannot be decoded; False: stop at the first.
@@ -161,10 +162,10 @@ class Sources:
         return torch.zeros(1, *shape, device=self.device)
 
     def loader(self, images: Dataset[Any], like: Preprocessing, most: int | None = None) -> ImageLoader:
-        """The images in batches, read when they are wanted; large images in small batches."""
-        height, width = like.size
-        batch = max(1, min(most or self.batch, _PIXELS // (height * width)))
-        return loader(images, batch, self.workers, self.skip_damaged)
+        """The images in batches, read when they are wanted; large images in small batches, by worker processes."""
+        pixels = like.size[0] * like.size[1]
+        batch = max(1, min(most or self.batch, _PIXELS // pixels))
+        return loader(images, batch, self.workers if pixels > _SMALL else 0, self.skip_damaged)
 
 
 def in_memory(batches: ImageLoader) -> list[tuple[Tensor, Any]]:
