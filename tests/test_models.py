@@ -211,13 +211,13 @@ def test_a_wrong_name_raises_with_the_right_ones(spec, message):
 
 
 def test_our_resnets_without_weights_raise():
-    with pytest.raises(FewSpikesError, match=f"fewspikes:resnet20 comes without trained weights; {REMEDIES}"):
-        load_model("fewspikes:resnet20")
+    with pytest.raises(FewSpikesError, match=f"fewspikes:resnet44 comes without trained weights; {REMEDIES}"):
+        load_model("fewspikes:resnet44")
 
 
 def test_weights_and_random_weights_exclude_each_other():
     with pytest.raises(FewSpikesError, match="exclude each other"):
-        load_model("fewspikes:resnet20", weights="x.safetensors", random=True)
+        load_model("fewspikes:resnet44", weights="x.safetensors", random=True)
 
 
 # Weights from a file

@@ -187,7 +187,8 @@ def test_the_papers_setting_and_the_calibrated_network_are_measured_on_the_same_
     monkeypatch.setattr(cifar, "_DISTILLING_STEPS", 2)
     monkeypatch.setattr(cifar, "DISTILLING_IMAGES", 256)
     sources = Sources(data, limit=200, batch=100)
-    measured, calibrated = cifar.rows(folder, sources, "resnet20")
+    *ours, measured, calibrated = cifar.rows(folder, sources, "resnet20")
+    assert [row["weights"] for row in ours] == ["ours", "ours"]
     assert measured["images"] == calibrated["images"] == 200
     assert measured["ann_top1"] == calibrated["ann_top1"] > 85
     assert measured["weights"] == "third-party"

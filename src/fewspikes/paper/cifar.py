@@ -53,18 +53,19 @@ def table2(folder: Folder, sources: Sources) -> Found:
 def rows(folder: Folder, sources: Sources, name: str) -> list[Row]:
     """The paper's setting and the calibrated network, or why there are none, with what can be counted without."""
     try:
-        images = _Images(sources, sources.network(name))
+        versions = [_Images(sources, weighted) for weighted in sources.versions(name)]
     except Unavailable as reason:
         spec = f"fewspikes:{name}"
         row = folder.row("table2", f"{name}, counted", {}, lambda: counted(spec, {}, _IMAGE))
         return [{**row, "data": "CIFAR-10", "unavailable": str(reason)}]
     found = []
-    for kind in sources.kinds:
-        K = CALIBRATED_STEPS if kind == "calibrated" else published.RELU_SETTING["K"]
-        distilling = _DISTILLING_STEPS if kind == "calibrated" else 0
-        settings = {**images.settings, "K": K, "distilling": distilling}
-        make = _maker(images, kind, K, distilling, synops=True)
-        found.append(folder.row("table2", f"{name}, {kind}", settings, make))
+    for images in versions:
+        for kind in sources.kinds:
+            K = CALIBRATED_STEPS if kind == "calibrated" else published.RELU_SETTING["K"]
+            distilling = _DISTILLING_STEPS if kind == "calibrated" else 0
+            settings = {**images.settings, "K": K, "distilling": distilling}
+            make = _maker(images, kind, K, distilling, synops=True)
+            found.append(folder.row("table2", f"{name} ({images.weighted.weights}), {kind}", settings, make))
     return found
 
 

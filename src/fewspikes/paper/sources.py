@@ -128,17 +128,26 @@ class Sources:
         Raises:
             Unavailable: no weights.
         """
+        return self.versions(name)[0]
+
+    def versions(self, name: str) -> list[Weighted]:
+        """A CIFAR network with all weights that are at hand, those that `network` takes first; never none.
+
+        Raises:
+            Unavailable: no weights.
+        """
+        files = [("ours", trained_weights(name))]
+        if self.data is not None:
+            files.append(("third-party", self.data / "weights" / f"cifar10-{name}.safetensors"))
+        files = [(whose, file) for whose, file in files if file.is_file()]
         if name in self.weights:
-            return Weighted(load_model(f"fewspikes:{name}", self.weights[name]), "given", self.weights[name])
-        if trained_weights(name).is_file():
-            return Weighted(load_model(f"fewspikes:{name}"), "ours", str(trained_weights(name)))
-        file = None if self.data is None else self.data / "weights" / f"cifar10-{name}.safetensors"
-        if file is not None and file.is_file():
-            return Weighted(load_model(f"fewspikes:{name}", str(file)), "third-party", str(file))
-        raise Unavailable(
-            f"needs trained weights of {name}: give --weights {name}=FILE.safetensors, made by "
-            f"`python -m fewspikes.models.training {name} --data DIR -o FILE.safetensors`"
-        )
+            files = [("given", Path(self.weights[name]))]
+        if not files:
+            raise Unavailable(
+                f"needs trained weights of {name}: give --weights {name}=FILE.safetensors, made by "
+                f"`python -m fewspikes.models.training {name} --data DIR -o FILE.safetensors`"
+            )
+        return [Weighted(load_model(f"fewspikes:{name}", str(file)), whose, str(file)) for whose, file in files]
 
     def test_images(self, folder: Path, like: Preprocessing, classes: int) -> ImageData:
         """The test images, `limit` of them at most."""
