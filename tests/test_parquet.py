@@ -58,6 +58,12 @@ def test_a_label_below_zero_raises_naming_it(write_parquet, tmp_path):
         open_images(tmp_path, "test", SMALL, classes=2)
 
 
+def test_secret_labels_raise_naming_another_split(write_parquet, tmp_path):
+    write_parquet("test.parquet", [-1, -1])
+    with pytest.raises(FewSpikesError, match=r"keeps its labels secret \(all are -1\); give another split"):
+        open_images(tmp_path, "test", SMALL, classes=2)
+
+
 def test_a_row_without_a_label_raises(write_parquet, tmp_path):
     write_parquet("test.parquet", [0, None])
     with pytest.raises(FewSpikesError, match="1 rows without a label"):

@@ -6,19 +6,21 @@ import os
 import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from filelock import FileLock
 from safetensors.torch import save_file
 
 import fewspikes as fs
-from fewspikes.data import Preprocessing, open_images
-from fewspikes.models import resnet8
+from fewspikes.data import Preprocessing, loader, open_images
+from fewspikes.models import load_model, resnet8
 from fewspikes.paper import NAMES, Sources, cifar, imagenet, neurons, published, reproduce
 from fewspikes.paper.results import Folder
-from fewspikes.paper.sources import check_labels
-from images import CIFAR
+from fewspikes.paper.sources import check_labels, spread
+from images import CIFAR, SMALL
 from test_cli import run
 
 NEURONS = {"resnet8": 73_728, "resnet14": 131_072, "resnet20": 188_416, "resnet50": 475_136}
@@ -181,6 +183,40 @@ def test_labels_that_cannot_be_right_are_refused_before_hours_are_spent(by, word
     check_labels(Reads(), [(x, classes)], 10, "here")
     with pytest.raises(fs.FewSpikesError, match=words):
         check_labels(Reads(), [(x, (classes + by) % 10)], 10, "here")
+
+
+def test_moved_labels_of_photographs_are_noticed_though_neighbours_are_alike(data):
+    loaded = load_model("fewspikes:efficientnet_lite0")
+    images = spread(open_images(data / "imagenet-sample", "val", loaded.preprocessing, 1000)).part(np.arange(0, 500, 3))
+    with torch.inference_mode():
+        named = torch.cat([loaded.model(x).argmax(1) for x, _ in loader(images, 32)])
+    x, labels = torch.nn.functional.one_hot(named, 1000).float().view(-1, 1, 1, 1000), torch.tensor(images.labels)
+    check_labels(Reads(), [(x, labels)], 1000, "here")
+    for by in (1, -1):
+        with pytest.raises(fs.FewSpikesError, match=f"look moved by {by}"):
+            check_labels(Reads(), [(x, (labels + by) % 1000)], 1000, "here")
+
+
+def test_no_image_to_measure_on_is_said(folder, data):
+    with pytest.raises(fs.FewSpikesError, match="leaves no image to measure on"):
+        check_labels(Reads(), [], 10, "here")
+
+
+def test_imagenets_validation_images_are_its_test_and_none_of_them_calibrates_too(save, tmp_path):
+    for split in ("val", "test"):
+        for i in range(12):
+            save(f"{split}/n01440764/{i}.png")
+    weighted = SimpleNamespace(preprocessing=SMALL)
+    some, rest = (imagenet._images(Sources(), tmp_path, weighted, purpose) for purpose in ("calibration", "test"))
+    assert (some.split, rest.split) == ("val", "val")
+    assert (len(some), len(rest)) == (2, 10)
+    save("train/n01440764/1.png")
+    assert imagenet._images(Sources(), tmp_path, weighted, "calibration").split == "train"
+    assert len(imagenet._images(Sources(), tmp_path, weighted, "test")) == 12
+
+
+def test_a_row_without_damaged_images_is_none_of_a_stricter_run():
+    assert Sources(skip_damaged=True).settings != Sources().settings
 
 
 def test_the_papers_setting_and_the_calibrated_network_are_measured_on_the_same_images(folder, data, monkeypatch):

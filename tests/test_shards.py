@@ -75,11 +75,37 @@ def test_worker_processes_read_shards(shard, tmp_path, photos):
     assert y.tolist() == y1.tolist() == [0, 1, 2]
 
 
-def test_a_shard_that_was_cut_raises_by_name(shard, tmp_path, photos):
-    file = shard("test-0.tar", sample("a", 0, photos["coffee"]) + sample("b", 1, photos["china"]))
-    file.write_bytes(file.read_bytes()[:1500])
-    with pytest.raises(FewSpikesError, match=r"test-0\.tar is no whole tar file \(unexpected end of data\); fetch it"):
+def middle(file):
+    """The first byte of the third sample's header."""
+    with tarfile.open(file) as tar:
+        return tar.getmembers()[4].offset
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        lambda content, at: content[: at + 700],  # within an image
+        lambda content, at: content[: at + 100],  # within a header
+        lambda content, at: content[:at],
+        lambda content, at: content[:at] + bytes(2048) + content[at + 2048 :],
+        lambda content, at: content[:at] + b"x" * 512 + content[at + 512 :],
+        lambda content, at: content[:at] + bytes(3 << 20),  # room was made for a download that never came
+    ],
+)
+def test_a_shard_that_is_not_whole_raises_by_name(shard, tmp_path, photos, broken):
+    file = shard("test-0.tar", [m for i in range(4) for m in sample(str(i), i % 2, photos["coffee"])])
+    assert len(open_images(tmp_path, "test", SMALL, classes=2)) == 4
+    file.write_bytes(broken(file.read_bytes(), middle(file)))
+    with pytest.raises(FewSpikesError, match=r"test-0\.tar is no whole tar file \(.*\); fetch it again"):
         open_images(tmp_path, "test", SMALL, classes=2)
+
+
+def test_a_class_number_in_cls_wins_over_one_in_json(shard, tmp_path, photos):
+    image, label = sample("a", 1, photos["coffee"])
+    shard("test-0.tar", [("a.json", b'{"label": 0}'), label, image])
+    shard("test-1.tar", [image, label, ("a.json", b'{"label": 0}')])
+    shard("test-2.tar", [("c.jpg", image[1]), ("c.json", b'{"label": "cat", "cls": 1}')])
+    assert open_images(tmp_path, "test", SMALL, classes=2).labels.tolist() == [1, 1, 1]
 
 
 @pytest.mark.parametrize(
@@ -105,11 +131,25 @@ def test_a_text_called_tar_raises(tmp_path):
         open_images(tmp_path, "test", SMALL, classes=2)
 
 
-def test_a_shard_missing_between_others_warns(shard, tmp_path, photos):
-    for number in (0, 3):
-        shard(f"test-{number:03}.tar", sample("a", 0, photos["coffee"]))
-    with pytest.warns(FewSpikesWarning, match=r"lacks 2 shards between its first and last \(number 1, 2\)"):
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (("test-000", "test-003"), r"holds 2 of 4 shards test-\*\.tar; only they are used"),
+        (("test-00000-of-00007", "test-00001-of-00007"), r"holds 2 of 7 shards test-\*\.tar"),
+        (("test-1734567890123", "test-1834567890123"), r"holds 2 of 100,000,000,001 shards"),
+    ],
+)
+def test_missing_shards_are_named_in_a_warning(shard, tmp_path, photos, names, message):
+    for name in names:
+        shard(f"{name}.tar", sample("a", 0, photos["coffee"]))
+    with pytest.warns(FewSpikesWarning, match=message):
         assert len(open_images(tmp_path, "test", SMALL, classes=2)) == 2
+
+
+def test_shards_of_other_names_are_counted_apart(shard, tmp_path, photos):
+    for name in ("cats-test-3", "dogs-test-99", "dogs-test-100"):
+        shard(f"{name}.tar", sample("a", 0, photos["coffee"]))
+    assert len(open_images(tmp_path, "test", SMALL, classes=2)) == 3
 
 
 def test_a_damaged_image_is_named_by_its_shard(shard, tmp_path):

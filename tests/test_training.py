@@ -17,6 +17,7 @@ from fewspikes.models import CifarEfficientNet, cifar_efficientnet, load_model
 from fewspikes.models.loading import trained_weights
 from fewspikes.models.training import InMemory, OnDisk, Recipe, accuracy, augment, cycle, read_split, train
 from fewspikes.models.training.__main__ import resnet50_average
+from fewspikes.models.training.images import open_split
 from fewspikes.models.training.muon import KernelMuon
 from images import SMALL
 
@@ -67,10 +68,20 @@ def test_a_run_that_was_cut_goes_on_to_the_same_weights(bright, tmp_path, recipe
         assert torch.equal(tensor, second.state_dict()[name]), name
 
 
-def test_a_checkpoint_of_another_recipe_is_refused(bright, tmp_path):
-    next(trained(small(), bright, RECIPE, tmp_path / "c.safetensors"))
-    with pytest.raises(fs.FewSpikesError, match="remove it to begin again"):
-        next(trained(small(), bright, replace(RECIPE, epochs=5), tmp_path / "c.safetensors"))
+def test_a_checkpoint_of_another_run_is_refused(bright, tmp_path):
+    file, images = tmp_path / "c.safetensors", InMemory(*bright, 16, 3)
+    next(train(small(), images, RECIPE, file, about={"network": "small"}))
+    for recipe, source, network in (
+        (replace(RECIPE, epochs=5), images, "small"),
+        (RECIPE, InMemory(bright[0], bright[1].flip(0), 16, 3), "small"),
+        (RECIPE, images, "large"),
+    ):
+        with pytest.raises(fs.FewSpikesError, match="is of another run .* remove it to begin again"):
+            next(train(small(), source, recipe, file, about={"network": network}))
+    assert next(train(small(), images, RECIPE, file, about={"network": "small"}))["epoch"] == 2
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(fs.FewSpikesError, match="is no checkpoint of a training"):
+        next(train(small(), images, RECIPE, file))
 
 
 def test_a_loss_that_is_not_finite_stops_with_a_remedy(bright, tmp_path):
@@ -86,18 +97,19 @@ def test_fewer_images_than_a_step_takes_are_refused(bright, tmp_path):
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-@pytest.mark.parametrize("shape", [(8, 16, 3, 3), (8, 16, 1, 1), (16, 3, 3, 3)])
-def test_muon_moves_a_kernel_by_an_orthogonal_matrix(layout, shape):
+@pytest.mark.parametrize("shape", [(8, 16, 3, 3), (8, 16, 1, 1), (16, 3, 3, 3), (32, 8, 1, 1)])
+def test_muon_moves_a_kernel_by_an_orthogonal_matrix_along_its_gradient(layout, shape):
     random = torch.Generator().manual_seed(0)
     kernel = nn.Parameter(torch.randn(shape, generator=random).to(memory_format=layout))
     before = kernel.detach().clone()
     kernel.grad = torch.randn(shape, generator=random) * torch.logspace(-0.5, 0.5, shape[0]).view(-1, 1, 1, 1)
     KernelMuon([kernel], rate=0.5, momentum=0.9, decay=0.0).step()
-    moved = (before - kernel.detach()).flatten(1) / 0.5
+    scale = 0.5 * max(1, shape[0] / (shape[1] * shape[2] * shape[3])) ** 0.5
+    moved, gradient = (before - kernel.detach()).flatten(1) / scale, kernel.grad.flatten(1)
     values = torch.linalg.svdvals(moved)
     assert values.min() > 0.3  # five steps of Newton and Schulz leave them about 1
     assert values.max() < 1.3
-    assert (moved * kernel.grad.flatten(1)).sum() > 0  # downhill
+    assert (moved * gradient).sum() > 0.7 * torch.linalg.svdvals(gradient).sum()  # the most is 1
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of fork, from Python 3.12 on
@@ -115,6 +127,41 @@ def test_photographs_are_cut_anew_each_epoch_and_alike_in_each_run(data):
     assert set(labels[0]) <= set(found.labels.tolist())
     twice = next((i, j) for i, a in enumerate(labels[0]) for j, b in enumerate(labels[2]) if a == b)
     assert not torch.equal(images[0][twice[0]], images[2][twice[1]])
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_damaged_photograph_stops_training_by_name_or_is_left_out(save, tmp_path):
+    for name in "abcd":
+        save(f"train/cat/{name}.png")
+    (tmp_path / "train/cat/b.png").write_text("no image")
+    found = open_images(tmp_path, "train", SMALL, classes=1)
+    with pytest.raises(fs.FewSpikesError, match=r"^[^\n]*b\.png is not an image that can be read[^\n]*$"):
+        list(OnDisk(found, SMALL, batch=2).epoch(0))
+    with pytest.warns(fs.FewSpikesWarning, match=r"1 of 4 images were left out: .*b\.png"):
+        sizes = [len(x) for x, _ in OnDisk(found, SMALL, batch=2, skip_damaged=True).epoch(0)]
+    assert sorted(sizes) == [1, 2]
+
+
+@pytest.mark.parametrize(("split", "wanted"), [("train", "evaluation"), ("test", "train"), (".", "train")])
+@pytest.mark.filterwarnings("ignore:.*has no split for:fewspikes.FewSpikesWarning")
+def test_training_and_test_images_are_never_the_same(save, tmp_path, split, wanted):
+    save(f"{split}/cat/1.png")
+    with pytest.raises(fs.FewSpikesError, match="training and test images must differ"):
+        open_split(tmp_path, wanted, SMALL, 1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"optimizer": "Muon"}, "optimizer must be one of sgd, muon; got 'Muon'"),
+        ({"precision": "fp16"}, "precision must be one of float32, bfloat16; got 'fp16'"),
+        ({"batch": 0}, "epochs and batch must be >= 1; got 28 and 0"),
+        ({"rate": 0.0}, "learning rates must be > 0"),
+    ],
+)
+def test_a_recipe_out_of_range_is_refused(settings, message):
+    with pytest.raises(fs.FewSpikesError, match=message):
+        Recipe(**settings)
 
 
 def test_the_average_pool_is_the_one_that_conversion_puts_in():
@@ -142,9 +189,14 @@ def test_the_command_trains_and_writes_weights_that_say_what_made_them(save, tmp
     assert lines[1]["images"] == 20
     assert lines[1]["command"].endswith("training resnet8 --epochs 1 --batch 10 --optimizer muon")
     assert load_model("fewspikes:resnet8", str(tmp_path / "r8.safetensors"))
-    refused = subprocess.run([*words, "--pretrained"], capture_output=True, text=True, check=False)
-    assert refused.returncode == 1
-    assert refused.stderr.splitlines()[-1].startswith("error: --pretrained goes with resnet50_average")
+    for more, message in (
+        (["--pretrained"], "--pretrained goes with resnet50_average"),
+        (["-o", "nowhere/x.safetensors"], "cannot write nowhere/x.safetensors: make its folder first"),
+        (["--device", "cuda:9"], "no device 'cuda:9' here"),
+    ):
+        refused = subprocess.run([*words, *more], capture_output=True, text=True, check=False)
+        assert refused.returncode == 1
+        assert refused.stderr.splitlines()[-1].startswith(f"error: {message}")
 
 
 def test_the_learning_rate_rises_and_falls_to_zero():

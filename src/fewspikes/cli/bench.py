@@ -10,6 +10,7 @@ import typer
 
 from fewspikes.bench import activation_rows, conditions, fit_rows, growth_rows, memory_row, network_row, spiking
 from fewspikes.cli import options
+from fewspikes.devices import find_device
 from fewspikes.errors import FewSpikesError
 from fewspikes.files import write_json
 from fewspikes.models import load_model
@@ -43,7 +44,7 @@ def bench(
     """
     if output is not None and not output.parent.is_dir():
         raise FewSpikesError(f"cannot write {output}: the folder {output.parent} does not exist; make it first")
-    place = options.device(device)
+    place = find_device(device)
     if model is None:
         found = {
             "activation": list(track(activation_rows(device=str(place), seconds=seconds), "neurons", None)),

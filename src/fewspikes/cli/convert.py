@@ -13,6 +13,7 @@ from fewspikes.conversion.choose import Choice
 from fewspikes.convert import Conversion
 from fewspikes.convert import convert as convert_model
 from fewspikes.data import data_folder, loader, open_images
+from fewspikes.devices import find_device
 from fewspikes.errors import FewSpikesError, warn
 from fewspikes.models import LoadedModel, load_model
 from fewspikes.saving import save
@@ -97,7 +98,7 @@ def convert(
         | {"--distil": distil, "--pareto": pareto},
         {"--split": split, "--limit": limit},
     )
-    place = options.device(device)
+    place = find_device(device)
     loaded = load_model(model, None if weights is None else str(weights), random_weights)
     known = options.preprocessing(loaded.preprocessing, mean, std, size)
     if data is not None:

@@ -9,6 +9,7 @@ from torch import nn
 
 from fewspikes.cli import options
 from fewspikes.data import Preprocessing, data_folder, loader, open_images
+from fewspikes.devices import find_device
 from fewspikes.evaluation import evaluate as evaluate_network
 from fewspikes.models import load_model
 from fewspikes.saving import load
@@ -39,7 +40,7 @@ def evaluate(
 
     Measures accuracy, agreement, spikes, time steps and operations.
     """
-    place = options.device(device)
+    place = find_device(device)
     snn = load(network).to(place)
     carried = None if snn.preprocessing is None else Preprocessing.from_json(snn.preprocessing)
     known = options.required(options.preprocessing(carried, mean, std, size), str(network))

@@ -4,7 +4,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import typer
 
 from fewspikes.data import Preprocessing
@@ -44,20 +43,6 @@ RandomWeights = Annotated[
 MODEL_HELP = (
     "timm:NAME, torchvision:NAME, fewspikes:NAME or file.py:function, a function that returns the trained module."
 )
-
-
-def device(name: str) -> torch.device:
-    """The device by name, if this machine has it.
-
-    Raises:
-        FewSpikesError: no such device here.
-    """
-    try:
-        found = torch.device(name)
-        torch.empty(1, device=found)
-    except (RuntimeError, AssertionError) as error:
-        raise FewSpikesError(f"no device {name!r} here ({str(error).splitlines()[0]}); use --device cpu") from None
-    return found
 
 
 def preprocessing(

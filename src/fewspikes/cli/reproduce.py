@@ -10,6 +10,7 @@ import typer
 from fewspikes.cli import options
 from fewspikes.data import data_folder
 from fewspikes.data.images import DATA_VARIABLE
+from fewspikes.devices import find_device
 from fewspikes.errors import FewSpikesError
 from fewspikes.paper import NAMES, WEIGHTED, Sources
 from fewspikes.paper import reproduce as make
@@ -25,6 +26,7 @@ _COLUMNS = (
     "source",
     "steps",
     "images",
+    "left_out",
     "ann_top1",
     "snn_top1",
     "drop",
@@ -58,7 +60,7 @@ def reproduce(
     device: options.Device = "cpu",
     again: Annotated[bool, typer.Option("--again", help="Measure anew what the folder holds already.")] = False,
     calibrated: Annotated[
-        bool, typer.Option(help="Make our own rows beside the paper's setting; they take most of the time.")
+        bool, typer.Option(help="Make our own rows of networks beside the paper's setting; they take most of the time.")
     ] = True,
     skip_damaged: options.SkipDamaged = False,
     pictures: Annotated[bool, typer.Option(help="Draw figures (needs matplotlib).")] = True,
@@ -75,7 +77,7 @@ def reproduce(
     place = data_folder(data) if data or os.environ.get(DATA_VARIABLE) else None
     if place is not None and not place.is_dir():
         raise FewSpikesError(f"no folder {place}; give --data DIR, or leave it out for what needs no data")
-    sources = Sources(place, given, limit, seed, batch_size, workers, options.device(device), calibrated, skip_damaged)
+    sources = Sources(place, given, limit, seed, batch_size, workers, find_device(device), calibrated, skip_damaged)
     made = list(make(name, folder, sources, pictures))
     if as_json:
         parts = [{"name": found.name, "rows": found.rows} for found in made]

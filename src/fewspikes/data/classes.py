@@ -48,6 +48,8 @@ def check_numbers(labels: NDArray[np.int64], classes: int | None, where: Path) -
     if classes is None:
         return
     wrong = labels[(labels < 0) | (labels >= classes)]
+    if len(wrong) and (labels == -1).all():
+        raise FewSpikesError(f"{where} keeps its labels secret (all are -1); give another split, such as --split val")
     if len(wrong):
         raise FewSpikesError(
             f"{where} has label {wrong[0]}, where the network has classes 0 to {classes - 1}; "

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
@@ -42,7 +43,7 @@ class ImageData(Dataset[tuple[Tensor, int]]):
 
     Args:
         images: where they come from.
-        preprocessing: how an image becomes an input.
+        transform: from an image to an input.
         chosen: which images, in which order.
         split: the name of the split they belong to.
 
@@ -52,12 +53,11 @@ class ImageData(Dataset[tuple[Tensor, int]]):
     """
 
     def __init__(
-        self, images: LabelledImages, preprocessing: Preprocessing, chosen: NDArray[np.int64], split: str
+        self, images: LabelledImages, transform: Callable[["Image"], Tensor], chosen: NDArray[np.int64], split: str
     ) -> None:
         self.labels = images.labels[chosen]
         self.split = split
-        self._images, self._chosen = images, chosen
-        self._transform = preprocessing.transform()
+        self._images, self._transform, self._chosen = images, transform, chosen
 
     def __len__(self) -> int:
         return len(self._chosen)
@@ -72,6 +72,14 @@ class ImageData(Dataset[tuple[Tensor, int]]):
     def image(self, index: int) -> "Image":
         """The photograph itself; raises FewSpikesError where it cannot be read."""
         return self._images.image(int(self._chosen[index]))
+
+    def part(self, positions: NDArray[np.int64]) -> "ImageData":
+        """The images at these positions of the data set."""
+        return ImageData(self._images, self._transform, self._chosen[positions], self.split)
+
+    def through(self, transform: Callable[["Image"], Tensor]) -> "ImageData":
+        """The same images, made into inputs by another transform."""
+        return ImageData(self._images, transform, self._chosen, self.split)
 
 
 def open_images(
@@ -111,7 +119,7 @@ def open_images(
     if limit is not None and limit < 1:
         raise FewSpikesError(f"limit must be >= 1; got {limit}")
     images, name = _open_split(folder, split, classes)
-    return ImageData(images, preprocessing, _subset(len(images.labels), limit, seed), name)
+    return ImageData(images, preprocessing.transform(), _subset(len(images.labels), limit, seed), name)
 
 
 class ImageLoader(DataLoader[Any]):
@@ -128,19 +136,24 @@ class ImageLoader(DataLoader[Any]):
         self.left_out = ()
         try:
             for batch in super().__iter__():
-                if not isinstance(batch, _Batch):
-                    yield batch
+                content = batch
+                if isinstance(batch, _Batch):
+                    left_out += batch.damaged
+                    self.left_out, content = tuple(left_out), batch.content
+                if content is None:
                     continue
-                left_out += batch.damaged
-                self.left_out = tuple(left_out)
-                if batch.content is not None:
-                    yield batch.content
+                yield _own(content) if self.num_workers else content
         except FewSpikesError as error:
             kind = type(error)
             raise kind(str(error).rpartition(f"{kind.__name__}: ")[2].strip()) from None
         if left_out:
             total = len(self.dataset)  # type: ignore[arg-type]
             warn(f"{len(left_out)} of {total:,} images were left out: {_first_few(left_out)}")
+
+
+def _own(content: Any) -> Any:
+    """Copies of what another process sent: each tensor of those holds a file descriptor, and callers keep batches."""
+    return content.clone() if isinstance(content, Tensor) else [_own(value) for value in content]
 
 
 class _Batch(NamedTuple):
@@ -175,7 +188,13 @@ def _first_few(lines: list[str]) -> str:
     return "; ".join(lines[:3]) + (f"; and {len(lines) - 3} more" if len(lines) > 3 else "")
 
 
-def loader(dataset: Dataset[Any], batch_size: int, workers: int = 0, skip_damaged: bool = False) -> ImageLoader:
+def loader(
+    dataset: Dataset[Any],
+    batch_size: int,
+    workers: int = 0,
+    skip_damaged: bool = False,
+    shuffle: torch.Generator | None = None,
+) -> ImageLoader:
     """Batches of (inputs [B, C, H, W], class numbers int64 [B]) in the data set's order, the last one perhaps smaller.
 
     Args:
@@ -184,15 +203,18 @@ def loader(dataset: Dataset[Any], batch_size: int, workers: int = 0, skip_damage
         workers: processes that read images; 0 reads them in this process. The batches are the same.
         skip_damaged: leave images out that cannot be decoded, and warn of their number and names when all is read;
             False: the first one raises FewSpikesError.
+        shuffle: draws another order in each pass and seeds the worker processes; a last batch that is smaller is left
+            out. None: the data set's order.
 
     Raises:
         FewSpikesError: a number out of range.
     """
     if batch_size < 1 or workers < 0:
         raise FewSpikesError(f"batch_size must be >= 1 and workers >= 0; got {batch_size} and {workers}")
+    order: dict[str, Any] = {} if shuffle is None else {"shuffle": True, "generator": shuffle, "drop_last": True}
     if skip_damaged:
-        return ImageLoader(_Forgiving(dataset), batch_size, num_workers=workers, collate_fn=_sorted_out)
-    return ImageLoader(dataset, batch_size, num_workers=workers)
+        return ImageLoader(_Forgiving(dataset), batch_size, num_workers=workers, collate_fn=_sorted_out, **order)
+    return ImageLoader(dataset, batch_size, num_workers=workers, **order)
 
 
 def data_folder(argument: str | os.PathLike[str] | None) -> Path:

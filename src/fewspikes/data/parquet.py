@@ -54,7 +54,8 @@ class ParquetImages:
         self.labels = np.concatenate(labels)
         if not len(self.labels):
             raise FewSpikesError(f"{files[0]} has no rows; fetch the data again")
-        check_numbers(self.labels, classes, files[0])
+        for file, numbers in zip(files, labels, strict=True):
+            check_numbers(numbers, classes, file)
         self._held: tuple[int, Any] = (-1, None)
 
     def image(self, index: int) -> "Image":
@@ -65,7 +66,7 @@ class ParquetImages:
         content = self._held[1][index - self._starts[group]].as_py()
         if content is None:
             raise FewSpikesError(f"{self.describe(index)} holds no image bytes; embed the images in the file")
-        return decode_image(content, self.describe(index))
+        return decode_image(content, lambda: self.describe(index))
 
     def describe(self, index: int) -> str:
         """The file and row of image `index`."""

@@ -2,6 +2,7 @@
 
 import io
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -37,12 +38,12 @@ def open_image(path: Path) -> "Image":
     """
     try:
         with path.open("rb") as file:
-            return decode_image(file, str(path))
+            return decode_image(file, lambda: str(path))
     except OSError as error:
         raise FewSpikesError(f"cannot read {path}: {error.strerror or error}; check the file's permissions") from None
 
 
-def decode_image(content: bytes | IO[bytes], name: str) -> "Image":
+def decode_image(content: bytes | IO[bytes], name: Callable[[], str]) -> "Image":
     """Decode an encoded image completely; `name` says in errors where it comes from.
 
     Raises:
@@ -52,13 +53,13 @@ def decode_image(content: bytes | IO[bytes], name: str) -> "Image":
     try:
         image: Image = pil.open(io.BytesIO(content) if isinstance(content, bytes) else content)
     except pil.DecompressionBombError as error:
-        raise DamagedImageError(f"{name} is too large: {error}; shrink it or remove it") from None
+        raise DamagedImageError(f"{name()} is too large: {error}; shrink it or remove it") from None
     except (OSError, SyntaxError, ValueError, EOFError):
         raise DamagedImageError(
-            f"{name} is not an image that can be read; remove it or convert it to JPEG or PNG"
+            f"{name()} is not an image that can be read; remove it or convert it to JPEG or PNG"
         ) from None
     try:
         image.load()
     except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise DamagedImageError(f"{name} is damaged ({error}); fetch it again or remove it") from None
+        raise DamagedImageError(f"{name()} is damaged ({error}); fetch it again or remove it") from None
     return image

@@ -8,11 +8,11 @@ import json
 import re
 import tarfile
 from collections import defaultdict
-from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fewspikes.data.classes import check_numbers
 from fewspikes.data.folders import EXTENSIONS
@@ -28,6 +28,7 @@ _SPLIT = re.compile(rf"(?:^|[^a-z])({'|'.join(SPLIT_NAMES)})(?:[^a-z]|$)")
 _NUMBER = re.compile(r"(\d+)(?=\D*$)")
 _JSON_LABELS = ("label", "cls", "class")
 _BLOCK = tarfile.BLOCKSIZE
+_RECORD = 1 << 20  # bytes; the most that usual writers fill up with zeros
 
 
 def shard_splits(folder: Path) -> dict[str, list[Path]]:
@@ -62,16 +63,16 @@ class ShardImages:
         _warn_if_shards_miss(files)
         self._files = files
         places: list[tuple[int, int, int]] = []  # shard, first byte, bytes
-        labels: list[int] = []
+        labels: list[NDArray[np.int64]] = []
         for number, file in enumerate(track(files, "indexing shards", len(files))):
-            for offset, size, label in _samples(file):
-                places.append((number, offset, size))
-                labels.append(label)
+            found = _samples(file)
+            places += [(number, offset, size) for offset, size, _ in found]
+            labels.append(np.array([label for *_, label in found], dtype=np.int64))
+            check_numbers(labels[-1], classes, file)
         if not places:
             raise FewSpikesError(f"{files[0]} holds no images; wanted samples such as 0001.jpg and 0001.cls")
         self._places = np.array(places, dtype=np.int64)
-        self.labels = np.array(labels, dtype=np.int64)
-        check_numbers(self.labels, classes, files[0])
+        self.labels = np.concatenate(labels)
 
     def image(self, index: int) -> "Image":
         """Decode image `index`; raises FewSpikesError where its bytes are no image."""
@@ -82,7 +83,7 @@ class ShardImages:
                 content = file.read(size)
         except OSError as error:
             raise FewSpikesError(f"cannot read {self._files[number]}: {error.strerror or error}") from None
-        return decode_image(content, self.describe(index))
+        return decode_image(content, lambda: self.describe(index))
 
     def describe(self, index: int) -> str:
         """The shard of image `index` and its name there."""
@@ -96,36 +97,46 @@ class ShardImages:
         return f"{self._files[number]}: {name}"
 
 
-def _samples(file: Path) -> Iterator[tuple[int, int, int]]:
+def _samples(file: Path) -> list[tuple[int, int, int]]:
     """First byte, length and class number of each image of a shard."""
     images: dict[str, tuple[int, int]] = {}
-    labels: dict[str, int] = {}
+    labels: dict[str, dict[str, int]] = {"cls": {}, "json": {}}
     try:
         with tarfile.open(file, "r:") as tar:
             for member in tar:
                 place, _, name = member.name.rpartition("/")
                 key, _, kind = name.partition(".")
-                key = f"{place}/{key}"
-                if not member.isfile() or not key:
+                key, kind = f"{place}/{key}", kind.lower()
+                if not member.isfile():
                     continue
-                if f".{kind.lower()}" in EXTENSIONS:  # KEY.seg.png is no photograph
+                if f".{kind}" in EXTENSIONS:  # KEY.seg.png is no photograph
                     images[key] = (member.offset_data, member.size)
-                elif kind.lower() in ("cls", "json"):
-                    label = _label(tar.extractfile(member), kind.lower(), f"{file}: {member.name}")
+                elif kind in labels:
+                    label = _label(tar.extractfile(member), kind, f"{file}: {member.name}")
                     if label is not None:
-                        labels[key] = label
+                        labels[kind][key] = label
+            _check_end(file, tar.offset)
     except tarfile.ReadError as error:
         raise FewSpikesError(f"{file} is no whole tar file ({error}); fetch it again") from None
     except OSError as error:
         raise FewSpikesError(f"cannot read {file}: {error.strerror or error}") from None
-    bare = [key for key in images if key not in labels]
+    known = labels["json"] | labels["cls"]
+    bare = [key for key in images if key not in known]
     if bare:
         raise FewSpikesError(
             f"{file} has {len(bare)} images without a label, the first {bare[0].lstrip('/')}; wanted a class number "
             "in KEY.cls, or under 'label' in KEY.json"
         )
-    for key, (offset, size) in images.items():
-        yield offset, size, labels[key]
+    return [(offset, size, known[key]) for key, (offset, size) in images.items()]
+
+
+def _check_end(file: Path, offset: int) -> None:
+    """After its last member a whole tar file holds zeros, no more than fill a record; tarfile does not look."""
+    with file.open("rb") as content:
+        content.seek(offset)
+        rest = content.read(_RECORD + 1)
+    if len(rest) < _BLOCK or len(rest) > _RECORD or any(rest):
+        raise tarfile.ReadError(f"no end at byte {offset:,}")
 
 
 def _label(file: IO[bytes] | None, kind: str, name: str) -> int | None:
@@ -133,20 +144,27 @@ def _label(file: IO[bytes] | None, kind: str, name: str) -> int | None:
     try:
         found: Any = int(text) if kind == "cls" else json.loads(text)
     except ValueError:
-        raise FewSpikesError(
-            f"{name} holds no {'class number' if kind == 'cls' else 'JSON'}; make the shard again"
-        ) from None
-    if kind == "json":
-        found = next((found[key] for key in _JSON_LABELS if key in found), None) if isinstance(found, dict) else None
-    return found if isinstance(found, int) and not isinstance(found, bool) else None
+        what = "class number" if kind == "cls" else "JSON"
+        raise FewSpikesError(f"{name} holds no {what}; make the shard again") from None
+    if kind == "cls":
+        return int(found)
+    values = [found.get(key) for key in _JSON_LABELS] if isinstance(found, dict) else []
+    return next((value for value in values if type(value) is int), None)
 
 
 def _warn_if_shards_miss(files: list[Path]) -> None:
-    numbers = sorted({int(match[1]) for file in files if (match := _NUMBER.search(file.stem))})
-    missing = sorted(set(range(numbers[0], numbers[-1])) - set(numbers)) if numbers else []
-    if missing:
-        some = ", ".join(map(str, missing[:3])) + ", ..." * (len(missing) > 3)
-        warn(
-            f"{files[0].parent} lacks {len(missing)} shards between its first and last (number {some}); the others are "
-            "used"
-        )
+    """Warn where shards are missing: between the first and the last of a name, or of those that names state."""
+    found: dict[str, set[int]] = defaultdict(set)
+    stated: dict[str, int] = {}
+    for file in files:
+        name, _, of = file.stem.partition("-of-")
+        match = _NUMBER.search(name)
+        if match is not None:
+            start = name[: match.start()]
+            found[start].add(int(match[1]))
+            if of.isdecimal():
+                stated[start] = int(of)
+    for start, numbers in found.items():
+        whole = stated.get(start, max(numbers) - min(numbers) + 1)
+        if len(numbers) < whole:
+            warn(f"{files[0].parent} holds {len(numbers)} of {whole:,} shards {start}*.tar; only they are used")

@@ -8,6 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from fewspikes.convert import calibrate_model, convert
+from fewspikes.data import ImageLoader
 from fewspikes.paper import published
 from fewspikes.paper.results import Folder, Found, Row
 from fewspikes.paper.rows import counted, measured, stated
@@ -20,6 +21,7 @@ from fewspikes.paper.sources import (
     check_labels,
     in_memory,
     left_out,
+    spread,
 )
 from fewspikes.tuning.distil import distil
 
@@ -128,17 +130,19 @@ class _Images:
     @cached_property
     def test(self) -> list[tuple[Tensor, Any]]:
         """Batches in memory, their labels looked at."""
-        like = self.weighted.preprocessing
-        found = self.sources.loader(self.sources.test_images(self.data, like, 10), like)
+        like, sources = self.weighted.preprocessing, self.sources
+        images = sources.images(self.data, "evaluation", like, 10, sources.limit)
+        model, some = sources.placed(self.weighted.model), sources.loader(spread(images), like)
+        check_labels(model, some, 10, str(self.data), sources.device)
+        found = sources.loader(images, like)
         batches = in_memory(found)
         self.left_out = left_out(found)
-        model = self.sources.placed(self.weighted.model)
-        check_labels(model, batches, 10, str(self.data), self.sources.device)
         return batches
 
-    def train(self, limit: int) -> Any:
+    def train(self, limit: int) -> ImageLoader:
         """Training images."""
-        return self.sources.train_images(self.data, self.weighted.preprocessing, 10, limit)
+        like = self.weighted.preprocessing
+        return self.sources.loader(self.sources.images(self.data, "train", like, 10, limit), like, 64)
 
 
 def _maker(images: _Images, kind: str, K: int, distilling: int = 0, synops: bool = False) -> Callable[[], Row]:

@@ -2,21 +2,22 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from torch.utils.data import Subset
+import numpy as np
 
 from fewspikes.convert import convert
-from fewspikes.data import ImageLoader, image_splits
+from fewspikes.data import ImageData, image_splits
 from fewspikes.errors import FewSpikesError
 from fewspikes.models import load_model
 from fewspikes.paper import published
 from fewspikes.paper.results import Folder, Found, Row
 from fewspikes.paper.rows import counted, measured, stated
-from fewspikes.paper.sources import CALIBRATION_IMAGES, Sources, Unavailable, Weighted, check_labels, left_out
+from fewspikes.paper.sources import CALIBRATION_IMAGES, Sources, Unavailable, Weighted, check_labels, left_out, spread
 
 _CLASSES = 1000
-_TENTH = 10  # one image in so many calibrates where there is no training split
+_TENTH = 10  # one image in so many, or fewer, calibrates where there is no training split
 
 
 @dataclass(frozen=True)
@@ -86,14 +87,19 @@ def rows(folder: Folder, sources: Sources, network: Network) -> list[Row]:
 
     def maker(kind: str) -> Callable[[], Row]:
         def make() -> Row:
-            some, test = _images(sources, weighted)
-            model = sources.placed(weighted.model)
-            like = sources.like(3, *weighted.preprocessing.size)
-            check_labels(convert(model, like, **network.options).as_ann(), test, _CLASSES, str(data), sources.device)
-            ours = {"calibration": some, "seed": sources.seed, **network.calibrated} if kind == "calibrated" else {}
+            test, size = _images(sources, data, weighted, "test"), weighted.preprocessing.size
+            model, like = sources.placed(weighted.model), sources.like(3, *size)
+            ann = convert(model, like, **network.options).as_ann()
+            some = sources.loader(spread(test), weighted.preprocessing)
+            check_labels(ann, some, _CLASSES, str(data), sources.device)
+            ours: dict[str, Any] = {}
+            if kind == "calibrated":
+                images = sources.loader(_images(sources, data, weighted, "calibration"), weighted.preprocessing)
+                ours = {"calibration": images, "seed": sources.seed, **network.calibrated}
             snn = convert(model, like, **network.options, **ours)
-            row = measured(kind, snn, weighted, test, same="max_pool" not in network.options)
-            return {**row, "model": network.name, "data": where, **more, **left_out(test)}
+            batches = sources.loader(test, weighted.preprocessing)
+            row = measured(kind, snn, weighted, batches, same="max_pool" not in network.options)
+            return {**row, "model": network.name, "data": where, **more, **left_out(batches)}
 
         return make
 
@@ -117,11 +123,18 @@ def _weighted(sources: Sources, network: Network) -> Weighted:
     return Weighted(loaded, "third-party" if given is None else "given", given or network.spec)
 
 
-def _images(sources: Sources, weighted: Weighted) -> tuple[ImageLoader, ImageLoader]:
-    """Images to calibrate on, and others to measure on."""
-    data, like = sources.imagenet(), weighted.preprocessing
-    test = sources.test_images(data, like, _CLASSES)
-    if "train" in image_splits(data):
-        return sources.train_images(data, like, _CLASSES, CALIBRATION_IMAGES), sources.loader(test, like)
-    some, rest = (Subset(test, [i for i in range(len(test)) if (i % _TENTH == 0) == first]) for first in (True, False))
-    return sources.loader(some, like), sources.loader(rest, like)
+def _images(sources: Sources, data: Path, weighted: Weighted, purpose: str) -> ImageData:
+    """Images for a purpose, "calibration" or "test", never the same.
+
+    The labels of ImageNet's own test split are secret: its validation images are the test. Without training images
+    some of them calibrate.
+    """
+    like, splits = weighted.preprocessing, image_splits(data)
+    if purpose == "calibration" and "train" in splits:
+        return sources.images(data, "train", like, _CLASSES, CALIBRATION_IMAGES)
+    split = next((name for name in splits if name in ("val", "validation")), "evaluation")
+    images = sources.images(data, split, like, _CLASSES, sources.limit)
+    if "train" in splits:
+        return images
+    some = np.arange(len(images)) % max(_TENTH, len(images) // CALIBRATION_IMAGES) == 0
+    return images.part(np.flatnonzero(some if purpose == "calibration" else ~some))

@@ -18,11 +18,12 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from fewspikes.data import loader, open_images
+from fewspikes.data import Preprocessing, loader
+from fewspikes.devices import find_device
 from fewspikes.errors import FewSpikesError
 from fewspikes.files import write_aside
 from fewspikes.models.loading import LoadedModel, load_model
-from fewspikes.models.training.images import InMemory, OnDisk, TrainingImages, read_split
+from fewspikes.models.training.images import InMemory, OnDisk, TrainingImages, open_split, read_split
 from fewspikes.models.training.loop import OPTIMIZERS, PRECISIONS, Recipe, accuracy, train
 
 AVERAGE = "resnet50_average"
@@ -35,30 +36,34 @@ def main() -> None:
     parser = _parser()
     arguments = parser.parse_args()
     try:
-        _run(arguments)
+        if not arguments.output.parent.is_dir():
+            raise FewSpikesError(f"cannot write {arguments.output}: make its folder first")
+        _run(arguments, find_device(arguments.device))
     except FewSpikesError as error:
         sys.exit(f"error: {error}")
 
 
-def _run(arguments: argparse.Namespace) -> None:
+def _run(arguments: argparse.Namespace, device: torch.device) -> None:
     is_average = arguments.name == AVERAGE
     if arguments.pretrained and not is_average:
         raise FewSpikesError(f"--pretrained goes with {AVERAGE}, which can begin with torchvision's weights")
-    like = _IMAGENET if is_average else Recipe()
+    usual = _IMAGENET if is_average else Recipe()
     given = {name: getattr(arguments, name) for name in _CHOSEN}
-    recipe = Recipe(**{**asdict(like), **{name: value for name, value in given.items() if value is not None}})
+    recipe = Recipe(**{**asdict(usual), **{name: value for name, value in given.items() if value is not None}})
     torch.manual_seed(recipe.seed)
     loaded = (
         resnet50_average(arguments.pretrained) if is_average else load_model(f"fewspikes:{arguments.name}", random=True)
     )
-    model = loaded.model.to(arguments.device)
-    images, test = (_on_disk if is_average else _in_memory)(arguments, loaded, recipe)
+    model, like = loaded.model.to(device), loaded.preprocessing
+    assert like is not None  # every network here has its own
+    images, test = (_on_disk if is_average else _in_memory)(arguments, like, recipe)
     checkpoint = arguments.output.with_suffix(".checkpoint.safetensors")
-    for line in train(model, images, recipe, checkpoint, arguments.compile):
+    about = {"network": arguments.name, "pretrained": arguments.pretrained}
+    for line in train(model, images, recipe, checkpoint, arguments.compile, about):
         print(json.dumps(line), flush=True)  # noqa: T201
     top1, n = accuracy(model, test)
     said = "".join(
-        f" --{name} {getattr(recipe, name)}" for name in _CHOSEN if getattr(recipe, name) != getattr(like, name)
+        f" --{name} {getattr(recipe, name)}" for name in _CHOSEN if getattr(recipe, name) != getattr(usual, name)
     )
     said += " --pretrained" * arguments.pretrained
     command = f"python -m fewspikes.models.training {arguments.name}{said}"
@@ -82,21 +87,20 @@ def resnet50_average(pretrained: bool = False) -> LoadedModel:
     return loaded
 
 
-def _in_memory(arguments: argparse.Namespace, loaded: LoadedModel, recipe: Recipe) -> tuple[TrainingImages, Any]:
-    train_images = read_split(arguments.data, "train", loaded.preprocessing, 10)
-    test_images = read_split(arguments.data, "test", loaded.preprocessing, 10)
+Images = tuple[TrainingImages, Iterable[tuple[Tensor, Tensor]]]  # to train on, and to test on
+
+
+def _in_memory(arguments: argparse.Namespace, like: Preprocessing, recipe: Recipe) -> Images:
+    train_images = read_split(arguments.data, "train", like, 10)
+    test_images = read_split(arguments.data, "evaluation", like, 10)
     test = list(zip(*(tensor.split(250) for tensor in test_images), strict=True))
     return InMemory(*train_images, recipe.batch, recipe.seed), test
 
 
-def _on_disk(
-    arguments: argparse.Namespace, loaded: LoadedModel, recipe: Recipe
-) -> tuple[TrainingImages, Iterable[tuple[Tensor, Tensor]]]:
-    like = loaded.preprocessing
-    assert like is not None
-    data, test = (open_images(arguments.data, split, like, 1000) for split in ("train", "evaluation"))
-    images = OnDisk(data, like, recipe.batch, recipe.seed, max(1, arguments.workers))
-    return images, loader(test, recipe.batch, arguments.workers)
+def _on_disk(arguments: argparse.Namespace, like: Preprocessing, recipe: Recipe) -> Images:
+    data, test = (open_split(arguments.data, split, like, 1000) for split in ("train", "evaluation"))
+    images = OnDisk(data, like, recipe.batch, recipe.seed, arguments.workers, arguments.skip_damaged)
+    return images, loader(test, recipe.batch, arguments.workers, arguments.skip_damaged)
 
 
 def _write_weights(model: nn.Module, path: Path, described: Mapping[str, Any]) -> None:
@@ -133,8 +137,9 @@ def _parser() -> argparse.ArgumentParser:
         words = f"{helps.get(name, '')} (default: {usual})".strip()
         parser.add_argument(f"--{name}", type=kinds[name], choices=choices.get(name), help=words)
     parser.add_argument("--workers", type=int, default=2, help=f"processes that read photographs, for {AVERAGE}")
+    parser.add_argument("--skip-damaged", action="store_true", help=f"leave damaged photographs out, for {AVERAGE}")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--compile", action="store_true", help="a third faster on a CPU; needs a C++ compiler")
+    parser.add_argument("--compile", action="store_true", help="faster on a CPU; needs a C++ compiler")
     return parser
 
 

@@ -1,18 +1,24 @@
 """Training images, in a new order and otherwise cut and mirrored in each epoch."""
 
+import zlib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset, RandomSampler
 
 from fewspikes.data import ImageData, Preprocessing, loader, open_images
 from fewspikes.data.extras import require
+from fewspikes.errors import FewSpikesError
 from fewspikes.progress import track
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 _PADDING = 4  # pixels that a small image may be moved by
 
@@ -21,6 +27,7 @@ class TrainingImages(Protocol):
     """What `train` learns from: `steps` batches an epoch, the same whenever an epoch is read again."""
 
     steps: int
+    about: dict[str, int]  # what a checkpoint must agree with
 
     def epoch(self, number: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches of (inputs [B, C, H, W], class numbers [B]) of epoch `number`, 0 to ..."""
@@ -31,7 +38,7 @@ class InMemory:
 
     Args:
         images: normalised, [n, channels, height, width].
-        labels: [n], int64.
+        labels: [n], int64, on the CPU.
         batch: images a step; what is left of an epoch is left out.
         seed: of order and augmentation.
     """
@@ -39,6 +46,7 @@ class InMemory:
     def __init__(self, images: Tensor, labels: Tensor, batch: int, seed: int = 0) -> None:
         self._images, self._labels, self._batch, self._seed = images, labels, batch, seed
         self.steps = len(images) // batch
+        self.about = _about(labels.numpy())
 
     def epoch(self, number: int) -> Iterator[tuple[Tensor, Tensor]]:
         """As `TrainingImages`."""
@@ -52,43 +60,51 @@ class OnDisk:
     """Photographs read in worker processes, each a random cut of 8 to 100% of its area, mirrored at random.
 
     Args:
-        data: from `open_images`.
+        data: from `open_images`; class folders or tar shards, because Parquet files are slow out of their order.
         preprocessing: of the network; its size is what cuts are resized to.
         batch: images a step; what is left of an epoch is left out.
         seed: of order and augmentation.
         workers: processes, >= 1; another number of them cuts otherwise.
+        skip_damaged: leave images out that cannot be decoded; False: the first one raises FewSpikesError.
+
+    Raises:
+        FewSpikesError: no worker.
     """
 
     def __init__(
-        self, data: ImageData, preprocessing: Preprocessing, batch: int, seed: int = 0, workers: int = 1
+        self,
+        data: ImageData,
+        preprocessing: Preprocessing,
+        batch: int,
+        seed: int = 0,
+        workers: int = 1,
+        skip_damaged: bool = False,
     ) -> None:
-        self._cuts = _RandomCuts(data, preprocessing)
-        self._batch, self._seed, self._workers = batch, seed, workers
+        if workers < 1:
+            raise FewSpikesError(f"workers must be >= 1; got {workers}")
+        self._data = data.through(_RandomCut(preprocessing))
+        self._batch, self._seed, self._workers, self._skip_damaged = batch, seed, workers, skip_damaged
         self.steps = len(data) // batch
+        self.about = {**_about(data.labels), "workers": workers}
 
     def epoch(self, number: int) -> Iterator[tuple[Tensor, Tensor]]:
         """As `TrainingImages`."""
         random = _generator(self._seed, number)
-        sampler = RandomSampler(self._cuts, generator=random)
-        yield from DataLoader(
-            self._cuts, self._batch, sampler=sampler, num_workers=self._workers, drop_last=True, generator=random
-        )
+        yield from loader(self._data, self._batch, self._workers, self._skip_damaged, random)
 
 
-class _RandomCuts(Dataset[tuple[Tensor, int]]):
-    def __init__(self, data: ImageData, preprocessing: Preprocessing) -> None:
+class _RandomCut:
+    """A class, so that worker processes can receive it."""
+
+    def __init__(self, preprocessing: Preprocessing) -> None:
         v2 = require("torchvision.transforms.v2", "training on photographs")
         mode = v2.InterpolationMode(preprocessing.interpolation)
-        self._cut = v2.Compose(
-            [v2.RandomResizedCrop(preprocessing.size, interpolation=mode, antialias=True), v2.RandomHorizontalFlip()]
-        )
-        self._data, self._transform = data, replace(preprocessing, resize=None).transform()
+        cut = v2.RandomResizedCrop(preprocessing.size, interpolation=mode, antialias=True)
+        self._cut = v2.Compose([cut, v2.RandomHorizontalFlip()])
+        self._transform = replace(preprocessing, resize=None).transform()
 
-    def __len__(self) -> int:
-        return len(self._data)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return self._transform(self._cut(self._data.image(index))), int(self._data.labels[index])
+    def __call__(self, image: "Image") -> Tensor:
+        return self._transform(self._cut(image))
 
 
 def augment(images: Tensor, random: torch.Generator) -> Tensor:
@@ -102,10 +118,30 @@ def augment(images: Tensor, random: torch.Generator) -> Tensor:
     return torch.where(flipped, moved.flip(-1), moved)
 
 
-def read_split(data: Path, split: str, preprocessing: Any, classes: int) -> tuple[Tensor, Tensor]:
-    """All images of a split as one normalised tensor, and their labels."""
-    batches = list(track(loader(open_images(data, split, preprocessing, classes), 500), f"reading {split}", None))
+def open_split(data: Path, wanted: str, preprocessing: Preprocessing, classes: int) -> ImageData:
+    """The images to train on ("train") or to test on ("evaluation"), which are never the same.
+
+    Raises:
+        FewSpikesError: as `open_images`; or only a split of the other kind is there.
+    """
+    found = open_images(data, wanted, preprocessing, classes)
+    if (found.split == "train") != (wanted == "train"):
+        missing = "train" if wanted == "train" else "test, val or validation"
+        raise FewSpikesError(
+            f"{data} has no split {missing}, only {found.split!r}: training and test images must differ"
+        )
+    return found
+
+
+def read_split(data: Path, wanted: str, preprocessing: Preprocessing, classes: int) -> tuple[Tensor, Tensor]:
+    """All images of `open_split` as one normalised tensor, and their labels."""
+    batches = list(track(loader(open_split(data, wanted, preprocessing, classes), 500), f"reading {wanted}", None))
     return torch.cat([x for x, _ in batches]), torch.cat([y for _, y in batches])
+
+
+def _about(labels: NDArray[np.int64]) -> dict[str, int]:
+    """What tells one set of images from another."""
+    return {"images": len(labels), "labels": zlib.crc32(labels.tobytes())}
 
 
 def _generator(seed: int, epoch: int) -> torch.Generator:

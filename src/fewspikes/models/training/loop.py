@@ -3,9 +3,10 @@
 import json
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import safetensors
 import safetensors.torch
@@ -37,6 +38,9 @@ class Recipe:
         optimizer: "sgd", or "muon": convolutions take orthogonal steps (Jordan et al. 2024), all else SGD's.
         kernel_rate, kernel_decay: of the convolutions under muon, in place of `rate` and `decay`.
         precision: "float32", or "bfloat16": products and activations in half the bits, weights and sums in float32.
+
+    Raises:
+        FewSpikesError: a number out of range, or an unknown optimizer or precision.
     """
 
     epochs: int = 28
@@ -52,26 +56,42 @@ class Recipe:
     kernel_decay: float = 0.02
     precision: str = "float32"
 
+    def __post_init__(self) -> None:
+        for name, known in (("optimizer", OPTIMIZERS), ("precision", PRECISIONS)):
+            if getattr(self, name) not in known:
+                raise FewSpikesError(f"{name} must be one of {', '.join(known)}; got {getattr(self, name)!r}")
+        if self.epochs < 1 or self.batch < 1:
+            raise FewSpikesError(f"epochs and batch must be >= 1; got {self.epochs} and {self.batch}")
+        if not self.rate > 0 or not self.kernel_rate > 0:
+            raise FewSpikesError(f"learning rates must be > 0; got {self.rate} and {self.kernel_rate}")
+
 
 def train(
-    model: nn.Module, images: TrainingImages, recipe: Recipe, checkpoint: Path, compiled: bool = False
+    model: nn.Module,
+    images: TrainingImages,
+    recipe: Recipe,
+    checkpoint: Path,
+    compiled: bool = False,
+    about: Mapping[str, Any] | None = None,
 ) -> Iterator[dict[str, float]]:
     """Train `model` in place; after each epoch write a checkpoint and yield its loss, its seconds and those left.
 
     Args:
         model: the network, anywhere.
         images: batches, the same in each run.
-        recipe: the settings; a checkpoint of other settings is refused.
+        recipe: the settings; a checkpoint of other settings or images is refused.
         checkpoint: a .safetensors file, written aside and renamed; where it exists, training goes on from it.
         compiled: train through torch.compile, which needs a C++ compiler.
+        about: more that the checkpoint must agree with, such as the network's name.
 
     Raises:
-        FewSpikesError: a checkpoint of another recipe, or a loss that is not finite.
+        FewSpikesError: too few images for a step, a checkpoint of another run, or a loss that is not finite.
     """
     device = next(model.parameters()).device
     model.to(memory_format=torch.channels_last)
     optimizers = _optimizers(model, recipe)
-    done = _resume(model, optimizers, recipe, checkpoint)
+    made_by = {**asdict(recipe), **images.about, **(about or {})}
+    done = _resume(model, optimizers, made_by, checkpoint)
     network = torch.compile(model) if compiled else model
     steps = images.steps
     if steps < 1:
@@ -95,7 +115,7 @@ def train(
             total += float(loss.detach())
         if not total < float("inf"):
             raise FewSpikesError(f"the loss is {total} in epoch {epoch + 1}; lower the learning rate")
-        _save(model, optimizers, recipe, epoch + 1, checkpoint)
+        _save(model, optimizers, made_by, epoch + 1, checkpoint)
         seconds = time.perf_counter() - started
         left = seconds * (recipe.epochs - epoch - 1)
         yield {"epoch": epoch + 1, "loss": total / steps, "seconds": seconds, "seconds_left": left}
@@ -145,23 +165,31 @@ def _momenta(optimizers: Sequence[torch.optim.Optimizer]) -> list[tuple[torch.op
 
 
 def _save(
-    model: nn.Module, optimizers: Sequence[torch.optim.Optimizer], recipe: Recipe, epoch: int, path: Path
+    model: nn.Module, optimizers: Sequence[torch.optim.Optimizer], made_by: Mapping[str, Any], epoch: int, path: Path
 ) -> None:
     states = [optimizer.state[parameter]["momentum_buffer"] for optimizer, parameter in _momenta(optimizers)]
     momentum = {f"momentum.{i}": tensor for i, tensor in enumerate(states)}
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()} | momentum
-    metadata = {"recipe": json.dumps(asdict(recipe)), "epoch": str(epoch)}
+    metadata = {"made_by": json.dumps(made_by), "epoch": str(epoch)}
     write_aside(path, safetensors.torch.save({k: t.detach().cpu().contiguous() for k, t in tensors.items()}, metadata))
 
 
-def _resume(model: nn.Module, optimizers: Sequence[torch.optim.Optimizer], recipe: Recipe, path: Path) -> int:
+def _resume(
+    model: nn.Module, optimizers: Sequence[torch.optim.Optimizer], made_by: Mapping[str, Any], path: Path
+) -> int:
     """The epochs that a checkpoint holds, after it was put into model and optimizers; 0 without one."""
     if not path.is_file():
         return 0
-    with safetensors.safe_open(path, framework="pt") as file:
-        metadata, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    if json.loads(metadata["recipe"]) != asdict(recipe):
-        raise FewSpikesError(f"{path} was made with {metadata['recipe']}; remove it to begin again")
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        theirs = json.loads(metadata["made_by"])
+    except (safetensors.SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise FewSpikesError(f"{path} is no checkpoint of a training ({error}); remove it to begin again") from None
+    if theirs != made_by:
+        names = sorted(name for name in {*theirs, *made_by} if theirs.get(name) != made_by.get(name))
+        differ = ", ".join(f"{name} {theirs.get(name)}, now {made_by.get(name)}" for name in names)
+        raise FewSpikesError(f"{path} is of another run ({differ}); remove it to begin again")
     model.load_state_dict({k.removeprefix("model."): t for k, t in tensors.items() if k.startswith("model.")})
     for i, (optimizer, parameter) in enumerate(_momenta(optimizers)):
         buffer = torch.empty_like(parameter).copy_(tensors[f"momentum.{i}"])

@@ -14,7 +14,7 @@ class KernelMuon(torch.optim.Muon):
 
     Args:
         kernels: parameters of 4 dimensions, contiguous or channels-last, where they will stay.
-        rate, momentum: of the steps, whose singular values are about 1.
+        rate, momentum: of the steps, whose singular values are about 1, or the square root of out / (in h w) if more.
         decay: share of a kernel that a step of rate 1 takes away.
     """
 
