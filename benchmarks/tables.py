@@ -234,6 +234,7 @@ _ROW = {
     "latency_steps": "steps, longest chain",
     "paper_latency_steps": "steps, layers x K",
 }
+_PERCENT = ("ann_top1", "snn_top1", "agreement")
 _COMPARED = {
     "row": "row",
     "data": "data",
@@ -286,6 +287,8 @@ def shown(row: dict[str, Any], key: str) -> str:
     value = row.get(key)
     if key == "k":
         return steps(value)
+    if key in _PERCENT and value is not None:
+        return f"{value:.2f}"
     if key == "drop" and row.get("drop_ci95") is not None:
         low, high = row["drop_ci95"]
         return f"{value:.2f} ({low:.2f} to {high:.2f})"

@@ -292,7 +292,7 @@ def _against_k(ax: Any, rows: list[Row]) -> None:
         ax.text(0.5, 0.5, "needs CIFAR-10 and weights", ha="center", transform=ax.transAxes, color=GREY)
     ax.set(xlabel="time steps K", ylabel="test accuracy (%)", ylim=(0, 100), xlim=(2.5, 10.5))
     ax.set_title("a  accuracy on CIFAR-10 against K", loc="left")
-    ax.legend(loc="lower right")
+    ax.legend(loc="center left")
 
 
 def _label(name: str) -> str:
