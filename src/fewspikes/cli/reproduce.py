@@ -99,15 +99,12 @@ def _pair(text: str) -> tuple[str, str]:
 
 
 def _text(found: Found, folder: Path) -> str:
-    """The rows as a table, what is missing, the notes and where the files are."""
+    """The rows as tables, what is missing, the notes and where the files are."""
     rows = [row for row in found.rows if "unavailable" not in row or row.get("neurons")]
-    names = [key for key in _COLUMNS if any(row.get(key) is not None for row in rows)]
-    if not names or "model" not in names:
-        names = [key for key in dict.fromkeys(k for row in rows for k in row) if _is_plain(rows, key)][:_SHOWN]
-    cells = [names, *([_cell(row.get(key)) for key in names] for row in rows)]
-    widths = [max(len(line[i]) for line in cells) for i in range(len(names))]
-    lines = [
-        "  " + "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in cells
+    networks = [row for row in rows if "model" in row or "network" in row]
+    others = [row for row in rows if row not in networks]
+    parts = [
+        [row for row in others if row.get("part") == part] for part in dict.fromkeys(r.get("part") for r in others)
     ]
     missing = [
         f"  not here: {row.get('model', found.name)}: {row['unavailable']}"
@@ -115,7 +112,22 @@ def _text(found: Found, folder: Path) -> str:
         if "unavailable" in row
     ]
     notes = [f"  note: {note}" for note in found.notes if note not in "".join(missing)]
-    return "\n".join([found.name, *(lines if rows else []), *missing, *notes, f"  written to {folder / found.name}.*"])
+    lines = [line for part in (networks, *parts) if part for line in _table(part)]
+    return "\n".join([found.name, *lines, *missing, *notes, f"  written to {folder / found.name}.*"])
+
+
+def _table(rows: list[dict[str, Any]]) -> list[str]:
+    """Of networks the columns of an evaluation, of others the first that are plain."""
+    keys = dict.fromkeys(key for row in rows for key in row)
+    wanted = (
+        _COLUMNS if "model" in keys or "network" in keys else [key for key in keys if _is_plain(rows, key)][:_SHOWN]
+    )
+    names = [key for key in wanted if any(row.get(key) is not None for row in rows)]
+    cells = [names, *([_cell(row.get(key)) for key in names] for row in rows)]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(names))]
+    return [
+        "  " + "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in cells
+    ]
 
 
 def _is_plain(rows: list[dict[str, Any]], key: str) -> bool:
