@@ -1,6 +1,7 @@
 """The recipe that trains the library's own networks, and the network that it trained."""
 
 import json
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -143,7 +144,6 @@ def test_a_damaged_photograph_stops_training_by_name_or_is_left_out(save, tmp_pa
 
 
 @pytest.mark.parametrize(("split", "wanted"), [("train", "evaluation"), ("test", "train"), (".", "train")])
-@pytest.mark.filterwarnings("ignore:.*has no split for:fewspikes.FewSpikesWarning")
 def test_training_and_test_images_are_never_the_same(save, tmp_path, split, wanted):
     save(f"{split}/cat/1.png")
     with pytest.raises(fs.FewSpikesError, match="training and test images must differ"):
@@ -187,15 +187,25 @@ def test_the_command_trains_and_writes_weights_that_say_what_made_them(save, tmp
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert lines[0]["epoch"] == 1
     assert lines[1]["images"] == 20
-    assert lines[1]["command"].endswith("training resnet8 --epochs 1 --batch 10 --optimizer muon")
+    assert lines[1]["command"].endswith("FILE.safetensors --epochs 1 --batch 10 --optimizer muon")
     assert load_model("fewspikes:resnet8", str(tmp_path / "r8.safetensors"))
+    words[words.index("--epochs") + 1] = "30"
+    words[words.index("-o") + 1] = str(tmp_path / "cut.safetensors")
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as cut:
+        assert json.loads(cut.stdout.readline())["epoch"] == 1
+        cut.send_signal(signal.SIGINT)
+        assert cut.stderr.read().splitlines()[-1].startswith("interrupted; the same command goes on")
+    assert cut.returncode == 130
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert 1 < json.loads(done.stdout.splitlines()[0])["epoch"] <= 30
     for more, message in (
         (["--pretrained"], "--pretrained goes with resnet50_average"),
         (["-o", "nowhere/x.safetensors"], "cannot write nowhere/x.safetensors: make its folder first"),
+        (["-o", str(tmp_path / "x.pt")], "-o must name a .safetensors file"),
         (["--device", "cuda:9"], "no device 'cuda:9' here"),
     ):
         refused = subprocess.run([*words, *more], capture_output=True, text=True, check=False)
-        assert refused.returncode == 1
+        assert refused.returncode == 2
         assert refused.stderr.splitlines()[-1].startswith(f"error: {message}")
 
 

@@ -76,7 +76,8 @@ def reproduce(
     given = dict(_pair(text) for text in weights or ())
     place = data_folder(data) if data or os.environ.get(DATA_VARIABLE) else None
     if place is not None and not place.is_dir():
-        raise FewSpikesError(f"no folder {place}; give --data DIR, or leave it out for what needs no data")
+        whence = "" if data else f" ({DATA_VARIABLE})"
+        raise FewSpikesError(f"no folder {place}{whence}; give --data DIR, or neither for what needs no data")
     sources = Sources(place, given, limit, seed, batch_size, workers, find_device(device), calibrated, skip_damaged)
     made = list(make(name, folder, sources, pictures))
     if as_json:

@@ -114,6 +114,8 @@ def open_images(
         FewSpikesWarning: another split stands in, or files of the split are missing.
     """
     folder = Path(folder)
+    if folder.is_file():
+        raise FewSpikesError(f"{folder} is a file; give the folder that it lies in")
     if not folder.is_dir():
         raise FewSpikesError(f"no folder {folder}; give the folder that holds the images")
     if limit is not None and limit < 1:

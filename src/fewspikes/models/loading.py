@@ -24,6 +24,7 @@ _CIFAR: dict[str, Callable[[], nn.Module]] = {
     "resnet50": cifar_resnet.resnet50,
     "cifar_efficientnet": cifar_efficientnet,
 }
+CIFAR_NETWORKS = tuple(_CIFAR)
 _TRAINED = Path(__file__).parent / "trained"  # our own, NAME.safetensors
 _FORMS = "timm:NAME, torchvision:NAME, fewspikes:NAME or path/to/file.py:function"
 

@@ -53,7 +53,7 @@ def reproduce(name: str, folder: Folder, sources: Sources, pictures: bool = True
             if len(parts) > 1:
                 folder.say(f"{part}, {number} of {len(parts)}")
             found = _WORK[part](folder, sources)
-            folder.write(found, sources.settings)
+            folder.write(found, sources.settings, sources.options)
             if pictures:
                 drawing.draw(found, folder.path)
             yield found

@@ -91,11 +91,11 @@ class Folder:
             self.say(f"{name}: {what}{_in_short(kept[key])}, {time.perf_counter() - started:.0f} s")
         return dict(kept[key])
 
-    def write(self, found: Found, settings: Mapping[str, Any]) -> None:
+    def write(self, found: Found, settings: Mapping[str, Any], options: str = "") -> None:
         """NAME.json, for a figure NAME.curves.json, and, where there are rows, NAME.csv."""
         content = {
             "name": found.name,
-            "command": f"fewspikes reproduce {found.name}",
+            "command": f"fewspikes reproduce {found.name}{options}",
             "settings": dict(settings),
             "rows": found.rows,
             "notes": found.notes,

@@ -90,6 +90,18 @@ class Sources:
         """What a result depends on."""
         return {"limit": self.limit, "seed": self.seed, "skip_damaged": self.skip_damaged}
 
+    @property
+    def options(self) -> str:
+        """What a command line must say to get the same rows from the same data and weights."""
+        return "".join(
+            (
+                "" if self.limit is None else f" --limit {self.limit}",
+                f" --seed {self.seed}" if self.seed else "",
+                "" if self.calibrated else " --no-calibrated",
+                " --skip-damaged" if self.skip_damaged else "",
+            )
+        )
+
     def cifar(self) -> Path:
         """The folder of CIFAR-10.
 

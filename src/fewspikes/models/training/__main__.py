@@ -22,7 +22,8 @@ from fewspikes.data import Preprocessing, loader
 from fewspikes.devices import find_device
 from fewspikes.errors import FewSpikesError
 from fewspikes.files import write_aside
-from fewspikes.models.loading import LoadedModel, load_model
+from fewspikes.models.loading import CIFAR_NETWORKS, LoadedModel, load_model
+from fewspikes.models.names import did_you_mean
 from fewspikes.models.training.images import InMemory, OnDisk, TrainingImages, open_split, read_split
 from fewspikes.models.training.loop import OPTIMIZERS, PRECISIONS, Recipe, accuracy, train
 
@@ -36,17 +37,35 @@ def main() -> None:
     parser = _parser()
     arguments = parser.parse_args()
     try:
-        if not arguments.output.parent.is_dir():
-            raise FewSpikesError(f"cannot write {arguments.output}: make its folder first")
         _run(arguments, find_device(arguments.device))
     except FewSpikesError as error:
-        sys.exit(f"error: {error}")
+        _leave(f"error: {error}", 2)
+    except KeyboardInterrupt:
+        _leave("interrupted; the same command goes on after the last whole epoch", 130)
+
+
+def _leave(message: str, code: int) -> None:
+    print(message, file=sys.stderr)  # noqa: T201
+    sys.exit(code)
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    names = (*CIFAR_NETWORKS, AVERAGE)
+    if arguments.name not in names:
+        raise FewSpikesError(
+            f"no recipe for {arguments.name!r}; there are {', '.join(names)}{did_you_mean(arguments.name, names)}"
+        )
+    if arguments.pretrained and arguments.name != AVERAGE:
+        raise FewSpikesError(f"--pretrained goes with {AVERAGE}, which can begin with torchvision's weights")
+    if arguments.output.suffix != ".safetensors":
+        raise FewSpikesError(f"-o must name a .safetensors file; got {arguments.output}")
+    if not arguments.output.parent.is_dir():
+        raise FewSpikesError(f"cannot write {arguments.output}: make its folder first")
 
 
 def _run(arguments: argparse.Namespace, device: torch.device) -> None:
+    _check(arguments)
     is_average = arguments.name == AVERAGE
-    if arguments.pretrained and not is_average:
-        raise FewSpikesError(f"--pretrained goes with {AVERAGE}, which can begin with torchvision's weights")
     usual = _IMAGENET if is_average else Recipe()
     given = {name: getattr(arguments, name) for name in _CHOSEN}
     recipe = Recipe(**{**asdict(usual), **{name: value for name, value in given.items() if value is not None}})
@@ -66,7 +85,7 @@ def _run(arguments: argparse.Namespace, device: torch.device) -> None:
         f" --{name} {getattr(recipe, name)}" for name in _CHOSEN if getattr(recipe, name) != getattr(usual, name)
     )
     said += " --pretrained" * arguments.pretrained
-    command = f"python -m fewspikes.models.training {arguments.name}{said}"
+    command = f"python -m fewspikes.models.training {arguments.name} --data DIR -o FILE.safetensors{said}"
     described = {"top1": top1, "images": n, "recipe": asdict(recipe), "command": command}
     _write_weights(model, arguments.output, described)
     print(json.dumps(described))  # noqa: T201
@@ -91,8 +110,8 @@ Images = tuple[TrainingImages, Iterable[tuple[Tensor, Tensor]]]  # to train on, 
 
 
 def _in_memory(arguments: argparse.Namespace, like: Preprocessing, recipe: Recipe) -> Images:
-    train_images = read_split(arguments.data, "train", like, 10)
-    test_images = read_split(arguments.data, "evaluation", like, 10)
+    train_images = read_split(arguments.data, "train", like, 10, arguments.skip_damaged)
+    test_images = read_split(arguments.data, "evaluation", like, 10, arguments.skip_damaged)
     test = list(zip(*(tensor.split(250) for tensor in test_images), strict=True))
     return InMemory(*train_images, recipe.batch, recipe.seed), test
 
@@ -137,7 +156,7 @@ def _parser() -> argparse.ArgumentParser:
         words = f"{helps.get(name, '')} (default: {usual})".strip()
         parser.add_argument(f"--{name}", type=kinds[name], choices=choices.get(name), help=words)
     parser.add_argument("--workers", type=int, default=2, help=f"processes that read photographs, for {AVERAGE}")
-    parser.add_argument("--skip-damaged", action="store_true", help=f"leave damaged photographs out, for {AVERAGE}")
+    parser.add_argument("--skip-damaged", action="store_true", help="leave damaged images out and name them")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--compile", action="store_true", help="faster on a CPU; needs a C++ compiler")
     return parser

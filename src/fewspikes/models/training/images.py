@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from fewspikes.data import ImageData, Preprocessing, loader, open_images
+from fewspikes.data import ImageData, Preprocessing, image_splits, loader, open_images
 from fewspikes.data.extras import require
 from fewspikes.errors import FewSpikesError
 from fewspikes.progress import track
@@ -124,24 +124,25 @@ def open_split(data: Path, wanted: str, preprocessing: Preprocessing, classes: i
     Raises:
         FewSpikesError: as `open_images`; or only a split of the other kind is there.
     """
-    found = open_images(data, wanted, preprocessing, classes)
-    if (found.split == "train") != (wanted == "train"):
+    splits = image_splits(data) if data.is_dir() else ()
+    if splits and not any((name == "train") == (wanted == "train") for name in splits):
         missing = "train" if wanted == "train" else "test, val or validation"
-        raise FewSpikesError(
-            f"{data} has no split {missing}, only {found.split!r}: training and test images must differ"
-        )
-    return found
+        raise FewSpikesError(f"{data} has no split {missing}, only {splits[0]!r}: training and test images must differ")
+    return open_images(data, wanted, preprocessing, classes)
 
 
-def read_split(data: Path, wanted: str, preprocessing: Preprocessing, classes: int) -> tuple[Tensor, Tensor]:
+def read_split(
+    data: Path, wanted: str, preprocessing: Preprocessing, classes: int, skip_damaged: bool = False
+) -> tuple[Tensor, Tensor]:
     """All images of `open_split` as one normalised tensor, and their labels."""
-    batches = list(track(loader(open_split(data, wanted, preprocessing, classes), 500), f"reading {wanted}", None))
+    found = loader(open_split(data, wanted, preprocessing, classes), 500, skip_damaged=skip_damaged)
+    batches = list(track(found, f"reading {wanted}", None))
     return torch.cat([x for x, _ in batches]), torch.cat([y for _, y in batches])
 
 
 def _about(labels: NDArray[np.int64]) -> dict[str, int]:
     """What tells one set of images from another."""
-    return {"images": len(labels), "labels": zlib.crc32(labels.tobytes())}
+    return {"images": len(labels), "checksum of labels": zlib.crc32(labels.tobytes())}
 
 
 def _generator(seed: int, epoch: int) -> torch.Generator:
