@@ -103,7 +103,10 @@ def test_a_constant_function_needs_no_spike():
         result = fs.fit(lambda x, value=value: torch.full_like(x, value), 4, domain=(-1, 1), inputs="uniform")
         assert (result.mean_spikes, result.mse) == (0.0, 0.0)
     without = fs.fit(lambda x: torch.full_like(x, 2.5), 4, domain=(-1, 1), inputs="uniform", offset=False)
-    assert (without.mean_spikes, without.mse) == (1.0, 0.0)
+    assert (without.mean_spikes, without.mse) == (
+        pytest.approx(1.0, rel=1e-12),
+        0.0,
+    )  # a mean over weights that are rounded
 
 
 def test_quick_takes_the_nearest_table_with_its_weights_solved_again():

@@ -14,6 +14,7 @@ ORDER = [
     "errors",
     "files",
     "progress",
+    "devices",
     "activations",
     "parameters",
     "neuron",
