@@ -45,12 +45,11 @@ def table2(folder: Folder, sources: Sources) -> Found:
         if "unavailable" in found.rows[-1] and name == _TABLE_2[0]:
             found.rows += rows(folder, sources, _STAND_IN)
     found.notes.append("layers: the paper's count has the readout, which has no FS-neurons; ours are layers of neurons")
-    if not sources.calibrated:
-        return found
-    found.notes.append(
-        f"calibrated: K={CALIBRATED_STEPS} on {CALIBRATION_IMAGES} unlabelled training images, then "
-        f"{_DISTILLING_STEPS} steps of distilling on {DISTILLING_IMAGES:,}; weights untouched"
-    )
+    if sources.calibrated:
+        found.notes.append(
+            f"calibrated: K={CALIBRATED_STEPS} on {CALIBRATION_IMAGES} unlabelled training images, then "
+            f"{_DISTILLING_STEPS} steps of distilling on {DISTILLING_IMAGES:,}; weights untouched"
+        )
     return found
 
 

@@ -89,14 +89,13 @@ def rows(folder: Folder, sources: Sources, network: Network) -> list[Row]:
         def make() -> Row:
             test, size = _images(sources, data, weighted, "test"), weighted.preprocessing.size
             model, like = sources.placed(weighted.model), sources.like(3, *size)
-            ann = convert(model, like, **network.options).as_ann()
+            snn = convert(model, like, **network.options)
             some = sources.loader(spread(test), weighted.preprocessing)
-            check_labels(ann, some, _CLASSES, str(data), sources.device)
-            ours: dict[str, Any] = {}
+            check_labels(snn.as_ann(), some, _CLASSES, str(data), sources.device)
             if kind == "calibrated":
                 images = sources.loader(_images(sources, data, weighted, "calibration"), weighted.preprocessing)
                 ours = {"calibration": images, "seed": sources.seed, **network.calibrated}
-            snn = convert(model, like, **network.options, **ours)
+                snn = convert(model, like, **network.options, **ours)
             batches = sources.loader(test, weighted.preprocessing)
             row = measured(kind, snn, weighted, batches, same="max_pool" not in network.options)
             return {**row, "model": network.name, "data": where, **more, **left_out(batches)}

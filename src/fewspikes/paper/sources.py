@@ -142,7 +142,7 @@ class Sources:
         Raises:
             Unavailable: no weights.
         """
-        return self.versions(name)[0]
+        return self._weighted(name, *self._files(name)[0])
 
     def versions(self, name: str) -> list[Weighted]:
         """A CIFAR network with all weights that are at hand, those that `network` takes first; never none.
@@ -150,6 +150,10 @@ class Sources:
         Raises:
             Unavailable: no weights.
         """
+        return [self._weighted(name, whose, file) for whose, file in self._files(name)]
+
+    def _files(self, name: str) -> list[tuple[str, Path]]:
+        """Whose weights are at hand, and where; never none."""
         files = [("ours", trained_weights(name))]
         if self.data is not None:
             files.append(("third-party", self.data / "weights" / f"cifar10-{name}.safetensors"))
@@ -161,7 +165,10 @@ class Sources:
                 f"needs trained weights of {name}: give --weights {name}=FILE.safetensors, made by "
                 f"`python -m fewspikes.models.training {name} --data DIR -o FILE.safetensors`"
             )
-        return [Weighted(load_model(f"fewspikes:{name}", str(file)), whose, str(file)) for whose, file in files]
+        return files
+
+    def _weighted(self, name: str, whose: str, file: Path) -> Weighted:
+        return Weighted(load_model(f"fewspikes:{name}", str(file)), whose, str(file))
 
     def images(
         self, folder: Path, split: str, like: Preprocessing, classes: int, limit: int | None = None

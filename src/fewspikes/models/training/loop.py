@@ -143,9 +143,9 @@ def accuracy(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> tupl
 
 def _optimizers(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
     """Each with its groups' highest learning rate under "highest"; one momentum a parameter."""
-    kernels = [p for p in model.parameters() if p.ndim == 4 and recipe.optimizer == "muon"]
-    taken = {id(p) for p in kernels}
-    weights = [p for p in model.parameters() if p.ndim > 1 and id(p) not in taken]
+    is_muon = recipe.optimizer == "muon"
+    kernels = [p for p in model.parameters() if is_muon and p.ndim == 4]
+    weights = [p for p in model.parameters() if p.ndim > 1 and not (is_muon and p.ndim == 4)]
     others = [p for p in model.parameters() if p.ndim <= 1]
     groups = [{"params": weights, "weight_decay": recipe.decay}, {"params": others, "weight_decay": 0.0}]
     found: list[torch.optim.Optimizer] = [

@@ -20,7 +20,7 @@ class KernelMuon(torch.optim.Muon):
 
     def __init__(self, kernels: Sequence[nn.Parameter], rate: float, momentum: float, decay: float) -> None:
         self._kernels = kernels
-        matrices = [nn.Parameter(_matrix(kernel.detach())) for kernel in kernels]
+        matrices = [nn.Parameter(_ordered(k.detach(), k).view(len(k), -1)) for k in kernels]  # the kernels' own memory
         super().__init__(matrices, lr=rate, momentum=momentum, weight_decay=decay, nesterov=True)
         self._matrices = matrices
 
@@ -28,16 +28,10 @@ class KernelMuon(torch.optim.Muon):
         """One step along the kernels' gradients."""
         for kernel, matrix in zip(self._kernels, self._matrices, strict=True):
             assert kernel.grad is not None
-            matrix.grad = _like(kernel, kernel.grad)
+            matrix.grad = _ordered(kernel.grad, kernel).reshape(matrix.shape)
         return super().step(closure)
 
 
-def _matrix(kernel: Tensor) -> Tensor:
-    """The kernel's own memory as [out, in * h * w], the columns in the order in which they lie there."""
-    ordered = kernel if kernel.is_contiguous() else kernel.permute(0, 2, 3, 1)
-    return ordered.view(len(kernel), -1)
-
-
-def _like(kernel: Tensor, gradient: Tensor) -> Tensor:
-    ordered = gradient if kernel.is_contiguous() else gradient.permute(0, 2, 3, 1)
-    return ordered.reshape(len(kernel), -1)
+def _ordered(tensor: Tensor, kernel: nn.Parameter) -> Tensor:
+    """A tensor of a kernel's shape, its dimensions in the order in which the kernel lies in memory."""
+    return tensor if kernel.is_contiguous() else tensor.permute(0, 2, 3, 1)
