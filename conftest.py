@@ -8,8 +8,9 @@ import pytest
 import torch
 from jaxtyping import install_import_hook
 
-HOOKED = ("neuron", "kernels.dispatch", "kernels.module", "kernels.reference")  # what numba compiles stays as it is
-install_import_hook([f"fewspikes.{name}" for name in HOOKED], "beartype.beartype")
+# What numba compiles stays as it is.
+HOOKED = ("recurrence", "layer", "kernels.dispatch", "kernels.reference")
+install_import_hook([f"fewspikes.neuron.{name}" for name in HOOKED], "beartype.beartype")
 hypothesis.settings.register_profile("fewspikes", deadline=None)  # the first call compiles
 hypothesis.settings.load_profile("fewspikes")
 

@@ -24,9 +24,9 @@ from torch.utils.data import Subset
 from torchvision.transforms import v2
 
 import fewspikes as fs
+from fewspikes.base.files import write_aside, write_json
 from fewspikes.bench import conditions
-from fewspikes.data import loader, open_images
-from fewspikes.files import write_aside, write_json
+from fewspikes.images import loader, open_images
 from fewspikes.models import LITE0_PREPROCESSING, efficientnet_lite0, load_model
 
 _CALIBRATION_IMAGES, _DISTILLING_IMAGES = 512, 8192

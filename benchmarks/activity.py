@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 
 import fewspikes as fs
+from fewspikes.base.files import write_json
 from fewspikes.bench import conditions
-from fewspikes.data import loader, open_images
-from fewspikes.files import write_json
+from fewspikes.images import loader, open_images
 from fewspikes.models import load_model
 from fewspikes.models.loading import trained_weights
-from fewspikes.network import ExactActivation
+from fewspikes.network.spiking import ExactActivation
 from fewspikes.paper import published
 
 _NETWORKS = ("resnet8", "resnet14", "resnet20", "resnet44")

@@ -20,16 +20,16 @@ import numpy as np
 import torch
 
 import fewspikes as fs
-from fewspikes.activations import Activation
+from fewspikes.base.files import write_json
 from fewspikes.bench import conditions
-from fewspikes.files import write_json
 from fewspikes.fitting import FitResult, measure, shipped
 from fewspikes.fitting.descent import price
 from fewspikes.fitting.islands import random_code
 from fewspikes.fitting.objective import objective
 from fewspikes.fitting.problem import Problem
 from fewspikes.fitting.staircase import workspace
-from fewspikes.parameters import Grid
+from fewspikes.neuron.activation import Activation
+from fewspikes.neuron.parameters import Grid
 
 SILU, SIGMOID = Activation("silu"), Activation("sigmoid")
 SEEDS = (0, 1, 2, 3, 4)

@@ -18,8 +18,8 @@ from accuracy import NETWORKS
 from torch import Tensor, nn
 
 import fewspikes as fs
+from fewspikes.base.files import write_json
 from fewspikes.bench import alternate, conditions, laid_out, ratio
-from fewspikes.files import write_json
 
 _CASES = [("resnet20", 4), ("resnet20", 5), ("resnet20", 6), ("resnet20", 8), ("efficientnet_lite0", 6)]
 _SECONDS = 30.0  # of timing for each case

@@ -12,11 +12,11 @@ from pathlib import Path
 import torch
 from torch.utils.data import Subset
 
-from fewspikes.convert import calibrate_model
-from fewspikes.data import loader, open_images
+from fewspikes.conversion.conversion import calibrate_model
+from fewspikes.images import loader, open_images
 from fewspikes.models import LITE0_PREPROCESSING, efficientnet_lite0
 
-SHIPPED = Path(__file__).parent.parent / "src/fewspikes/tables/efficientnet_lite0_calibration.json"
+SHIPPED = Path(__file__).parent.parent / "src/fewspikes/models/trained/efficientnet_lite0_calibration.json"
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """Search for the tables that the library ships: python benchmarks/shipped_tables.py [ACTIVATION ...] [--rounds N].
 
-Writes src/fewspikes/tables/ACTIVATION.json after every round, and goes on from what is there; a table only ever gets
+Writes src/fewspikes/neuron/tables/ACTIVATION.json after every round, and goes on from there; a table only ever gets
 better in its objective. One core; the searches that made the shipped files took about 50 minutes.
 """
 
@@ -18,8 +18,7 @@ import numpy as np
 import torch
 
 import fewspikes
-from fewspikes.activations import Activation
-from fewspikes.files import write_json
+from fewspikes.base.files import write_json
 from fewspikes.fitting import measure
 from fewspikes.fitting.atlas import TOGETHER, Atlas, explore, merge
 from fewspikes.fitting.code import parameters_of
@@ -28,12 +27,13 @@ from fewspikes.fitting.islands import enter
 from fewspikes.fitting.objective import objective
 from fewspikes.fitting.problem import Problem
 from fewspikes.fitting.search import empty_pool
-from fewspikes.fitting.shipped import SHIPPED, STEPS, VARIANTS
 from fewspikes.fitting.staircase import workspace
 from fewspikes.fitting.warm import warm_atlas
-from fewspikes.parameters import FSParameters
+from fewspikes.neuron.activation import Activation
+from fewspikes.neuron.parameters import FSParameters
+from fewspikes.neuron.shipped import SHIPPED, STEPS, VARIANTS
 
-TABLES = Path(__file__).parent.parent / "src" / "fewspikes" / "tables"
+TABLES = Path(__file__).parent.parent / "src" / "fewspikes" / "neuron" / "tables"
 # log(error) may rise by 0.3 to save a spike; and with the Gaussian of the paper's Fig. 7 as inputs, there are fewer
 # spikes than the paper's own table for SiLU fires, 2.27.
 SPIKE_WEIGHTS = {"low-error": 0.0, "low-spikes": 0.3}

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from fewspikes.files import write_aside
+from fewspikes.base.files import write_aside
 
 FOLDER = Path(__file__).parent.parent / "docs" / "results"
 NETWORKS = ("efficientnet_b0", "efficientnet_b7", "resnet20", "lite0")

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 import fewspikes as fs
-from fewspikes.data import loader, open_images
+from fewspikes.images import loader, open_images
 from fewspikes.models import load_model
 
 

@@ -4,8 +4,8 @@ import torch
 from torch import nn
 
 import fewspikes as fs
-from fewspikes.tuning.budgets import Budget, allocate
-from fewspikes.tuning.outcome import HeldOut
+from fewspikes.conversion.allocation import Budget, allocate
+from fewspikes.measure.outcome import HeldOut
 
 
 class Branched(nn.Module):

@@ -6,11 +6,13 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from fewspikes.capture import Captured, capture, op_name
-from fewspikes.conversion.operators import Kind, activation_of, classify
-from fewspikes.inputs import InputSpec
-from fewspikes.shapes import shapes
-from fewspikes.synapses import FanOut, Macs, fan_out, macs
+from fewspikes.graph.capture import Captured, capture, op_name
+from fewspikes.graph.inputs import InputSpec
+from fewspikes.graph.shapes import shapes
+from fewspikes.network.fan import FanOut
+from fewspikes.network.macs import Macs, macs
+from fewspikes.network.paths import fan_out
+from fewspikes.operators.classes import Kind, activation_of, classify
 
 aten = torch.ops.aten
 

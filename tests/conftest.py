@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from budget_problems import branched, in_a_row
-from fewspikes.errors import FewSpikesError
+from fewspikes.base.errors import FewSpikesError
 from fewspikes.models.photographs import photographs
 from images import png
 

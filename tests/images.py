@@ -2,7 +2,7 @@
 
 import io
 
-from fewspikes.data import Preprocessing
+from fewspikes.images import Preprocessing
 
 SMALL = Preprocessing(size=(24, 32), mean=(0.5,) * 3, std=(0.25,) * 3, resize=(24, 32), interpolation="bilinear")
 CIFAR = Preprocessing(size=(32, 32), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))

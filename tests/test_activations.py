@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from fewspikes import FewSpikesError
-from fewspikes.activations import ACTIVATIONS, Activation
+from fewspikes.neuron.activation import ACTIVATIONS, Activation
 
 TORCH = {
     "relu": F.relu,

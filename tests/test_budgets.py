@@ -9,15 +9,15 @@ from torch import nn
 
 import fewspikes as fs
 from budget_problems import Branched, Joined, Problem, branched
-from fewspikes.convert import calibrate_model
-from fewspikes.data import loader, open_images
+from fewspikes.conversion.allocation import Budget, allocate
+from fewspikes.conversion.chains import Chains
+from fewspikes.conversion.conversion import calibrate_model
+from fewspikes.conversion.path import WEIGHTS, Path, best, greedy
 from fewspikes.fitting import fit_site
+from fewspikes.images import loader, open_images
+from fewspikes.measure.outcome import HeldOut
+from fewspikes.measure.sensitivity import curves
 from fewspikes.models import load_model
-from fewspikes.tuning.budgets import Budget, allocate
-from fewspikes.tuning.chains import Chains
-from fewspikes.tuning.outcome import HeldOut
-from fewspikes.tuning.path import WEIGHTS, Path, best, greedy
-from fewspikes.tuning.sensitivity import curves
 from networks import small
 
 

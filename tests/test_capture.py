@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 from fewspikes import FewSpikesError
-from fewspikes.capture import capture
-from fewspikes.shapes import shapes
+from fewspikes.graph.capture import capture
+from fewspikes.graph.shapes import shapes
 from networks import Small, small, squeeze_excite
 
 

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 import fewspikes as fs
-from fewspikes.data import open_images
+from fewspikes.images import open_images
 from fewspikes.models import load_model, resnet8
 from images import CIFAR
 from networks import small

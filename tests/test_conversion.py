@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import fewspikes as fs
-from fewspikes.conversion.operators import Kind
+from fewspikes.operators.classes import Kind
 from networks import small, squeeze_excite, trained
 
 IMAGES = torch.zeros(1, 3, 8, 8)

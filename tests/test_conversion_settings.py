@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import fewspikes as fs
-from fewspikes.convert import calibrate_model
+from fewspikes.conversion.conversion import calibrate_model
 from networks import small, squeeze_excite
 
 IMAGES = torch.zeros(1, 3, 8, 8)

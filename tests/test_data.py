@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from fewspikes.data import data_folder, loader, open_images, read_image
-from fewspikes.data.extras import require
-from fewspikes.errors import FewSpikesError, FewSpikesWarning
+from fewspikes.base.errors import FewSpikesError, FewSpikesWarning
+from fewspikes.images import data_folder, loader, open_images, read_image
+from fewspikes.images.extras import require
 from images import CIFAR, SMALL
 
 pytest.importorskip("torchvision", reason="needs the extra vision")
@@ -25,7 +25,7 @@ def test_importing_data_and_models_loads_no_optional_package():
     optional = (
         "{'torchvision', 'timm', 'datasets', 'pyarrow', 'skimage', 'sklearn', 'PIL', 'efficientnet_lite_pytorch'}"
     )
-    code = f"import sys, fewspikes.data, fewspikes.models; print(sorted({optional} & set(sys.modules)))"
+    code = f"import sys, fewspikes.images, fewspikes.models; print(sorted({optional} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

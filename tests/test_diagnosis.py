@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 import fewspikes as fs
-from fewspikes.conversion.sites import SiteDiagnosis
-from fewspikes.tuning.diagnosis import diagnose
+from fewspikes.measure.diagnosis import diagnose
+from fewspikes.network.sites import SiteDiagnosis
 from networks import small, squeeze_excite
 
 

@@ -5,12 +5,12 @@ import torch
 from torch import nn
 
 import fewspikes as fs
-from fewspikes.activations import Activation
-from fewspikes.kernels import compiled
-from fewspikes.neuron import cast, spike_train
-from fewspikes.tuning import learner as learning_network
-from fewspikes.tuning.learning import LearningNeuron
-from fewspikes.tuning.resume import Progress
+from fewspikes.conversion import learner as learning_network
+from fewspikes.conversion.learning import LearningNeuron
+from fewspikes.conversion.resume import Progress
+from fewspikes.neuron.activation import Activation
+from fewspikes.neuron.kernels import compiled
+from fewspikes.neuron.recurrence import cast, spike_train
 from networks import small, squeeze_excite
 
 IMAGES = torch.randn(192, 3, 8, 8, generator=torch.Generator().manual_seed(7))

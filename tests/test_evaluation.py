@@ -8,7 +8,7 @@ from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import fewspikes as fs
-from fewspikes.evaluation import _paired_interval
+from fewspikes.measure.evaluation import _paired_interval
 from networks import small, squeeze_excite
 
 IMAGES = torch.zeros(1, 3, 8, 8)

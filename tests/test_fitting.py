@@ -7,10 +7,10 @@ import pytest
 import torch
 
 import fewspikes as fs
-from fewspikes.activations import Activation
 from fewspikes.fitting import FitResult, measure
-from fewspikes.histogram import Histogram
-from fewspikes.parameters import Grid
+from fewspikes.fitting.histogram import Histogram
+from fewspikes.neuron.activation import Activation
+from fewspikes.neuron.parameters import Grid
 
 SILU = Activation("silu")
 

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 import fewspikes as fs
-from fewspikes.activations import Activation
 from fewspikes.fitting.annealing import price_on_grid, repair
 from fewspikes.fitting.bptt import Training, train
 from fewspikes.fitting.expected import expected
 from fewspikes.fitting.objective import objective
 from fewspikes.fitting.quantised import neuron_on_grid
 from fewspikes.fitting.staircase import workspace
-from fewspikes.parameters import Grid
+from fewspikes.neuron.activation import Activation
+from fewspikes.neuron.parameters import Grid
 
 SILU = Activation("silu")
 

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 import fewspikes as fs
 from fewspikes.fitting import least_error_relu
 from fewspikes.fitting.closed_form import squared_error
+from fewspikes.fitting.histogram import Histogram
 from fewspikes.fitting.relu_code import cap_code, fewer_spikes
-from fewspikes.histogram import Histogram
 
 SAMPLES = torch.randn(200_000, generator=torch.Generator().manual_seed(1), dtype=torch.float64) * 1.5 - 0.3
 

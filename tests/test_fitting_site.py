@@ -9,9 +9,9 @@ import pytest
 import torch
 
 import fewspikes as fs
-from fewspikes.activations import Activation
 from fewspikes.fitting import cache, fit_site
-from fewspikes.histogram import Histogram
+from fewspikes.fitting.histogram import Histogram
+from fewspikes.neuron.activation import Activation
 
 SILU, RELU6 = Activation("silu"), Activation("relu", 6.0)
 

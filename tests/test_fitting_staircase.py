@@ -7,7 +7,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fewspikes as fs
-from fewspikes.activations import Activation
 from fewspikes.fitting.bounds import largest_error, staircase
 from fewspikes.fitting.code import parameters_of
 from fewspikes.fitting.descent import descend, objective, price
@@ -15,6 +14,7 @@ from fewspikes.fitting.expected import expected
 from fewspikes.fitting.islands import random_code
 from fewspikes.fitting.objective import objective as make
 from fewspikes.fitting.staircase import intervals, least_squares, solve, workspace
+from fewspikes.neuron.activation import Activation
 from strategies import arguments
 
 SILU = Activation("silu")

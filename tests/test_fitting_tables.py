@@ -5,12 +5,12 @@ import pytest
 import torch
 
 import fewspikes as fs
-from fewspikes.activations import Activation
 from fewspikes.fitting import largest_error, shipped
 from fewspikes.fitting.descent import price
 from fewspikes.fitting.objective import objective
-from fewspikes.fitting.shipped import SHIPPED, VARIANTS, all_shipped
 from fewspikes.fitting.staircase import workspace
+from fewspikes.neuron.activation import Activation
+from fewspikes.neuron.shipped import SHIPPED, VARIANTS, all_shipped
 
 STEPS = range(3, 17)
 

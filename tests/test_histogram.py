@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fewspikes import FewSpikesError
-from fewspikes.histogram import MAX_BINS, Histogram
+from fewspikes.fitting.histogram import MAX_BINS, Histogram
 
 values = st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=50)
 

@@ -8,9 +8,9 @@ from torch import nn
 from torch.nn import functional as F
 
 import fewspikes as fs
-from fewspikes.integers.codes import is_binary, unit
-from fewspikes.integers.network import _quantised
-from fewspikes.integers.products import MaxPool, Product
+from fewspikes.hardware.integers.codes import is_binary, unit
+from fewspikes.hardware.integers.network import _quantised
+from fewspikes.hardware.integers.products import MaxPool, Product
 from networks import small, squeeze_excite
 
 

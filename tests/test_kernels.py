@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import fewspikes as fs
-from fewspikes.kernels import compiled
-from fewspikes.neuron import cast
+from fewspikes.neuron.kernels import compiled
+from fewspikes.neuron.recurrence import cast
 from strategies import arguments, inputs_for
 
 

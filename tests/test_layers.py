@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 import fewspikes as fs
-from fewspikes.kernels import count_outside, overwriting
-from fewspikes.kernels.threads import share_out
+from fewspikes.neuron.kernels.threads import share_out
+from fewspikes.neuron.layer import count_outside, overwriting
 from networks import small, squeeze_excite
 from strategies import arguments, inputs_for
 
@@ -205,8 +205,8 @@ def test_the_triton_kernel_equals_the_reference_bit_for_bit():
     run_alone(
         """
         import itertools, torch, fewspikes as fs
-        from fewspikes.kernels import compiled, cuda
-        from fewspikes.neuron import cast
+        from fewspikes.neuron.kernels import compiled, cuda
+        from fewspikes.neuron.recurrence import cast
 
         torch.manual_seed(0)
         odd = torch.tensor([float("nan"), float("inf"), -float("inf"), 0.0, -0.0, 1e-42, -1e-42, 3e38])

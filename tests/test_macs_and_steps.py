@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from captured import Converted, Net, between, conv, squeeze_and_excite
 from fewspikes import FewSpikesError
-from fewspikes.synapses import interval_steps, latency_steps
+from fewspikes.network.steps import interval_steps, latency_steps
 
 aten = torch.ops.aten
 

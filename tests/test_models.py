@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from fewspikes.data import Preprocessing, loader, open_images
-from fewspikes.errors import FewSpikesError, FewSpikesWarning
+from fewspikes.base.errors import FewSpikesError, FewSpikesWarning
+from fewspikes.images import Preprocessing, loader, open_images
 from fewspikes.models import (
     CIFAR_PREPROCESSING,
     imagenet_class_names,

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 
 from fewspikes import FewSpikesError, FSParameters, published, relu_parameters
-from fewspikes.parameters import round_scale
+from fewspikes.neuron.parameters import round_scale
 from strategies import arguments
 
 

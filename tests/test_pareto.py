@@ -9,9 +9,9 @@ import torch
 
 import fewspikes as fs
 from budget_problems import branched
-from fewspikes.batches import Batches
-from fewspikes.tuning.outcome import Fold, HeldOut, expected_loss
-from fewspikes.tuning.pareto import Point, marked, pareto, read_pareto, table
+from fewspikes.conversion.pareto import Point, marked, pareto, read_pareto, table
+from fewspikes.measure.batches import Batches
+from fewspikes.measure.outcome import Fold, HeldOut, expected_loss
 
 
 def test_an_outcome_is_what_the_two_networks_do_on_the_images(problem):

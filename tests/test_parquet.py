@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from fewspikes.data import open_images
-from fewspikes.errors import FewSpikesError, FewSpikesWarning
+from fewspikes.base.errors import FewSpikesError, FewSpikesWarning
+from fewspikes.images import open_images
 from images import CIFAR, SMALL, png
 
 pytest.importorskip("torchvision", reason="needs the extra vision")

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from fewspikes.data import Preprocessing
-from fewspikes.errors import FewSpikesError
+from fewspikes.base.errors import FewSpikesError
+from fewspikes.images import Preprocessing
 from images import CIFAR, SMALL
 
 pytest.importorskip("torchvision", reason="needs the extra vision")

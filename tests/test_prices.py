@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import fewspikes as fs
-from fewspikes.tuning.prices import choose_codes
-from fewspikes.tuning.sensitivity import Effects
+from fewspikes.conversion.prices import choose_codes
+from fewspikes.measure.sensitivity import Effects
 from networks import small, squeeze_excite
 
 

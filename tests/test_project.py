@@ -1,4 +1,4 @@
-"""The project as a whole: light to import, README true, no room importing one below it."""
+"""The project as a whole: light to import, README true, no room importing one above it."""
 
 import ast
 import json
@@ -11,32 +11,18 @@ import fewspikes
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "fewspikes"
 ORDER = [
-    "errors",
-    "files",
-    "progress",
-    "devices",
-    "activations",
-    "parameters",
+    "base",
     "neuron",
-    "kernels",
-    "histogram",
     "fitting",
-    "inputs",
-    "batches",
-    "capture",
-    "shapes",
-    "calibration",
-    "conversion",
-    "synapses",
+    "reach",
+    "graph",
+    "operators",
     "network",
-    "integers",
-    "metrics",
-    "evaluation",
-    "tuning",
-    "convert",
-    "saving",
-    "data",
+    "hardware",
+    "measure",
+    "images",
     "models",
+    "conversion",
     "bench",
     "paper",
     "cli",

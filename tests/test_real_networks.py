@@ -9,8 +9,8 @@ import torchvision
 from torch.utils.data import Subset
 
 import fewspikes as fs
-from fewspikes.convert import calibrate_model
-from fewspikes.data import loader, open_images
+from fewspikes.conversion.conversion import calibrate_model
+from fewspikes.images import loader, open_images
 from fewspikes.models import (
     LITE0_PREPROCESSING,
     efficientnet_lite0,

@@ -5,10 +5,9 @@ import torch
 from torch import nn
 
 import fewspikes as fs
-from fewspikes.tuning import repair
-from fewspikes.tuning.channels import channel_axis, range_is_free
-from fewspikes.tuning.repair import _surely_lower
-from fewspikes.tuning.walk import walk
+from fewspikes.conversion.repairs import _surely_lower, repair
+from fewspikes.measure.channels import channel_axis, range_is_free
+from fewspikes.measure.walk import walk
 from networks import small, squeeze_excite
 
 IMAGES = (256, 3, 8, 8)

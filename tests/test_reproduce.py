@@ -15,7 +15,7 @@ from filelock import FileLock
 from safetensors.torch import save_file
 
 import fewspikes as fs
-from fewspikes.data import Preprocessing, loader, open_images
+from fewspikes.images import Preprocessing, loader, open_images
 from fewspikes.models import load_model, resnet8
 from fewspikes.paper import NAMES, Sources, cifar, imagenet, neurons, published, reproduce
 from fewspikes.paper.results import Folder

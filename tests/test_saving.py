@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import fewspikes as fs
-from fewspikes.saving import _digest
+from fewspikes.network.file import _digest
 from networks import small, squeeze_excite
 
 IMAGES = torch.zeros(1, 3, 8, 8)
@@ -169,10 +169,10 @@ def test_a_failed_save_leaves_the_old_file_and_nothing_else(saved):
 
 
 def test_only_converted_networks_can_be_saved(tmp_path):
-    with pytest.raises(fs.FewSpikesError, match="save needs a converted network; got ReLU"):
+    with pytest.raises(fs.FewSpikesError, match="save takes a SpikingNetwork; got ReLU"):
         fs.save(nn.ReLU(), tmp_path / "net.fs")
     whole = fs.to_integer(fs.convert(small(), torch.zeros(1, 3, 8, 8), K=6, alpha=4.0))
-    with pytest.raises(fs.FewSpikesError, match="save takes the spiking network that this came from"):
+    with pytest.raises(fs.FewSpikesError, match="save takes a SpikingNetwork; got IntegerNetwork"):
         fs.save(whole, tmp_path / "net.fs")
 
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import fewspikes as fs
+from fewspikes.graph.shapes import _shape
 from fewspikes.models import resnet8
-from fewspikes.shapes import _shape
 
 aten = torch.ops.aten
 pairs = st.lists(st.integers(1, 3), min_size=2, max_size=2)

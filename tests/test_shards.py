@@ -7,8 +7,8 @@ import tarfile
 import pytest
 import torch
 
-from fewspikes.data import loader, open_images
-from fewspikes.errors import FewSpikesError, FewSpikesWarning
+from fewspikes.base.errors import FewSpikesError, FewSpikesWarning
+from fewspikes.images import loader, open_images
 from images import SMALL, png
 
 pytest.importorskip("torchvision", reason="needs the extra vision")

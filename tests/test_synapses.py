@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from captured import Converted, Net, between, check, conv, squeeze_and_excite
 from fewspikes import FewSpikesError
-from fewspikes.conversion.operators import LINEAR, PRODUCTS, SUMS
-from fewspikes.synapses import FanOut, factors, union
-from fewspikes.synapses.rules import RULES
+from fewspikes.network.fan import FanOut
+from fewspikes.operators.classes import LINEAR, PRODUCTS, SUMS
+from fewspikes.operators.rules import RULES
+from fewspikes.reach import factors, union
 
 aten = torch.ops.aten
 

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import nn
 
 import fewspikes as fs
-from fewspikes.data import loader, open_images
+from fewspikes.images import loader, open_images
 from fewspikes.models import CifarEfficientNet, cifar_efficientnet, load_model
 from fewspikes.models.loading import trained_weights
 from fewspikes.models.training import InMemory, OnDisk, Recipe, accuracy, augment, cycle, read_split, train

@@ -8,8 +8,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from fewspikes.calibration import Calibration
-from fewspikes.network import SpikingNetwork, build
+from fewspikes.measure.calibration import Calibration
+from fewspikes.network.spiking import SpikingNetwork, build
 
 
 class RateCoded(nn.Module):

@@ -14,12 +14,12 @@ from coding import first_spike, rate_coded, thresholds
 from torch import Tensor
 
 import fewspikes as fs
+from fewspikes.base.files import write_json
 from fewspikes.bench import conditions
-from fewspikes.convert import calibrate_model
-from fewspikes.data import loader, open_images
-from fewspikes.files import write_json
+from fewspikes.conversion.conversion import calibrate_model
+from fewspikes.images import loader, open_images
 from fewspikes.models import load_model
-from fewspikes.network import SpikingNetwork
+from fewspikes.network.spiking import SpikingNetwork
 
 _NETWORKS = {"resnet20": "cifar10-resnet20.safetensors", "resnet44": "cifar10-resnet44.safetensors"}
 _RATE, _FIRST, _FS = (32, 64, 128, 256), (8, 16, 32, 64), (4, 5, 6)

@@ -19,13 +19,13 @@ import torch
 from torch import Tensor, nn
 
 import fewspikes as fs
+from fewspikes.base.files import write_json
 from fewspikes.bench import conditions
-from fewspikes.data import loader, open_images
-from fewspikes.files import write_json
-from fewspikes.kernels.reference import apply as plain_loop
+from fewspikes.images import loader, open_images
 from fewspikes.models import load_model
-from fewspikes.network import build
-from fewspikes.neuron import cast
+from fewspikes.network.spiking import build
+from fewspikes.neuron.kernels.reference import apply as plain_loop
+from fewspikes.neuron.recurrence import cast
 
 Batches = list[tuple[Tensor, Tensor]]
 _STEPS, _PAPER = (32, 64), {"K": 10, "alpha": 25.0, "rounding": "down"}

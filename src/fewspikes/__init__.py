@@ -1,16 +1,17 @@
 """fewspikes: any trained PyTorch network as a spiking network of FS-neurons (Stöckl and Maass 2021)."""
 
-from fewspikes.convert import convert
-from fewspikes.errors import FewSpikesError, FewSpikesWarning
-from fewspikes.evaluation import EvaluationReport, evaluate
+from fewspikes.base.errors import FewSpikesError, FewSpikesWarning
+from fewspikes.conversion.conversion import convert
+from fewspikes.conversion.distillation import distil
 from fewspikes.fitting import FitResult, fit
-from fewspikes.integers import IntegerNetwork, to_integer
-from fewspikes.kernels import FSNeuron, apply
-from fewspikes.metrics import Counts, count
-from fewspikes.neuron import decode, encode
-from fewspikes.parameters import FSParameters, published, relu_parameters
-from fewspikes.saving import load, save
-from fewspikes.tuning import distil
+from fewspikes.hardware.integers import IntegerNetwork, to_integer
+from fewspikes.measure.counting import Counts, count
+from fewspikes.measure.evaluation import EvaluationReport, evaluate
+from fewspikes.network.file import load, save
+from fewspikes.neuron.kernels import apply
+from fewspikes.neuron.layer import FSNeuron
+from fewspikes.neuron.parameters import FSParameters, published, relu_parameters
+from fewspikes.neuron.recurrence import decode, encode
 
 __version__ = "0.1.0"
 __all__ = [

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fewspikes.base.errors import FewSpikesError
 from fewspikes.bench.network import laid_out
-from fewspikes.errors import FewSpikesError
 from fewspikes.models import load_model
-from fewspikes.network import SpikingNetwork
-from fewspikes.saving import load, save
+from fewspikes.network.file import load, save
+from fewspikes.network.spiking import SpikingNetwork
 
 _PASSES = 3
 
@@ -63,7 +63,7 @@ def _run(job: dict[str, Any]) -> tuple[float, float]:
 
 
 def _main() -> None:
-    from fewspikes.metrics import count
+    from fewspikes.measure.counting import count
 
     job = json.loads(sys.argv[1])
     images = laid_out(torch.zeros(job["shape"]))

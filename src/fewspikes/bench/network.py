@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fewspikes.base.errors import FewSpikesWarning
 from fewspikes.bench.timing import alternate, ratio
-from fewspikes.convert import convert
-from fewspikes.errors import FewSpikesWarning
-from fewspikes.metrics import count
-from fewspikes.network import SpikingNetwork
+from fewspikes.conversion.conversion import convert
+from fewspikes.measure.counting import count
+from fewspikes.network.spiking import SpikingNetwork
 
 
 def network_row(model: nn.Module, images: Tensor, seconds: float = 20.0, **options: Any) -> dict[str, Any]:

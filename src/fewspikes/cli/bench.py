@@ -8,13 +8,13 @@ from typing import Annotated, Any
 import torch
 import typer
 
+from fewspikes.base.devices import find_device
+from fewspikes.base.errors import FewSpikesError
+from fewspikes.base.files import write_json
+from fewspikes.base.progress import track
 from fewspikes.bench import activation_rows, conditions, fit_rows, growth_rows, memory_row, network_row, spiking
 from fewspikes.cli import options
-from fewspikes.devices import find_device
-from fewspikes.errors import FewSpikesError
-from fewspikes.files import write_json
 from fewspikes.models import load_model
-from fewspikes.progress import track
 
 EXAMPLE = "Example: fewspikes bench torchvision:efficientnet_b0 --random-weights --batch-size 16 -o bench.json"
 

@@ -8,18 +8,18 @@ from typing import Annotated, Any
 import torch
 import typer
 
+from fewspikes.base.devices import find_device
+from fewspikes.base.errors import FewSpikesError, warn
 from fewspikes.cli import options
-from fewspikes.conversion.choose import Choice
-from fewspikes.convert import Conversion
-from fewspikes.convert import convert as convert_model
-from fewspikes.data import data_folder, loader, open_images
-from fewspikes.devices import find_device
-from fewspikes.errors import FewSpikesError, warn
+from fewspikes.conversion.allocation import Budget
+from fewspikes.conversion.choice import Choice
+from fewspikes.conversion.conversion import Conversion
+from fewspikes.conversion.conversion import convert as convert_model
+from fewspikes.conversion.pareto import pareto as measure_frontier
+from fewspikes.conversion.pareto import table
+from fewspikes.images import data_folder, loader, open_images
 from fewspikes.models import LoadedModel, load_model
-from fewspikes.saving import save
-from fewspikes.tuning.budgets import Budget
-from fewspikes.tuning.pareto import pareto as measure_frontier
-from fewspikes.tuning.pareto import table
+from fewspikes.network.file import save
 
 EXAMPLE = "Example: fewspikes convert timm:resnet18 --data imagenet -K 8 -o resnet18.fs"
 _CALIBRATION_IMAGES = 512

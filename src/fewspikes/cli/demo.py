@@ -10,9 +10,9 @@ import typer
 from torch import Tensor
 
 from fewspikes.cli import options
-from fewspikes.convert import convert
-from fewspikes.data import read_image
-from fewspikes.metrics import Counts, count
+from fewspikes.conversion.conversion import convert
+from fewspikes.images import read_image
+from fewspikes.measure.counting import Counts, count
 from fewspikes.models import (
     LITE0_PREPROCESSING,
     efficientnet_lite0,
@@ -20,7 +20,7 @@ from fewspikes.models import (
     lite0_calibration,
     photographs,
 )
-from fewspikes.network import SpikingNetwork
+from fewspikes.network.spiking import SpikingNetwork
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -7,12 +7,12 @@ from typing import Annotated
 import typer
 from torch import nn
 
+from fewspikes.base.devices import find_device
 from fewspikes.cli import options
-from fewspikes.data import Preprocessing, data_folder, loader, open_images
-from fewspikes.devices import find_device
-from fewspikes.evaluation import evaluate as evaluate_network
+from fewspikes.images import Preprocessing, data_folder, loader, open_images
+from fewspikes.measure.evaluation import evaluate as evaluate_network
 from fewspikes.models import load_model
-from fewspikes.saving import load
+from fewspikes.network.file import load
 
 EXAMPLE = "Example: fewspikes evaluate resnet18.fs --data imagenet --limit 1000"
 

@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 from torch import Tensor
 
+from fewspikes.base.errors import FewSpikesError
 from fewspikes.cli import options
-from fewspikes.errors import FewSpikesError
 from fewspikes.fitting import FitResult
 from fewspikes.fitting import fit as fit_activation
 

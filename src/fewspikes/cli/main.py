@@ -7,8 +7,8 @@ from typing import Annotated, Any
 import typer
 
 from fewspikes import __version__
+from fewspikes.base.errors import FewSpikesError, FewSpikesWarning
 from fewspikes.cli import bench, convert, demo, evaluate, fit, reproduce
-from fewspikes.errors import FewSpikesError, FewSpikesWarning
 
 _INTERRUPTED = 130  # typer's code for Ctrl-C
 

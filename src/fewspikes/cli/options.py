@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from fewspikes.data import Preprocessing
-from fewspikes.errors import FewSpikesError
+from fewspikes.base.errors import FewSpikesError
+from fewspikes.images import Preprocessing
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 Data = Annotated[

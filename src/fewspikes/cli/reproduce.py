@@ -7,11 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
+from fewspikes.base.devices import find_device
+from fewspikes.base.errors import FewSpikesError
 from fewspikes.cli import options
-from fewspikes.data import data_folder
-from fewspikes.data.images import DATA_VARIABLE
-from fewspikes.devices import find_device
-from fewspikes.errors import FewSpikesError
+from fewspikes.images import data_folder
+from fewspikes.images.images import DATA_VARIABLE
 from fewspikes.paper import NAMES, WEIGHTED, Sources
 from fewspikes.paper import reproduce as make
 from fewspikes.paper.reproduce import check_name

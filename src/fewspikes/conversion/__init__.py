@@ -1,1 +1,1 @@
-"""A captured graph becomes a spiking one: a small rule for every operator."""
+"""The verb convert: which code each site gets, repairs, budgets, distilling."""

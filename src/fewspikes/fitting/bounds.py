@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fewspikes.activations import Activation
-from fewspikes.errors import FewSpikesError
+from fewspikes.base.errors import FewSpikesError
 from fewspikes.fitting.problem import Function
-from fewspikes.parameters import FSParameters
+from fewspikes.neuron.activation import Activation
+from fewspikes.neuron.parameters import FSParameters
 
 _FAR = 1e30  # stands for an open end of a domain: there a flat side is flat, and any other is off by any amount
 

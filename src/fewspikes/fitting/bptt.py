@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fewspikes.base.progress import track
 from fewspikes.fitting.problem import Problem, Vector
-from fewspikes.neuron import TriangleSpike, spike_train
-from fewspikes.parameters import Grid
-from fewspikes.progress import track
+from fewspikes.neuron.parameters import Grid
+from fewspikes.neuron.recurrence import TriangleSpike, spike_train
 
 _POINTS = 512  # inputs of a step: one from each cell of an even division of the domain, at random
 

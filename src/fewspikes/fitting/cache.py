@@ -8,10 +8,10 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from fewspikes.errors import FewSpikesError
-from fewspikes.files import write_json
-from fewspikes.histogram import Histogram
-from fewspikes.parameters import FSParameters
+from fewspikes.base.errors import FewSpikesError
+from fewspikes.base.files import write_json
+from fewspikes.fitting.histogram import Histogram
+from fewspikes.neuron.parameters import FSParameters
 
 _MOST_KEPT = 4096  # fits in memory
 

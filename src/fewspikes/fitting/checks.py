@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from fewspikes.errors import FewSpikesError
-from fewspikes.parameters import MAX_STEPS
+from fewspikes.base.errors import FewSpikesError
+from fewspikes.neuron.parameters import MAX_STEPS
 
 REFINES = ("quick", "normal", "long")
 

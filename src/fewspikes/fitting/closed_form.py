@@ -4,10 +4,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fewspikes.errors import FewSpikesError
+from fewspikes.base.errors import FewSpikesError
+from fewspikes.fitting.histogram import Histogram
 from fewspikes.fitting.target import Target
-from fewspikes.histogram import Histogram
-from fewspikes.parameters import (
+from fewspikes.neuron.parameters import (
     PAPER_RELU_ALPHA,
     PAPER_RELU_STEPS,
     FSParameters,

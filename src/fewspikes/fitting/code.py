@@ -5,7 +5,7 @@ from typing import Any
 
 from fewspikes.fitting.problem import Problem, Vector
 from fewspikes.fitting.staircase import least_squares, workspace
-from fewspikes.parameters import FSParameters
+from fewspikes.neuron.parameters import FSParameters
 
 
 def parameters_of(

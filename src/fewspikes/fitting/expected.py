@@ -5,7 +5,7 @@ import numpy as np
 from fewspikes.fitting.bounds import staircase
 from fewspikes.fitting.problem import Problem
 from fewspikes.fitting.staircase import place_at
-from fewspikes.parameters import FSParameters
+from fewspikes.neuron.parameters import FSParameters
 
 
 def expected(p: FSParameters, problem: Problem) -> tuple[float, float]:

@@ -7,8 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from fewspikes.activations import Activation
-from fewspikes.errors import FewSpikesError
+from fewspikes.base.errors import FewSpikesError
 from fewspikes.fitting.checks import at_least_0, known_refine, whole_K, whole_seed
 from fewspikes.fitting.closed_form import closed_form
 from fewspikes.fitting.fitted import SLACK, Settings, fitted, words
@@ -16,7 +15,8 @@ from fewspikes.fitting.masses import Inputs, resolve
 from fewspikes.fitting.objective import objective
 from fewspikes.fitting.result import FitResult, measure
 from fewspikes.fitting.target import Target, check_function, checked_domain, target_of
-from fewspikes.parameters import PAPER_RELU_ALPHA, FSParameters, Grid
+from fewspikes.neuron.activation import Activation
+from fewspikes.neuron.parameters import PAPER_RELU_ALPHA, FSParameters, Grid
 
 METHODS = ("search", "bptt", "closed")
 DEFAULT_STEPS = 16  # as the paper's SiLU

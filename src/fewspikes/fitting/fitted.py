@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from fewspikes.errors import FewSpikesError
+from fewspikes.base.errors import FewSpikesError
 from fewspikes.fitting import bptt
 from fewspikes.fitting.code import parameters_of
 from fewspikes.fitting.problem import Problem, Vector
@@ -14,7 +14,7 @@ from fewspikes.fitting.search import Pool
 from fewspikes.fitting.searching import look
 from fewspikes.fitting.silent import constant_code, is_constant, mean_value
 from fewspikes.fitting.staircase import least_squares, workspace
-from fewspikes.parameters import FSParameters, Grid
+from fewspikes.neuron.parameters import FSParameters, Grid
 
 SLACK = 0.001  # a search may end so much above its own limit, relative, so that limit is set so much lower
 _NEXT_TO_NONE = 0.01  # spikes: a limit below that may be met by silence

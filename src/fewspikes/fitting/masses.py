@@ -7,8 +7,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fewspikes.errors import FewSpikesError
-from fewspikes.histogram import Histogram
+from fewspikes.base.errors import FewSpikesError
+from fewspikes.fitting.histogram import Histogram
 
 Inputs = str | tuple[float, float] | Histogram | Tensor | NDArray
 """A Gaussian's (mean, variance), samples, a histogram, or "uniform"."""

@@ -4,9 +4,9 @@ from math import inf
 
 import numpy as np
 
+from fewspikes.fitting.histogram import Histogram
 from fewspikes.fitting.masses import masses, uniform
 from fewspikes.fitting.problem import BINS, Function, Problem, problem
-from fewspikes.histogram import Histogram
 
 PREFERENCE = 0.003  # per spike, in log(error): of two codes of about equal error the one with fewer spikes
 

@@ -2,13 +2,13 @@
 
 import numpy as np
 
+from fewspikes.base.progress import track
 from fewspikes.fitting.annealing import anneal, price_on_grid
 from fewspikes.fitting.code import parameters_of
 from fewspikes.fitting.problem import Problem, Vector
 from fewspikes.fitting.search import Pool, seed_of
 from fewspikes.fitting.staircase import workspace
-from fewspikes.parameters import FSParameters, Grid
-from fewspikes.progress import track
+from fewspikes.neuron.parameters import FSParameters, Grid
 
 _TRIES = {"quick": 3_000, "normal": 60_000, "long": 600_000}  # changes of each annealing; some microseconds each
 _STARTS = 4  # codes of the search that are annealed

@@ -4,10 +4,10 @@ from itertools import product
 
 import numpy as np
 
-from fewspikes.activations import Activation
 from fewspikes.fitting.closed_form import least_error_relu
-from fewspikes.histogram import Histogram
-from fewspikes.parameters import FSParameters, relu_parameters, round_scale
+from fewspikes.fitting.histogram import Histogram
+from fewspikes.neuron.activation import Activation
+from fewspikes.neuron.parameters import FSParameters, relu_parameters, round_scale
 
 _WIDER = (1.0, 1.01, 1.02, 1.04, 1.07, 1.1)  # of the range of least error; a wider one has more of the short codes
 _CAPPED = tuple(np.linspace(0.75, 1.0, 6))  # ranges beside a step on the cap, of the cap

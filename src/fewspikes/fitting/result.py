@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fewspikes.activations import Activation
 from fewspikes.fitting.bounds import error_at_edges
 from fewspikes.fitting.masses import Inputs, masses, resolve
 from fewspikes.fitting.target import Target, checked_domain, target_of
-from fewspikes.kernels import apply
-from fewspikes.parameters import FSParameters
+from fewspikes.neuron.activation import Activation
+from fewspikes.neuron.kernels import apply
+from fewspikes.neuron.parameters import FSParameters
 
 POINTS = 200_001  # odd, so that 0 and the ends of the main region are among them
 

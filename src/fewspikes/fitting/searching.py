@@ -2,13 +2,13 @@
 
 from collections import deque
 
+from fewspikes.base.progress import track
 from fewspikes.fitting.atlas import Atlas, explore, merge
 from fewspikes.fitting.checks import known_refine
 from fewspikes.fitting.problem import Problem
 from fewspikes.fitting.search import Effort, Pool, climb, seed_of
-from fewspikes.fitting.shipped import STEPS
 from fewspikes.fitting.warm import warm_atlas
-from fewspikes.progress import track
+from fewspikes.neuron.shipped import STEPS
 
 _NORMAL = Effort(fresh=40, idle=150, most=1000, branches=8, pool=8)
 _MANY = Effort(fresh=40, idle=300, most=3000, branches=8, pool=8)  # for a code of many steps, which has one climb

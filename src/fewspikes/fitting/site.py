@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from fewspikes.activations import Activation
-from fewspikes.errors import FewSpikesError
+from fewspikes.base.errors import FewSpikesError
 from fewspikes.fitting import cache
 from fewspikes.fitting.checks import at_least_0, known_refine, whole_K, whole_seed
 from fewspikes.fitting.code import parameters_of
 from fewspikes.fitting.expected import expected
+from fewspikes.fitting.histogram import Histogram
 from fewspikes.fitting.masses import masses, smooth, uniform
 from fewspikes.fitting.objective import PREFERENCE
 from fewspikes.fitting.problem import BINS, Problem, problem
@@ -20,8 +20,8 @@ from fewspikes.fitting.relu_code import relu_codes
 from fewspikes.fitting.searching import look_quickly
 from fewspikes.fitting.silent import constant_code, is_constant
 from fewspikes.fitting.target import check_function, target_of
-from fewspikes.histogram import Histogram
-from fewspikes.parameters import FSParameters
+from fewspikes.neuron.activation import Activation
+from fewspikes.neuron.parameters import FSParameters
 
 ALGORITHM = 8  # raise it when fits change, so that kept ones are made again
 FLOOR = 0.01  # of the weight is spread evenly over the range: a few inputs far out must not come out wild

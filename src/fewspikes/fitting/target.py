@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fewspikes.activations import Activation
-from fewspikes.errors import FewSpikesError
+from fewspikes.base.errors import FewSpikesError
 from fewspikes.fitting.problem import Function
+from fewspikes.neuron.activation import Activation
 
 _PROBES = 257  # points on which a function is checked; odd, so that no vector width divides them
 _SAME = 1e-9  # relative; a vector unit may round the last bits of a value differently from place to place

@@ -7,9 +7,9 @@ from fewspikes.fitting.descent import descend, price
 from fewspikes.fitting.islands import STEPS, enter
 from fewspikes.fitting.problem import Problem, Vector
 from fewspikes.fitting.search import Pool, empty_pool
-from fewspikes.fitting.shipped import SHIPPED, all_shipped
 from fewspikes.fitting.staircase import workspace
-from fewspikes.parameters import FSParameters
+from fewspikes.neuron.parameters import FSParameters
+from fewspikes.neuron.shipped import SHIPPED, all_shipped
 
 _CLOSE = 1.0  # in log(error): a binary code that is no nearer to the best table is not worth a descent
 

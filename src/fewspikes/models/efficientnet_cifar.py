@@ -7,8 +7,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fewspikes.data import Preprocessing
-from fewspikes.errors import FewSpikesError
+from fewspikes.base.errors import FewSpikesError
+from fewspikes.images import Preprocessing
 
 CIFAR_EFFICIENTNET_PREPROCESSING = Preprocessing(
     size=(32, 32), mean=(0.4914, 0.4822, 0.4465), std=(0.247, 0.2435, 0.2616)

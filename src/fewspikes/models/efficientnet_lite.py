@@ -3,8 +3,8 @@
 import torch
 from torch import nn
 
-from fewspikes.data import Preprocessing
-from fewspikes.data.extras import require
+from fewspikes.images import Preprocessing
+from fewspikes.images.extras import require
 
 LITE0_PREPROCESSING = Preprocessing(
     size=(224, 224), mean=(0.498,) * 3, std=(0.502,) * 3, resize=256, interpolation="bicubic"

@@ -10,8 +10,8 @@ from urllib.request import Request, urlopen
 
 from torch import hub
 
-from fewspikes.data.extras import require
-from fewspikes.errors import FewSpikesError
+from fewspikes.base.errors import FewSpikesError
+from fewspikes.images.extras import require
 
 _SECONDS = 5.0  # a server that has not answered by then is not there
 

@@ -6,9 +6,9 @@ from typing import Any
 
 from torch import nn
 
-from fewspikes.data import Preprocessing
-from fewspikes.data.extras import require
-from fewspikes.errors import FewSpikesError, warn
+from fewspikes.base.errors import FewSpikesError, warn
+from fewspikes.images import Preprocessing
+from fewspikes.images.extras import require
 from fewspikes.models.fetching import ask_url, cached_or_asked, fetching
 from fewspikes.models.names import did_you_mean
 

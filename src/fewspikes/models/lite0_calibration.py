@@ -2,7 +2,7 @@
 
 from importlib import resources
 
-from fewspikes.calibration import Calibration
+from fewspikes.measure.calibration import Calibration
 
 
 def lite0_calibration() -> Calibration:
@@ -11,6 +11,6 @@ def lite0_calibration() -> Calibration:
     Made by `python benchmarks/lite0_calibration.py` from every tenth of 500 sample photographs.
     """
     with resources.as_file(
-        resources.files("fewspikes").joinpath("tables", "efficientnet_lite0_calibration.json")
+        resources.files("fewspikes").joinpath("models", "trained", "efficientnet_lite0_calibration.json")
     ) as path:
         return Calibration.load(path)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from torch import nn
 
-from fewspikes.data import Preprocessing
-from fewspikes.errors import FewSpikesError
+from fewspikes.base.errors import FewSpikesError
+from fewspikes.images import Preprocessing
 from fewspikes.models import cifar_resnet
 from fewspikes.models.efficientnet_cifar import CIFAR_EFFICIENTNET_PREPROCESSING, cifar_efficientnet
 from fewspikes.models.efficientnet_lite import LITE0_PREPROCESSING, efficientnet_lite0

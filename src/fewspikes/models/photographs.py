@@ -4,9 +4,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fewspikes.data import read_image
-from fewspikes.data.extras import require
-from fewspikes.errors import FewSpikesError
+from fewspikes.base.errors import FewSpikesError
+from fewspikes.images import read_image
+from fewspikes.images.extras import require
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -10,7 +10,7 @@ from types import ModuleType
 
 from torch import nn
 
-from fewspikes.errors import FewSpikesError
+from fewspikes.base.errors import FewSpikesError
 from fewspikes.models.names import did_you_mean
 
 

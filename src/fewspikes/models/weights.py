@@ -8,7 +8,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from fewspikes.errors import FewSpikesError
+from fewspikes.base.errors import FewSpikesError
 
 _PICKLES = (".pth", ".pt", ".bin", ".ckpt", ".pkl", ".tar")
 

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from fewspikes.convert import calibrate_model, convert
-from fewspikes.data import ImageLoader
+from fewspikes.conversion.conversion import calibrate_model, convert
+from fewspikes.conversion.distillation import distil
+from fewspikes.images import ImageLoader
 from fewspikes.paper import published
 from fewspikes.paper.results import Folder, Found, Row
 from fewspikes.paper.rows import counted, measured, stated
@@ -23,7 +24,6 @@ from fewspikes.paper.sources import (
     left_out,
     spread,
 )
-from fewspikes.tuning.distil import distil
 
 CALIBRATED_STEPS = 5  # half of the paper's K
 FIG_8A_STEPS = (3, 4, 5, 6, 7, 8, 9, 10)

@@ -4,13 +4,13 @@ from dataclasses import asdict
 
 import torch
 
-from fewspikes.kernels import apply
+from fewspikes.neuron.kernels import apply
+from fewspikes.neuron.parameters import relu_parameters
 from fewspikes.paper import published
 from fewspikes.paper.cifar import CALIBRATED_STEPS, table2
 from fewspikes.paper.imagenet import table1
 from fewspikes.paper.results import Folder, Found
 from fewspikes.paper.sources import Sources
-from fewspikes.parameters import relu_parameters
 
 _KEPT = (
     "row",

@@ -5,8 +5,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from fewspikes.errors import FewSpikesError
-from fewspikes.files import write_aside
+from fewspikes.base.errors import FewSpikesError
+from fewspikes.base.files import write_aside
 from fewspikes.paper import published as paper
 from fewspikes.paper.results import Found, Row
 

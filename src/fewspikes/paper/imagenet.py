@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from fewspikes.convert import convert
-from fewspikes.data import ImageData, image_splits
-from fewspikes.errors import FewSpikesError
+from fewspikes.base.errors import FewSpikesError
+from fewspikes.conversion.conversion import convert
+from fewspikes.images import ImageData, image_splits
 from fewspikes.models import load_model
 from fewspikes.paper import published
 from fewspikes.paper.results import Folder, Found, Row

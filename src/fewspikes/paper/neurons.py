@@ -7,15 +7,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fewspikes.activations import Activation
 from fewspikes.fitting import fit, measure, shipped
-from fewspikes.kernels import apply
-from fewspikes.neuron import encode
+from fewspikes.neuron.activation import Activation
+from fewspikes.neuron.kernels import apply
+from fewspikes.neuron.parameters import FSParameters, published, relu_parameters
+from fewspikes.neuron.recurrence import encode
 from fewspikes.paper import published as paper
 from fewspikes.paper.cifar import fig8a, gate_inputs
 from fewspikes.paper.results import Folder, Found, Row
 from fewspikes.paper.sources import Sources, Unavailable
-from fewspikes.parameters import FSParameters, published, relu_parameters
 
 SILU, SIGMOID = Activation("silu"), Activation("sigmoid")
 INPUTS = (-0.5, 0.5)  # of Fig. 3

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 
-from fewspikes.errors import FewSpikesError
+from fewspikes.base.errors import FewSpikesError
 from fewspikes.models.names import did_you_mean
 from fewspikes.paper import cifar, claims, drawing, imagenet, neurons
 from fewspikes.paper.results import Folder, Found

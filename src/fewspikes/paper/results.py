@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import fewspikes
+from fewspikes.base.errors import FewSpikesError
+from fewspikes.base.files import write_aside, write_json
 from fewspikes.bench import conditions
-from fewspikes.errors import FewSpikesError
-from fewspikes.files import write_aside, write_json
 
 Row = dict[str, Any]
 _LOCK = ".lock"

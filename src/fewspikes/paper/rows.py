@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fewspikes.convert import convert
-from fewspikes.errors import FewSpikesWarning
-from fewspikes.evaluation import evaluate
+from fewspikes.base.errors import FewSpikesWarning
+from fewspikes.conversion.conversion import convert
+from fewspikes.measure.evaluation import evaluate
 from fewspikes.models import load_model
-from fewspikes.network import SpikingNetwork
+from fewspikes.network.spiking import SpikingNetwork
 from fewspikes.paper.published import TableRow
 from fewspikes.paper.results import Row
 from fewspikes.paper.sources import Weighted

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from fewspikes.data import ImageData, ImageLoader, Preprocessing, loader, open_images
-from fewspikes.errors import FewSpikesError
+from fewspikes.base.errors import FewSpikesError
+from fewspikes.images import ImageData, ImageLoader, Preprocessing, loader, open_images
 from fewspikes.models import load_model
 from fewspikes.models.loading import LoadedModel, trained_weights
 from fewspikes.paper.results import Row

@@ -18,10 +18,10 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from fewspikes.data import Preprocessing, loader
-from fewspikes.devices import find_device
-from fewspikes.errors import FewSpikesError
-from fewspikes.files import write_aside
+from fewspikes.base.devices import find_device
+from fewspikes.base.errors import FewSpikesError
+from fewspikes.base.files import write_aside
+from fewspikes.images import Preprocessing, loader
 from fewspikes.models.loading import CIFAR_NETWORKS, LoadedModel, load_model
 from fewspikes.models.names import did_you_mean
 from fewspikes.models.training.images import InMemory, OnDisk, TrainingImages, open_split, read_split

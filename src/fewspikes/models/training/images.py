@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from fewspikes.data import ImageData, Preprocessing, image_splits, loader, open_images
-from fewspikes.data.extras import require
-from fewspikes.errors import FewSpikesError
-from fewspikes.progress import track
+from fewspikes.base.errors import FewSpikesError
+from fewspikes.base.progress import track
+from fewspikes.images import ImageData, Preprocessing, image_splits, loader, open_images
+from fewspikes.images.extras import require
 
 if TYPE_CHECKING:
     from PIL.Image import Image

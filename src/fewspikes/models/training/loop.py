@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fewspikes.errors import FewSpikesError
-from fewspikes.files import write_aside
+from fewspikes.base.errors import FewSpikesError
+from fewspikes.base.files import write_aside
+from fewspikes.base.progress import track
 from fewspikes.models.training.images import TrainingImages
 from fewspikes.models.training.muon import KernelMuon
-from fewspikes.progress import track
 
 OPTIMIZERS, PRECISIONS = ("sgd", "muon"), ("float32", "bfloat16")
 

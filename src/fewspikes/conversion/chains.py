@@ -1,0 +1,56 @@
+"""How the sites follow one another: which of them a further step makes later, and which have steps to spare."""
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import fx
+
+from fewspikes.network.spiking import SpikingNetwork
+from fewspikes.operators.classes import Kind
+
+Whole = NDArray[np.int64]
+
+
+class Chains:
+    """The graph of the sites alone, so that thousands of choices of K can be tried in no time.
+
+    Args:
+        snn: any network of these sites.
+
+    Attributes:
+        sites: their names, in the order of the graph; K everywhere below is a vector in this order.
+        before, after: by site, the places of the sites that feed it directly, and of those that it feeds.
+    """
+
+    def __init__(self, snn: SpikingNetwork) -> None:
+        self.sites = tuple(site.name for site in snn.sites)
+        place = {site.target: i for i, site in enumerate(snn.sites)}
+        self.before: list[tuple[int, ...]] = [()] * len(self.sites)
+        last: dict[fx.Node, frozenset[int]] = {}  # the sites whose spikes reach a node with no site between
+        for node in snn.body.graph.nodes:
+            carriers = [n for n in node.all_input_nodes if n.meta.get("kind") != Kind.BOOKKEEPING]
+            last[node] = frozenset().union(*(last[n] for n in carriers))
+            if node.op == "call_module":
+                self.before[place[str(node.target)]] = tuple(sorted(last[node]))
+                last[node] = frozenset((place[str(node.target)],))
+        self.after: list[tuple[int, ...]] = [
+            tuple(j for j in range(len(self.sites)) if i in self.before[j]) for i in range(len(self.sites))
+        ]
+
+    @property
+    def longest(self) -> int:
+        """The largest number of sites in a chain."""
+        return int(self.through(np.ones(len(self.sites), np.int64)).max())
+
+    def through(self, k: Whole) -> Whole:
+        """By site, the steps of the longest chain that it is in. The largest of them is the network's latency."""
+        n = len(self.sites)
+        until, onward = np.zeros(n, np.int64), np.zeros(n, np.int64)
+        for i in range(n):
+            until[i] = k[i] + max((until[j] for j in self.before[i]), default=0)
+        for i in reversed(range(n)):
+            onward[i] = max((k[j] + onward[j] for j in self.after[i]), default=0)
+        return np.asarray(until + onward, np.int64)
+
+    def latency(self, k: Whole) -> int:
+        """Steps from an image to its output."""
+        return int(self.through(k).max())

@@ -1,0 +1,75 @@
+"""A way from one step per site to many: at each point the site gets a step that lowers the output's error most."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import inf
+
+import numpy as np
+
+from fewspikes.conversion.chains import Chains, Whole
+from fewspikes.measure.sensitivity import Curves, Vector
+
+# Of latency and of spikes. What counts less still counts: on ResNet20 it saves up to 5% of the spikes for at most 4%
+# more error, and keeps sites off the longest chain from steps that gain next to nothing.
+WEIGHTS = {"steps": (1.0, 0.3), "spikes": (0.05, 1.0), "both": (1.0, 1.0)}
+MIXTURES = (0.05, 0.2, 0.5, 1.0, 2.0, 5.0, 20.0)  # weights of spikes against latency, where both are limited
+
+
+@dataclass(frozen=True)
+class Path:
+    """Choices of K, from few steps to many.
+
+    Attributes:
+        k: [points, sites].
+        latency: [points], exact.
+        spikes: [points], per neuron, with the other sites exact.
+        errors: [points], predicted: the sum of what each site does to the output by itself.
+    """
+
+    k: Whole
+    latency: Whole
+    spikes: Vector
+    errors: Vector
+
+    def __len__(self) -> int:
+        return len(self.latency)
+
+
+def greedy(chains: Chains, curves: Curves, weights: tuple[float, float]) -> Path:
+    """From K = 1 everywhere, give the next step where the output's error falls most for what it costs.
+
+    The cost is the relative growth of latency and of spikes, each times its weight. A site looks ahead: two steps
+    together may gain what one does not. Sites off the longest chain cost no latency.
+    """
+    most = curves.errors.shape[1]
+    k = np.ones(len(chains.sites), np.int64)
+    points = [k.copy()]
+    while (k < most).any():
+        k[_next(chains, curves, weights, k)] += 1
+        points.append(k.copy())
+    sums = np.array([curves.at(k) for k in points])
+    latency = np.array([chains.latency(k) for k in points])
+    return Path(np.stack(points), latency, sums[:, 1], sums[:, 0])
+
+
+def best(paths: Sequence[Path], steps: float, spikes: float = inf) -> tuple[Path, int] | None:
+    """The path and the place on it with the least error within so many steps and spikes; None if nothing fits."""
+    found = []
+    for path in paths:
+        fits = np.flatnonzero((path.latency <= steps) & (path.spikes <= spikes))
+        found += [(float(path.errors[fits[-1]]), path, int(fits[-1]))] if len(fits) else []
+    return min(found, key=lambda entry: entry[0])[1:] if found else None
+
+
+def _next(chains: Chains, curves: Curves, weights: tuple[float, float], k: Whole) -> int:
+    """The site that gets the next step."""
+    row, most = np.arange(len(k)), curves.errors.shape[1]
+    ahead = np.arange(1, most + 1) - k[:, None]  # [sites, most], how many steps more
+    through = chains.through(k)
+    latency, spikes = through.max(), curves.at(k)[1]
+    later = np.maximum(0, through[:, None] + ahead - latency) / latency
+    fired = np.maximum(0, curves.spikes - curves.spikes[row, k - 1][:, None]) / max(spikes, 1e-12)
+    cost = weights[0] * later + weights[1] * fired + 1e-9
+    gain = curves.errors[row, k - 1][:, None] - curves.errors
+    ratio = np.where(ahead > 0, gain / cost, -np.inf)
+    return int(ratio.max(1).argmax())

@@ -1,0 +1,118 @@
+"""What a network takes: input specifications, and the checks that keep bad input out."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fewspikes.base.errors import FewSpikesError
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """Name, shape per image (without the batch axis) and dtype of one input."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dict for JSON files."""
+        return {"name": self.name, "shape": list(self.shape), "dtype": str(self.dtype).removeprefix("torch.")}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "InputSpec":
+        """The reverse of `to_json`."""
+        dtype = getattr(torch, content["dtype"])
+        if not isinstance(dtype, torch.dtype):
+            raise FewSpikesError(f"{content['dtype']!r} is no dtype")
+        return cls(str(content["name"]), tuple(int(n) for n in content["shape"]), dtype)
+
+
+def as_named(inputs: Any) -> dict[str, Tensor]:
+    """A tensor, a tuple or list of tensors, or a dict of keyword arguments, as a dict of tensors.
+
+    Raises:
+        FewSpikesError: something else, or tensors without a common batch axis.
+    """
+    if isinstance(inputs, Tensor):
+        inputs = (inputs,)
+    named = dict(inputs) if isinstance(inputs, Mapping) else None
+    if isinstance(inputs, tuple | list):
+        named = {f"x{i}" if i else "x": value for i, value in enumerate(inputs)}
+    if isinstance(inputs, np.ndarray):
+        raise FewSpikesError("inputs must be tensors; give torch.from_numpy(array)")
+    if not named or not all(isinstance(value, Tensor) for value in named.values()):
+        raise FewSpikesError(
+            f"inputs must be a tensor, a tuple of tensors or a dict of tensors; got {_describe(inputs)}"
+        )
+    sizes = {tuple(value.shape[:1]) for value in named.values()}
+    if len(sizes) != 1 or sizes & {(), (0,)}:
+        raise FewSpikesError(
+            "every input needs a batch axis 0 of one common size >= 1; got shapes "
+            + ", ".join(f"{name} {tuple(value.shape)}" for name, value in named.items())
+        )
+    return named
+
+
+def specs_of(named: Mapping[str, Tensor]) -> tuple[InputSpec, ...]:
+    """The specification of each example input; floating inputs must be float32 or float64."""
+    for name, value in named.items():
+        if value.is_floating_point() and value.dtype not in (torch.float32, torch.float64):
+            raise FewSpikesError(f"input {name} is {value.dtype}; FS-neurons need float32 or float64: call .float()")
+    return tuple(InputSpec(name, tuple(value.shape[1:]), value.dtype) for name, value in named.items())
+
+
+def check_inputs(specs: Sequence[InputSpec], values: Sequence[Any], dtype: torch.dtype | None, what: str) -> None:
+    """Raise unless `values` fit `specs`; floating inputs must have the network's `dtype`.
+
+    Raises:
+        FewSpikesError: another number, shape, or dtype, with both sides named.
+    """
+    if len(values) != len(specs):
+        raise FewSpikesError(
+            f"{what}: {len(specs)} inputs wanted ({', '.join(s.name for s in specs)}); got {len(values)}"
+        )
+    for spec, value in zip(specs, values, strict=True):
+        if not isinstance(value, Tensor):
+            raise FewSpikesError(f"{what}: {spec.name} must be a tensor; got {_describe(value)}")
+        wanted = dtype if spec.dtype.is_floating_point and dtype is not None else spec.dtype
+        if tuple(value.shape[1:]) != spec.shape or value.ndim != len(spec.shape) + 1:
+            raise FewSpikesError(
+                f"{what}: {spec.name} has shape {_batch(value.shape)}, the network was converted for "
+                f"{_batch((0, *spec.shape))}; resize the images, or convert again with such an example"
+            )
+        if len(value) != len(values[0]):
+            raise FewSpikesError(
+                f"{what}: the inputs have batches of {len(values[0])} and {len(value)} ({spec.name}); give one size"
+            )
+        if value.dtype != wanted:
+            raise FewSpikesError(
+                f"{what}: {spec.name} is {value.dtype}, the network takes {wanted}; convert it with .to()"
+            )
+
+
+def check_finite(values: Iterable[Tensor], what: str) -> None:
+    """Raise FewSpikesError on NaN or inf."""
+    for value in values:
+        if value.is_floating_point() and not value.is_meta and not bool(value.isfinite().all()):
+            raise FewSpikesError(f"{what} holds NaN or inf; clean it first")
+
+
+def check_autocast() -> None:
+    """Raise FewSpikesError inside torch.autocast: half precision cannot hold the code."""
+    if torch.is_autocast_enabled("cpu") or (torch.cuda.is_initialized() and torch.is_autocast_enabled("cuda")):
+        raise FewSpikesError("FS-neurons compute in float32 or float64; leave torch.autocast for this call")
+
+
+def _batch(shape: Sequence[int]) -> str:
+    return "[batch" + "".join(f", {n}" for n in shape[1:]) + "]" if len(shape) else "[]"
+
+
+def _describe(value: Any) -> str:
+    return (
+        f"{type(value).__name__} of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+    )

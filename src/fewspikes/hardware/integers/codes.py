@@ -1,0 +1,116 @@
+"""Layers of neurons whose output is a whole number, and what turns such numbers back into values."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fewspikes.neuron.kernels import compiled
+from fewspikes.neuron.kernels.reference import apply as plain_loop
+from fewspikes.neuron.layer import FSNeuron, count_outside, per_channel
+from fewspikes.neuron.parameters import FSParameters
+from fewspikes.neuron.recurrence import cast
+
+MOST_STEPS = 8  # a code is one byte
+
+
+def is_binary(neuron: FSNeuron) -> bool:
+    """Whether its outputs are whole multiples of d[K], up to 2^K - 1 of them."""
+    p = neuron.table
+    return p.K <= MOST_STEPS and p.offset == 0 and bool(p.d[-1] > 0 and np.all(p.d == p.d[-1] * _powers(p.K)))
+
+
+def _powers(K: int) -> np.ndarray:
+    return 2.0 ** np.arange(K - 1, -1, -1)
+
+
+def unit(neuron: FSNeuron, channels: int) -> Tensor:
+    """What a code of 1 stands for, by channel, float64 [channels]: d[K] times range and gain."""
+    found = torch.full((channels,), float(neuron.table.d[-1]), dtype=torch.float64)
+    for factor in (neuron.range, neuron.gain):
+        found = found if factor is None else found * factor.double()
+    return found
+
+
+class CodeNeuron(nn.Module):
+    """A layer of neurons with y = d[K] q: gives q as uint8 for the gate input (x f + other g + add) / divide.
+
+    Everything is by channel, [C]. Without `other` f is 1.
+
+    Args:
+        neuron: where T and h come from, and the domain.
+        add, divide: in the units of the sum.
+        factors: f and g, where two maps meet; None for one map.
+        axis: the channels' axis.
+        engine: "auto" or "reference" (plain torch).
+
+    Attributes:
+        tallies: as of an FSNeuron.
+    """
+
+    add: Tensor
+    divide: Tensor
+    f: Tensor
+    g: Tensor
+
+    def __init__(
+        self,
+        neuron: FSNeuron,
+        add: Tensor,
+        divide: Tensor,
+        factors: tuple[Tensor, Tensor] | None,
+        axis: int,
+        engine: str,
+    ) -> None:
+        super().__init__()
+        p = neuron.table
+        self.table = FSParameters(p.T, p.h, _powers(p.K), 0.0, p.activation, p.domain, p.provenance)
+        self.axis, self.engine = axis, engine
+        self.tallies: list[Callable[[Any, Any], None]] = []
+        f, g = factors or (torch.ones_like(add), torch.zeros_like(add))
+        for name, values in (("add", add), ("divide", divide), ("f", f), ("g", g)):
+            self.register_buffer(name, values.float())
+        self._steps = compiled.table(*cast(self.table, self.add))
+
+    def forward(self, x: Tensor, other: Tensor | None = None) -> Tensor:
+        """q, uint8 like x."""
+        f, g, add, divide = self.f, self.g, self.add, self.divide
+        if self.engine == "reference" or x.device.type != "cpu":
+            if other is not None:
+                x, other = x.float(), other.float()
+                x = x * per_channel(f, x, self.axis) + other * per_channel(g, x, self.axis)
+            seen = (x + per_channel(add, x, self.axis)) / per_channel(divide, x, self.axis)
+            y, spikes = plain_loop(seen, *cast(self.table, seen), count=True)
+            assert spikes is not None
+            found: Sequence[Any] = (int(spikes.sum(dtype=torch.int64)), count_outside(seen, self.table.domain))
+            codes = y.to(torch.uint8)
+        elif other is not None:
+            own = compiled.Factors(f.numpy(), g.numpy(), add.numpy(), divide.numpy())
+            codes, *found = compiled.joined(x, other, self._steps, own, self.table.domain, torch.uint8)
+        else:
+            one = compiled.Channels(add.numpy(), divide.numpy(), np.ones(len(add), np.float32))
+            codes, *found = compiled.layer(x, self._steps, one, self.axis, self.table.domain, dtype=torch.uint8)
+        for tally in tuple(self.tallies):
+            tally(*found)
+        return codes
+
+
+class Values(nn.Module):
+    """x times a factor by channel, plus a constant by channel: codes or sums of products as values."""
+
+    factor: Tensor
+    constant: Tensor | None
+
+    def __init__(self, factor: Tensor, constant: Tensor | None, axis: int) -> None:
+        super().__init__()
+        self.axis = axis
+        self.register_buffer("factor", factor.float())
+        self.register_buffer("constant", None if constant is None else constant.float())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """float32 like x."""
+        x = x.float()
+        y = x * per_channel(self.factor, x, self.axis)
+        return y if self.constant is None else y + per_channel(self.constant, y, self.axis)

@@ -1,0 +1,46 @@
+"""Which split of a data set is meant by a wish: train, evaluation, or a name."""
+
+from collections.abc import Collection
+from pathlib import Path
+
+from fewspikes.base.errors import FewSpikesError, warn
+
+SPLIT_NAMES = ("train", "test", "val", "validation")
+_ALIASES = {"val": "validation", "validation": "val"}
+_FITTING = {"train": ("train",), "evaluation": ("test", "val", "validation", "all")}
+_STOPGAPS = {"train": ("validation", "val", "test", "all"), "evaluation": ("train",)}
+
+
+def choose_split(found: Collection[str], wanted: str, folder: Path) -> str:
+    """The name of the split to read.
+
+    Args:
+        found: names of the splits that are there; a data set without splits has the one split "all".
+        wanted: "train" (for calibration), "evaluation" (test before val and validation), or another name.
+        folder: for messages.
+
+    Raises:
+        FewSpikesError: a name that is not there.
+
+    Warns:
+        FewSpikesWarning: "train" or "evaluation" has to do with a split that is meant for something else.
+
+    >>> choose_split(["train", "val"], "evaluation", Path("photos"))
+    'val'
+    """
+    if wanted not in _FITTING:
+        return _named(found, wanted, folder)
+    for name in _FITTING[wanted]:
+        if name in found:
+            return name
+    name = next((n for n in (*_STOPGAPS[wanted], *sorted(found)) if n in found), "")
+    purpose = "calibration" if wanted == "train" else "evaluation"
+    warn(f"{folder} has no split for {purpose} ({' or '.join(_FITTING[wanted])}); its split {name!r} is used")
+    return name
+
+
+def _named(found: Collection[str], wanted: str, folder: Path) -> str:
+    for name in (wanted, _ALIASES.get(wanted)):
+        if name in found:
+            return str(name)
+    raise FewSpikesError(f"{folder} has no split {wanted!r}; it has {', '.join(sorted(found))}")

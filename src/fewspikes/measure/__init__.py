@@ -1,0 +1,1 @@
+"""What a network does on images: counting, calibration, sensitivity, diagnosis, evaluation."""

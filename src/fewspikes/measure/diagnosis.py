@@ -1,0 +1,175 @@
+"""What goes wrong where: each site beside the ANN's, in one walk through both networks."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fewspikes.base.errors import FewSpikesError
+from fewspikes.base.progress import track
+from fewspikes.fitting import largest_error
+from fewspikes.measure.channels import channel_axis
+from fewspikes.measure.sensitivity import Batch, Probed, dealt, per_image, probe
+from fewspikes.measure.walk import walk
+from fewspikes.network.sites import SiteDiagnosis
+from fewspikes.network.spiking import SpikingNetwork
+from fewspikes.neuron.layer import FSNeuron
+from fewspikes.neuron.recurrence import encode
+from fewspikes.operators.rewriting import Site
+
+IMAGES = 128  # at most; a share of a thousandth of the neurons is then still seen a hundred times
+_SAMPLED = 1 << 14  # inputs per site and batch whose spikes are looked at step by step
+_CONSTANT = 1e-10  # variance over mean square that is no more than rounding
+
+
+def diagnose(snn: SpikingNetwork, batches: Sequence[Batch], progress: bool | None = None) -> dict[str, SiteDiagnosis]:
+    """Compare every site with the ANN's on up to 128 of the images (fewer for a network of over 4 million neurons).
+
+    Args:
+        snn: the converted network.
+        batches: unlabelled inputs.
+        progress: a bar on stderr; None shows it when stderr is a terminal.
+
+    Returns:
+        What goes wrong at each site, by name, in the order of the graph.
+
+    Raises:
+        FewSpikesError: no images.
+    """
+    images = dealt(snn, batches, IMAGES)
+    if not images:
+        raise FewSpikesError("a diagnosis needs one image at least")
+    nodes = {node.target: node for node in snn.body.graph.nodes if node.op == "call_module"}
+    neurons, tallies = snn.neurons, {}
+    for site in snn.sites:
+        gate: Any = nodes[site.target].args[0]
+        axis = channel_axis(gate, len(snn.shape_at(site.name)))
+        tallies[site.name] = _Tally(site, neurons[site.name], axis)
+    probing = track(zip(images, probe(snn, images), strict=True), "diagnosing", len(images), progress)
+    with torch.no_grad():
+        for batch, probed in probing:
+            for name, wanted, got, _ in walk(snn, [batch]):
+                tallies[name].add(wanted[0], got[0], probed)
+    return {name: tally.result() for name, tally in tallies.items()}
+
+
+class _Tally:
+    """Running sums of one site over batches.
+
+    Args:
+        site: what it imitates.
+        neuron: what runs there.
+        axis: of the channels, or None.
+    """
+
+    def __init__(self, site: Site, neuron: FSNeuron, axis: int | None) -> None:
+        self.site, self.neuron, self.axis = site, neuron, axis
+        self.alone = [neuron, neuron.replace(shift=None)]
+        self.images = self.elements = self.clipped = self.spikes = 0
+        self.sums = dict.fromkeys(
+            ("wanted", "wanted2", "got2", "product", "error", "inherited", "own", "clipped", "output"), 0.0
+        )
+        self.own = [0.0] * len(self.alone)
+        self.fired: Tensor | None = None  # [neurons], in how many images
+        self.by_channel: Tensor | None = None  # [channels], spikes
+        self.by_step = torch.zeros(neuron.table.K, dtype=torch.int64)
+
+    def add(self, wanted_input: Tensor, input: Tensor, probed: Probed) -> None:
+        """One batch: the gate inputs in the ANN and in the spiking network."""
+        wanted, exact = self.site.activation(wanted_input), self.site.activation(input)
+        seen = self.neuron.gate(input)
+        got, spikes = _run(self.neuron, input)
+        outside = _outside(seen, self.neuron.table.domain)
+        self.images += probed.images
+        self.elements += wanted.numel()
+        self.clipped += int(outside.sum())
+        self._add_errors(wanted, exact, got, outside)
+        self.sums["output"] += probed.effect(self.site.name, got - exact)
+        for i, neuron in enumerate(self.alone):
+            self.own[i] += _square(neuron(wanted_input) - wanted)
+        self._add_spikes(seen, spikes, probed.images)
+
+    def _add_errors(self, wanted: Tensor, exact: Tensor, got: Tensor, outside: Tensor) -> None:
+        own = (got - exact).double().square()
+        self.sums["own"] += float(own.sum())
+        self.sums["clipped"] += float((own * outside).sum())
+        self.sums["error"] += _square(got - wanted)
+        self.sums["inherited"] += _square(exact - wanted)
+        self.sums["wanted"] += float(wanted.double().sum())
+        self.sums["wanted2"] += _square(wanted)
+        self.sums["got2"] += _square(got)
+        self.sums["product"] += float((got.double() * wanted.double()).sum())
+
+    def _add_spikes(self, seen: Tensor, spikes: Tensor, images: int) -> None:
+        self.spikes += int(spikes.sum(dtype=torch.int64))
+        fired = (per_image(spikes, images) > 0).sum(0)
+        self.fired = fired if self.fired is None else self.fired + fired
+        if self.axis is not None:
+            by_channel = spikes.movedim(self.axis, 0).flatten(1).sum(1, dtype=torch.int64)
+            self.by_channel = by_channel if self.by_channel is None else self.by_channel + by_channel
+        flat = seen.reshape(-1)
+        sample = flat[:: -(-flat.numel() // _SAMPLED)]
+        self.by_step += encode(sample, self.neuron.table).sum(1).cpu()
+
+    def result(self) -> SiteDiagnosis:
+        """The sums as means and shares."""
+        n, sums = self.elements, self.sums
+        square = sums["wanted2"] / n
+        variance = square - (sums["wanted"] / n) ** 2
+        constant = variance <= _CONSTANT * square
+        scale = n * ((square if constant else variance) or 1.0)
+        assert self.fired is not None
+        silent = 0 if self.by_channel is None else int((self.by_channel == 0).sum())
+        return SiteDiagnosis(
+            images=self.images,
+            own_error=min(self.own) / scale,
+            error=sums["error"] / scale,
+            inherited_error=sums["inherited"] / scale,
+            cosine=_cosine(sums["product"], sums["wanted2"], sums["got2"]),
+            output_error=sums["output"] / self.images,
+            clipped_fraction=self.clipped / n,
+            clipped_error=sums["clipped"] / sums["own"] if sums["own"] else 0.0,
+            spikes_per_neuron=self.spikes / n,
+            dead_fraction=float((self.fired == 0).double().mean()),
+            always_fraction=float((self.fired == self.images).double().mean()),
+            channels=None if self.by_channel is None else len(self.by_channel),
+            silent_channels=silent,
+            idle_steps=int((self.by_step == 0).sum()) if self.spikes else 0,
+            constant=constant,
+            max_error=_largest(self.neuron, self.site),
+        )
+
+
+def _run(neuron: FSNeuron, x: Tensor) -> tuple[Tensor, Tensor]:
+    """The neuron's output and its spikes per element."""
+    seen: list[Tensor] = []
+    counting = neuron.replace()
+    counting.observers.append(lambda _, spikes: seen.append(spikes))
+    return counting(x), seen[0]
+
+
+def _outside(x: Tensor, domain: tuple[float, float]) -> Tensor:
+    return (x < domain[0]) | (x > domain[1])
+
+
+def _square(x: Tensor) -> float:
+    return float(x.double().square().sum())
+
+
+def _cosine(product: float, a: float, b: float) -> float:
+    """1 where both are zero everywhere, 0 where one of them is."""
+    if a == 0 or b == 0:
+        return float(a == b)
+    return float(product / (a * b) ** 0.5)
+
+
+def _largest(neuron: FSNeuron, site: Site) -> float | None:
+    """The table's bound, widened by the channels' gains and ranges: y = g r f̂((x + s) / r)."""
+    bound = largest_error(neuron.table, site.activation)
+    if bound == float("inf"):
+        return None
+    table, one = neuron.table, torch.ones(1)
+    range, gain = (one if values is None else values for values in (neuron.range, neuron.gain))
+    largest = float(abs(table.d).sum() + abs(table.offset))  # of an output
+    return float((range * (bound + (gain - 1).abs() * largest)).max())

@@ -1,0 +1,223 @@
+"""What an error at a site does to the network's output, and so what each K at each site costs.
+
+To first order an error delta at a site's output moves the network's output by J delta. For random signs r, the mean
+square of r . J delta = (J^T r) . delta over images and r is the output's squared error, and one pass backwards gives
+J^T r at all sites at once. So a handful of passes tell the output error of every K at every site.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from fewspikes.base.progress import track
+from fewspikes.measure.outputs import floats
+from fewspikes.network.spiking import SpikingNetwork
+from fewspikes.neuron.activation import Activation
+from fewspikes.neuron.kernels import apply
+from fewspikes.neuron.parameters import FSParameters
+
+MOST_STEPS = 16
+_GRID = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16)  # between them the logarithm of the error is close to a line in K
+_PROBES = 2  # passes backwards per batch; more images tell more than more passes
+_IMAGES = 256  # on ResNet20 the choice of K is then nearly that of twice as many
+_LEAST_IMAGES = 8
+_ELEMENTS = 1 << 29  # neurons times images that are looked at: a large network gets fewer images
+_AT_ONCE = 1 << 22  # neurons times images in one batch
+_TINY = 1e-12
+
+Batch = tuple[Tensor, ...]
+Vector = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Curves:
+    """Output error and spikes by site and K, each with the other sites exact.
+
+    Attributes:
+        errors: [sites, most], the output's mean squared error over its variance; falls with K.
+        spikes: [sites, most], spikes of the site over the network's neurons.
+        images: how many they were measured on.
+    """
+
+    errors: Vector
+    spikes: Vector
+    images: int
+
+    def at(self, k: NDArray[np.int64]) -> tuple[float, float]:
+        """Output error and spikes per neuron of the network with these K: the sums over its sites."""
+        row = np.arange(len(k))
+        return float(self.errors[row, k - 1].sum()), float(self.spikes[row, k - 1].sum())
+
+
+def curves(
+    snn: SpikingNetwork,
+    parameters: Callable[[str, int], FSParameters],
+    images: Sequence[Batch],
+    most: int = MOST_STEPS,
+    progress: bool | None = None,
+) -> Curves:
+    """Measure what every K up to `most` does at every site.
+
+    Args:
+        snn: any network of these sites; its neurons are not used.
+        parameters: of a site (by name) for a K.
+        images: unlabelled inputs.
+        most: the largest K.
+        progress: a bar on stderr; None shows it when stderr is a terminal.
+    """
+    steps = [*(k for k in _GRID if k < most), most]
+    names = [site.name for site in snn.sites]
+    tables = {name: [parameters(name, k) for k in steps] for name in track(names, "fitting", len(names), progress)}
+    found = effects(snn, tables, images, progress)
+    return Curves(
+        np.stack([_filled(np.minimum.accumulate(found.errors[n]), steps, log=True) for n in names]),
+        np.stack([_filled(found.spikes[n], steps, log=False) for n in names]),
+        found.images,
+    )
+
+
+@dataclass(frozen=True)
+class Effects:
+    """What each of several codes does at each site, with the other sites exact.
+
+    Attributes:
+        errors: [codes] by site, the output's mean squared error over its variance.
+        spikes: [codes] by site, spikes of the site over the network's neurons.
+        images: how many they were measured on.
+    """
+
+    errors: dict[str, Vector]
+    spikes: dict[str, Vector]
+    images: int
+
+
+def effects(
+    snn: SpikingNetwork,
+    codes: Mapping[str, Sequence[FSParameters]],
+    images: Sequence[Batch],
+    progress: bool | None = None,
+) -> Effects:
+    """Measure what each code does at its site.
+
+    Args:
+        snn: any network of these sites; its neurons are not used.
+        codes: by site.
+        images: unlabelled inputs.
+        progress: a bar on stderr; None shows it when stderr is a terminal.
+    """
+    activations = {site.name: site.activation for site in snn.sites}
+    errors, spikes = ({name: np.zeros(len(tables)) for name, tables in codes.items()} for _ in range(2))
+    batches = dealt(snn, images)
+    seen = 0
+    for probed in track(probe(snn, batches), "measuring sensitivity", len(batches), progress):
+        seen += probed.images
+        for name, x in probed.inputs.items():
+            exact = activations[name](x)
+            for j, table in enumerate(codes[name]):
+                y, fired = apply(x, table)
+                errors[name][j] += probed.effect(name, y - exact)
+                spikes[name][j] += float(fired.sum(dtype=torch.int64))
+    total = seen * snn.report.neurons
+    return Effects({n: e / seen for n, e in errors.items()}, {n: s / total for n, s in spikes.items()}, seen)
+
+
+def _filled(values: Vector, steps: list[int], log: bool) -> Vector:
+    """Values at every K from 1 to the last, from those at `steps`."""
+    every = np.arange(1, steps[-1] + 1)
+    if not log:
+        return np.asarray(np.interp(every, steps, values), np.float64)
+    return np.asarray(np.exp(np.interp(every, steps, np.log(np.maximum(values, _TINY)))), np.float64)
+
+
+@dataclass
+class Probed:
+    """A batch as the ANN sees it: each site's gate inputs, and the output's gradients at each site's output."""
+
+    images: int
+    inputs: dict[str, Tensor]
+    gradients: dict[str, list[Tensor]]
+
+    def effect(self, name: str, error: Tensor) -> float:
+        """The output's relative squared error, summed over the batch, that `error` at the site's output makes."""
+        rows = per_image(error, self.images)
+        products = [(per_image(g, self.images) * rows).sum(1).double() for g in self.gradients[name]]
+        return float(sum(p.square().sum() for p in products)) / max(len(products), 1)
+
+
+def probe(snn: SpikingNetwork, batches: Sequence[Batch], seed: int = 0) -> Iterator[Probed]:
+    """Run the ANN forwards and, for random signs, backwards."""
+    random = torch.Generator().manual_seed(seed)
+    scales = _scales(snn, batches)
+    for batch in batches:
+        yield _probed(snn, batch, scales, random)
+
+
+def _probed(snn: SpikingNetwork, batch: Batch, scales: list[float], random: torch.Generator) -> Probed:
+    taps = {site.name: _Tap(site.activation) for site in snn.sites}
+    ann = snn.as_ann()
+    for site in snn.sites:
+        ann.set_submodule(site.target, taps[site.name])
+    with torch.inference_mode(False), torch.enable_grad():
+        outputs = floats(ann(*(value.clone() if value.is_inference() else value for value in batch)))
+        wanted = [tap.output for tap in taps.values()]
+        rows = []
+        for _ in range(_PROBES):
+            signs = [torch.randint(0, 2, y.shape, generator=random).to(y) * 2 - 1 for y in outputs]
+            along = torch.stack([(s * y).sum() * c for s, y, c in zip(signs, outputs, scales, strict=True)]).sum()
+            rows.append(torch.autograd.grad(along, wanted, retain_graph=True, materialize_grads=True))
+    gradients = {name: [row[i] for row in rows] for i, name in enumerate(taps)}
+    return Probed(len(batch[0]), {name: tap.input for name, tap in taps.items()}, gradients)
+
+
+class _Tap(nn.Module):
+    """The exact activation, which keeps its input and lets a gradient reach its output."""
+
+    input: Tensor
+    output: Tensor
+
+    def __init__(self, activation: Activation) -> None:
+        super().__init__()
+        self.activation = activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        """f(x)."""
+        y = self.activation(x)
+        self.input, self.output = x.detach(), y if y.requires_grad else y.detach().requires_grad_()
+        return self.output
+
+
+def _scales(snn: SpikingNetwork, batches: Sequence[Batch]) -> list[float]:
+    """For each tensor of the output, what makes its squared error, summed over an image, relative."""
+    with torch.inference_mode():
+        ann = snn.as_ann()
+        outputs = [floats(ann(*batch)) for batch in batches]
+    images = sum(len(batch[0]) for batch in batches)
+    scales = []
+    for parts in zip(*outputs, strict=True):
+        whole = torch.cat([part.reshape(-1) for part in parts]).double()
+        scales.append((len(outputs[0]) * max(float(whole.var(unbiased=False)), _TINY) * len(whole) / images) ** -0.5)
+    return scales
+
+
+def dealt(snn: SpikingNetwork, images: Sequence[Batch], most: int = _IMAGES) -> list[Batch]:
+    """The first images, in batches that a pass backwards has room for; fewer of them for a large network."""
+    neurons = max(snn.report.neurons, 1)
+    wanted = min(most, max(_LEAST_IMAGES, _ELEMENTS // neurons))
+    size = max(1, min(32, _AT_ONCE // neurons))
+    found: list[Batch] = []
+    for batch in images:
+        kept = tuple(value[:wanted] for value in batch)
+        found += zip(*(value.split(size) for value in kept), strict=True)
+        wanted -= len(kept[0])
+        if wanted <= 0:
+            break
+    return [batch for batch in found if len(batch[0])]
+
+
+def per_image(x: Tensor, images: int) -> Tensor:
+    """[images, elements]; where the batch was folded into other axes they follow it. One row if they do not divide."""
+    return x.reshape(images if x.numel() % images == 0 else 1, -1)

@@ -1,0 +1,1 @@
+"""The spiking network: graph, weights and layers; what follows from them without running it; its file."""

@@ -1,0 +1,122 @@
+"""The number of synapses behind every neuron of a layer, kept as a sum of products over its axes."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import reduce
+
+import torch
+from jaxtyping import Int64, Shaped
+from torch import Tensor
+
+from fewspikes.base.errors import FewSpikesError
+from fewspikes.reach.boxes import Box
+from fewspikes.reach.factors import Factor, Unknown
+
+Term = dict[tuple[int, ...], Tensor]  # axes of an image (increasing) -> int64 weights; one () entry, each axis once
+
+
+@dataclass(frozen=True, eq=False)
+class FanOut:
+    """How many synapses one spike of each neuron of a site reaches.
+
+    `shape` is the layer's shape per image. `reason` says why the number is unknown; None if it is known.
+
+    >>> term = {(): torch.tensor(4), (0,): torch.tensor([1, 2]), (1,): torch.tensor([1, 1, 1])}
+    >>> fan = FanOut((2, 3), (term,))
+    >>> fan.dense().tolist()
+    [[4, 4, 4], [8, 8, 8]]
+    >>> fan.weigh(torch.ones(2, 3, dtype=torch.uint8))
+    36
+    """
+
+    shape: tuple[int, ...]
+    terms: tuple[Term, ...] = ()
+    reason: str | None = None
+
+    def dense(self) -> Int64[Tensor, "*shape"] | None:
+        """The number for every neuron; None if unknown."""
+        if self.reason is not None:
+            return None
+        total = torch.zeros(self.shape, dtype=torch.int64)
+        for term in self.terms:
+            total = total + reduce(torch.mul, (self._spread(axes, weights) for axes, weights in term.items()))
+        return total
+
+    def weigh(self, spikes: Shaped[Tensor, "*shape"]) -> int | None:
+        """The synapses that these spikes reach: the exact sum of spikes times fan-out; None if unknown.
+
+        Args:
+            spikes: numbers of spikes per neuron, of the layer's shape per image, an integer dtype (or bool).
+
+        Raises:
+            FewSpikesError: another shape, or a floating-point dtype.
+        """
+        if tuple(spikes.shape) != self.shape or spikes.is_floating_point():
+            raise FewSpikesError(
+                f"spikes must be integers of shape {self.shape}; got {spikes.dtype} of shape {tuple(spikes.shape)}"
+            )
+        if self.reason is not None:
+            return None
+        return sum(self._weigh(term, spikes.to(torch.int64)) for term in self.terms)
+
+    def _weigh(self, term: Term, spikes: Tensor) -> int:
+        for axes, weights in term.items():
+            spikes = spikes * self._spread(axes, weights).to(spikes.device)
+            spikes = spikes.sum(axes, keepdim=True) if axes else spikes
+        return int(spikes)
+
+    def _spread(self, axes: Sequence[int], weights: Tensor) -> Tensor:
+        """Weights over some axes in a shape that broadcasts over the layer."""
+        return weights.reshape([n if axis in axes else 1 for axis, n in enumerate(self.shape)])
+
+
+def term_of(sign: int, box: Box) -> Term:
+    """The number of targets of every source element of a box, times the sign.
+
+    Raises:
+        Unknown: the box connects one image of the batch with another.
+    """
+    counts: Term = {}
+    scalar = torch.tensor(sign)
+    for factor in box.factors:
+        axes, weights = _count(factor)
+        if axes:
+            counts[axes] = weights
+        else:
+            scalar = scalar * weights
+    return {(): scalar, **dict(sorted(counts.items()))}
+
+
+def _count(factor: Factor) -> tuple[tuple[int, ...], Tensor]:
+    sources = sorted((n for n in factor.labels if n < 0), reverse=True)
+    atoms = [n for n in factor.labels if n >= 0]
+    table = factor.ordered([*sources, *atoms]).table
+    weights = table.flatten(len(sources)).sum(-1) if atoms else table.to(torch.int64)
+    if -1 not in sources:
+        return tuple(-2 - n for n in sources), weights
+    reached = table.any(tuple(range(1, len(sources)))) if len(sources) > 1 else table
+    if bool((reached.sum(0) > 1).any()) or bool((weights != weights[0]).any()):
+        raise Unknown("the images of a batch are mixed with each other")
+    return tuple(-2 - n for n in sources[1:]), weights[0]
+
+
+def gather(terms: Iterable[Term]) -> tuple[Term, ...]:
+    """The same sum with fewer terms: those that differ in one factor only are added."""
+    kept: list[Term] = []
+    for term in terms:
+        for at, other in enumerate(kept):
+            differing = _differing(term, other)
+            if differing is not None:
+                kept[at] = {**other, differing: other[differing] + term[differing]}
+                break
+        else:
+            kept.append(term)
+    return tuple(kept)
+
+
+def _differing(a: Term, b: Term) -> tuple[int, ...] | None:
+    """The one factor in which two terms may be added; None if there are several."""
+    if a.keys() != b.keys():
+        return None
+    axes = [axes for axes in a if not torch.equal(a[axes], b[axes])]
+    return None if len(axes) > 1 else (axes[0] if axes else ())

@@ -1,0 +1,106 @@
+"""What a conversion did: every operator's class, every site, and the counts that follow from shapes alone."""
+
+from collections import Counter
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from fewspikes.network.advice import oddities, worst
+from fewspikes.network.sites import SiteReport
+from fewspikes.operators.classes import Kind
+
+_SHOWN = 3  # of the worst sites, in the report as text
+_PLAIN_LOOP = (
+    "note: on this device neurons run as a plain loop, K passes over each layer; on the CPU, and on NVIDIA GPUs with "
+    "Triton, they are one pass"
+)
+
+
+@dataclass(frozen=True)
+class OperatorReport:
+    """One operator of the graph: its ATen name, module path, class, and the reason if it stays digital."""
+
+    operator: str
+    path: str
+    kind: Kind
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class ConversionReport:
+    """What `convert` did. Counts are per image and follow from the graph's shapes, without running it.
+
+    Attributes:
+        neurons, layers: FS-neurons and sites in all.
+        neurons_by_activation: neurons by the activation's label.
+        latency_steps: sum of K over the longest chain of sites.
+        interval_steps: steps between two images in the pipeline, 2 K (the largest K_before + K_here).
+        paper_latency_steps: layers x K, the paper's way of counting (layers x largest K where K differs).
+        sites: in the order of the graph.
+        operators: every operator and its class.
+        notes: what was changed or needs care.
+        calibration_images: how many images the ranges were fitted on; 0 without data.
+        engine: what runs its neurons where the network is now: "compiled", "triton" or "reference".
+    """
+
+    neurons: int
+    layers: int
+    neurons_by_activation: dict[str, int]
+    latency_steps: int
+    interval_steps: int
+    paper_latency_steps: int
+    sites: tuple[SiteReport, ...]
+    operators: tuple[OperatorReport, ...]
+    notes: tuple[str, ...]
+    calibration_images: int
+    engine: str
+
+    @property
+    def left_digital(self) -> tuple[OperatorReport, ...]:
+        """The operators that a digital processor must do, with the reason."""
+        return tuple(entry for entry in self.operators if entry.kind is Kind.DIGITAL)
+
+    @property
+    def k(self) -> int | dict[str, int]:
+        """K, or K by site where it differs."""
+        steps = {site.name: site.K for site in self.sites}
+        return steps if len(set(steps.values())) > 1 else self.sites[0].K
+
+    def worst(self, n: int = 5) -> list[str]:
+        """Where accuracy went: a line for each of the `n` sites that add most to the output's error, worst first.
+
+        Each says the site's share of the output's error, why it errs (inputs outside its range, a range too wide,
+        too few steps), how much it only passes on, and what to try. The shares are of what all sites add; a site's
+        accumulated error says less, because it also counts what came from before.
+        """
+        return worst(self.sites, n, repaired=any(note.startswith("repair:") for note in self.notes))
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dict for JSON; infinite ends of domains become None."""
+        content = asdict(self)
+        for site in content["sites"]:
+            site["domain"] = [end if abs(end) != float("inf") else None for end in site["domain"]]
+        content["left_digital"] = [asdict(entry) for entry in self.left_digital]
+        content["k"] = self.k
+        return content
+
+    def __str__(self) -> str:
+        by_activation = ", ".join(f"{n:,} {label}" for label, n in self.neurons_by_activation.items())
+        steps = Counter(site.K for site in self.sites)
+        kinds = Counter(entry.kind for entry in self.operators)
+        lines = [
+            f"{self.neurons:,} FS-neurons in {self.layers} layers ({by_activation})",
+            f"K = {', '.join(f'{k} ({n} layers)' for k, n in sorted(steps.items()))}; "
+            f"latency {self.latency_steps} steps, one image every {self.interval_steps} steps",
+            f"operators: {', '.join(f'{kinds[kind]} {kind}' for kind in Kind if kinds[kind])}",
+        ]
+        if self.calibration_images:
+            lines.append(f"calibrated on {self.calibration_images:,} images")
+        digital = Counter((entry.operator, entry.reason) for entry in self.left_digital)
+        lines += [f"left digital: {n} x {operator}: {reason}" for (operator, reason), n in digital.items()]
+        lines += [f"note: {note}" for note in self.notes]
+        if self.engine == "reference":
+            lines.append(_PLAIN_LOOP)
+        lines += [f"note: {line}" for line in oddities(self.sites)]
+        if any(site.diagnosis is not None for site in self.sites):
+            lines += [f"worst: {line}" for line in self.worst(_SHOWN)]
+        return "\n".join(lines)

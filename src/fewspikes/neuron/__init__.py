@@ -1,0 +1,1 @@
+"""The FS-neuron: what it imitates, its parameters, THE recurrence, and a layer of it."""

@@ -1,0 +1,120 @@
+"""What an FS-neuron imitates: the activation's function, domain and usual inputs."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from difflib import get_close_matches
+from math import inf, isfinite
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fewspikes.base.errors import FewSpikesError
+
+_Interval = tuple[float, float]
+
+
+class _Kind(NamedTuple):
+    function: Callable[[Tensor], Tensor]
+    domain: _Interval  # that a fit is made for by default
+    turning_points: tuple[float, ...] = ()  # where the derivative changes sign
+    main_region: _Interval | None = None
+    typical_inputs: tuple[float, float] | None = None  # mean and variance
+
+
+# The paper's fitting domains and main region (section 1.2.1), and the mean and variance of the gate inputs of SiLU in
+# EfficientNet-B7 and of ReLU in ResNet50 (Fig. 7). Functions of the same shape take over what SiLU and ReLU have.
+_SILU_DOMAIN, _SILU_REGION, _SILU_INPUTS = (-8.0, 12.0), (-2.0, 2.0), (-0.112, 1.99)
+_RELU_INPUTS = (-0.3697, 2.19)
+_KINDS: dict[str, _Kind] = {
+    "relu": _Kind(torch.relu, (-inf, inf), typical_inputs=_RELU_INPUTS),
+    "silu": _Kind(F.silu, _SILU_DOMAIN, (-1.278464542761074,), _SILU_REGION, _SILU_INPUTS),
+    "sigmoid": _Kind(torch.sigmoid, (-10.0, 10.0)),
+    "tanh": _Kind(torch.tanh, (-5.0, 5.0)),
+    "gelu": _Kind(F.gelu, _SILU_DOMAIN, (-0.7517915246935645,), _SILU_REGION, _SILU_INPUTS),
+    "gelu_tanh": _Kind(
+        lambda x: F.gelu(x, approximate="tanh"), _SILU_DOMAIN, (-0.7524614220710163,), _SILU_REGION, _SILU_INPUTS
+    ),
+    "hardswish": _Kind(F.hardswish, _SILU_DOMAIN, (-1.5,), _SILU_REGION, _SILU_INPUTS),
+    "hardsigmoid": _Kind(F.hardsigmoid, (-6.0, 6.0)),
+    "softplus": _Kind(F.softplus, _SILU_DOMAIN, (), _SILU_REGION, _SILU_INPUTS),
+    "elu": _Kind(F.elu, _SILU_DOMAIN, (), _SILU_REGION, _RELU_INPUTS),
+    "leaky_relu": _Kind(F.leaky_relu, _SILU_DOMAIN, (), _SILU_REGION, _RELU_INPUTS),
+    "mish": _Kind(F.mish, _SILU_DOMAIN, (-1.1924312145154952,), _SILU_REGION, _SILU_INPUTS),
+    "exp": _Kind(torch.exp, (-10.0, 0.0)),
+    "reciprocal": _Kind(torch.reciprocal, (0.5, 8.0)),
+    "rsqrt": _Kind(torch.rsqrt, (0.125, 8.0)),
+    "square": _Kind(torch.square, (-4.0, 4.0), (0.0,)),
+}
+ACTIVATIONS = tuple(_KINDS)
+_OTHER_NAMES = {"swish": "silu", "hard_swish": "hardswish", "hard_sigmoid": "hardsigmoid", "gelu_new": "gelu_tanh"}
+
+
+@dataclass(frozen=True)
+class Activation:
+    """An activation function by name; a ReLU may carry a cap (ReLU6 is `Activation("relu", cap=6.0)`).
+
+    Names: relu, silu, sigmoid, tanh, gelu, gelu_tanh, hardswish, hardsigmoid, softplus, elu, leaky_relu, mish, exp,
+    reciprocal, rsqrt, square; all as in torch with its default settings.
+
+    Raises:
+        FewSpikesError: an unknown name, or a cap that is no finite number > 0 on a relu.
+
+    >>> Activation("relu", cap=6.0)(torch.tensor([-1.0, 2.0, 9.0]))
+    tensor([0., 2., 6.])
+    """
+
+    name: str
+    cap: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.name not in _KINDS:
+            near = [_OTHER_NAMES.get(self.name), *get_close_matches(str(self.name), ("relu6", *_KINDS), 1)]
+            hint = next((f"did you mean {name!r}? " for name in near if name), "")
+            raise FewSpikesError(f"unknown activation {self.name!r}; {hint}known: {', '.join(_KINDS)}")
+        if self.cap is not None and (self.name != "relu" or not isfinite(self.cap) or self.cap <= 0):
+            raise FewSpikesError(f"a cap must be a finite number > 0 on a relu; got {self.cap} on {self.name!r}")
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """f(x), elementwise."""
+        return _KINDS[self.name].function(x) if self.cap is None else x.clamp(0.0, self.cap)
+
+    @property
+    def label(self) -> str:
+        """The name that reports show: "silu", "relu", "relu6", "relu[0,3.5]"."""
+        if self.cap is None:
+            return self.name
+        return "relu6" if self.cap == 6.0 else f"relu[0,{self.cap:g}]"
+
+    @property
+    def domain(self) -> _Interval:
+        """The inputs that a fit is made for by default; without ends for a ReLU, whose range says them."""
+        return _KINDS[self.name].domain
+
+    @property
+    def turning_points(self) -> tuple[float, ...]:
+        """Where f' changes its sign; between them f is monotone.
+
+        So the largest error of a staircase on one of its steps lies at an end of the step or at a turning point.
+        """
+        return _KINDS[self.name].turning_points
+
+    @property
+    def main_region(self) -> _Interval | None:
+        """The part of the domain that the paper's loss weighs more; None where nothing is weighed more."""
+        return _KINDS[self.name].main_region
+
+    @property
+    def typical_inputs(self) -> tuple[float, float] | None:
+        """Mean and variance of this activation's usual inputs (the paper's, or those of a like function)."""
+        return _KINDS[self.name].typical_inputs
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dict for JSON files."""
+        return {"name": self.name, "cap": self.cap}
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> "Activation":
+        """The reverse of `to_json`."""
+        return cls(content["name"], content["cap"])

@@ -1,0 +1,193 @@
+"""`FSNeuron`: the neuron as a module, with a place for whoever counts its spikes."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import reduce
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from fewspikes.base.errors import FewSpikesError
+from fewspikes.neuron.kernels import compiled, cuda
+from fewspikes.neuron.kernels.dispatch import engine_for, run
+from fewspikes.neuron.parameters import FSParameters
+from fewspikes.neuron.recurrence import cast
+
+PER_CHANNEL = ("shift", "range", "gain")
+Observer = Callable[[Tensor, Tensor], None]
+Tally = Callable[[Any, Any], None]
+_overwriting: ContextVar[frozenset["FSNeuron"]] = ContextVar("overwriting", default=frozenset())
+
+
+@contextmanager
+def overwriting(neurons: frozenset["FSNeuron"]) -> Iterator[None]:
+    """Inside the block these layers may write their outputs over their gate inputs: nothing else needs those."""
+    token = _overwriting.set(neurons)
+    try:
+        yield
+    finally:
+        _overwriting.reset(token)
+
+
+class FSNeuron(nn.Module):
+    """A layer of FS-neurons that share one table, each channel with a shift, range and gain of its own if it has them.
+
+    With shift s, range r and gain g of a channel, f̂ the table's staircase:  y = g r f̂((x + s) / r).  The shift is a
+    bias current. Range and gain need no neuron of their own either: 1/r goes into the weights before, g r into those
+    after.
+
+    Differentiable: the spikes' pseudo-derivative is the triangle max(0, 1 - |v - T|).
+
+    Args:
+        parameters: T, h, d and offset; the module computes in its input's dtype.
+        shift: s per channel, [C], or None for 0.
+        range: r > 0 per channel, [C], or None for 1.
+        gain: g > 0 per channel, [C], or None for 1.
+        axis: the channels' axis of the gate inputs.
+
+    Attributes:
+        table: the parameters.
+        observers: functions (gate inputs as the table sees them, spikes per element) called after each forward pass.
+        tallies: functions (spikes, gate inputs outside the table's domain) called likewise; they cost no time.
+            Both are whole numbers, on a GPU int64 scalars there.
+
+    Raises:
+        FewSpikesError: a shift, range or gain that is not finite or no vector, or a range or gain that is not positive.
+
+    Source: paper, Fig. 2b.
+
+    >>> from fewspikes import relu_parameters
+    >>> FSNeuron(relu_parameters(K=3, alpha=8.0))(torch.tensor([5.3, -1.0]))
+    tensor([5., 0.])
+    """
+
+    shift: Tensor | None
+    range: Tensor | None
+    gain: Tensor | None
+
+    def __init__(
+        self,
+        parameters: FSParameters,
+        shift: Tensor | None = None,
+        range: Tensor | None = None,
+        axis: int = 1,
+        *,
+        gain: Tensor | None = None,
+    ) -> None:
+        super().__init__()
+        self.table = parameters
+        self.axis = axis
+        self.register_buffer("shift", _vector("shift", shift))
+        self.register_buffer("range", _vector("range", range))
+        self.register_buffer("gain", _vector("gain", gain))
+        for kind in ("range", "gain"):
+            if (values := getattr(self, kind)) is not None and not bool((values > 0).all()):
+                raise FewSpikesError(f"a {kind} must be > 0 in every channel")
+        self.observers: list[Observer] = []
+        self.tallies: list[Tally] = []
+        self._cast: dict[tuple[torch.dtype, torch.device], tuple[Tensor, Tensor, Tensor, Tensor]] = {}
+        self._tables: dict[torch.dtype, compiled.Table] = {}
+        with torch.inference_mode(False):
+            self._exact = cast(parameters, torch.empty((), dtype=torch.float64))
+
+    def forward(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        """y = g r f̂((x + s) / r), elementwise; raises FewSpikesError unless float32 or float64."""
+        engine = "reference" if self.observers else engine_for(x, *self.by_channel.values())
+        if engine != "reference":
+            return self._in_one_pass(x, engine)
+        x = self.gate(x)
+        y, spikes = run(x, *self._parameters_for(x), count=bool(self.observers or self.tallies))
+        if spikes is not None:
+            for observe in tuple(self.observers):
+                observe(x.detach(), spikes)
+            for tally in tuple(self.tallies):
+                tally(int(spikes.sum(dtype=torch.int64)), count_outside(x, self.table.domain))
+        factors = [v.to(y.dtype) for v in (self.range, self.gain) if v is not None]
+        return y * per_channel(reduce(torch.mul, factors), y, self.axis) if factors else y
+
+    def _in_one_pass(self, x: Tensor, engine: str) -> Tensor:
+        """Gate, recurrence, counts and output without anything kept between them."""
+        channels = self._channels(x) if self.by_channel else None
+        over = self in _overwriting.get() and not self._forward_hooks and not self._forward_pre_hooks
+        seen: Sequence[Any]
+        if engine == "compiled":
+            if x.dtype not in self._tables:
+                self._tables[x.dtype] = compiled.table(*self._parameters_for(x))
+            own = None if channels is None else compiled.Channels(*(v.numpy() for v in channels))
+            y, *seen = compiled.layer(x, self._tables[x.dtype], own, self.axis, self.table.domain, over)
+        else:
+            y, *seen = cuda.layer(x, self._parameters_for(x), channels, self.axis, self.table.domain, over)
+        for tally in tuple(self.tallies):
+            tally(*seen)
+        return y
+
+    def _channels(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Shift, range, and range x gain in x's dtype."""
+        like = next(iter(self.by_channel.values()))
+        if self.axis >= x.ndim or x.shape[self.axis] != len(like):
+            raise FewSpikesError(f"{len(like)} channels on axis {self.axis} wanted; got shape {tuple(x.shape)}")
+        shift = torch.zeros_like(like) if self.shift is None else self.shift
+        scale, gain = (torch.ones_like(like) if v is None else v for v in (self.range, self.gain))
+        return shift.to(x.dtype), scale.to(x.dtype), scale.to(x.dtype) * gain.to(x.dtype)
+
+    @property
+    def by_channel(self) -> dict[str, Tensor]:
+        """Its shift, range and gain, by these names; only those that it has."""
+        return {kind: values for kind in PER_CHANNEL if (values := getattr(self, kind)) is not None}
+
+    def replace(self, **by_channel: Tensor | None) -> "FSNeuron":
+        """The same layer without its observers, and with another shift, range or gain."""
+        return FSNeuron(self.table, axis=self.axis, **{**self.by_channel, **by_channel})
+
+    def gate(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        """What the table sees of the gate inputs: (x + s) / r."""
+        if self.shift is not None:
+            x = x + per_channel(self.shift, x, self.axis)
+        return x if self.range is None else x / per_channel(self.range, x, self.axis)
+
+    def _parameters_for(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The parameters in x's dtype and on its device, kept for the next call."""
+        if torch.compiler.is_compiling():  # a compiler sees tensors, not the table's arrays
+            T, h, d, offset = (value.to(x.device, x.dtype) for value in self._exact)
+            return T, h, d, offset
+        key = (x.dtype, x.device)
+        if key in self._cast:
+            return self._cast[key]
+        with torch.inference_mode(False):  # the next call may want gradients
+            made = cast(self.table, x)
+        if type(made[0]) is Tensor:  # not one of a tracer's stand-ins
+            self._cast[key] = made
+        return made
+
+    def extra_repr(self) -> str:
+        """What `print(network)` shows."""
+        own = "".join(f", {name} per channel" for name in self.by_channel)
+        return f"{self.table.activation}, K={self.table.K}{own}"
+
+
+def per_channel(values: Tensor, like: Tensor, axis: int) -> Tensor:
+    """A vector [C] in the dtype of `like` and in a shape that broadcasts along its `axis`."""
+    shape = [1] * like.ndim
+    shape[axis] = len(values)
+    return values.to(like.dtype).view(shape)
+
+
+def count_outside(x: Tensor, domain: tuple[float, float]) -> int:
+    """How many elements lie outside the domain; NaN does not."""
+    low, high = domain
+    if not x.numel():
+        return 0
+    lowest, highest = x.aminmax()  # NaN if any is; most layers have nothing outside
+    below = int((x < low).sum()) if not lowest >= low else 0
+    return below + (int((x > high).sum()) if not highest <= high else 0)
+
+
+def _vector(name: str, values: Tensor | None) -> Tensor | None:
+    if values is None:
+        return None
+    if values.ndim != 1 or not values.is_floating_point() or not bool(values.isfinite().all()):
+        raise FewSpikesError(f"{name} must be a vector of finite numbers, one per channel; got {tuple(values.shape)}")
+    return values.detach().clone()

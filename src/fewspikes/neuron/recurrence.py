@@ -1,0 +1,116 @@
+"""The recurrence of the FS-neuron. It stands here once; every engine must equal it bit for bit."""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from fewspikes.base.errors import FewSpikesError
+from fewspikes.neuron.parameters import FSParameters
+
+Fires = Callable[[Tensor, Tensor], Tensor]
+
+
+class TriangleSpike(torch.autograd.Function):
+    """z = (v >= T), with the pseudo-derivative dz/dv = -dz/dT = max(0, 1 - |v - T|).
+
+    Source: paper, section 1.2.1 (triangle-shaped pseudo-derivative for the Heaviside step).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, v: Tensor, T: Tensor) -> Tensor:  # type: ignore[override]
+        """The Heaviside step of v - T."""
+        ctx.save_for_backward(v, T)
+        return (v >= T).to(v.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        """The gradient times the triangle."""
+        v, T = ctx.saved_tensors
+        slope = grad * (1 - (v - T).abs()).clamp_min(0)
+        return slope, -slope.sum_to_size(T.shape)
+
+
+def heaviside(v: Tensor, T: Tensor) -> Tensor:
+    """1 where v >= T, else 0, in v's dtype; a NaN never fires."""
+    return (v >= T).to(v.dtype)
+
+
+def spike_train(x: Tensor, T: Iterable[Tensor], h: Iterable[Tensor], fires: Fires = heaviside) -> Iterator[Tensor]:
+    """Yield z[1], z[2], ..., z[K], each of x's shape and dtype with values 0 and 1.
+
+    Equation: v[1] = x;  z[t] = fires(v[t], T[t]);  v[t+1] = v[t] - h[t] z[t].
+
+    Args:
+        x: gate inputs, any shape, float32 or float64.
+        T, h: K thresholds and resets, each a tensor that broadcasts against x, in x's dtype.
+        fires: the step function; `TriangleSpike.apply` makes the train differentiable.
+
+    Source: paper, equations (1) and (2).
+    """
+    v = x
+    for threshold, reset in zip(T, h, strict=True):
+        z = fires(v, threshold)
+        yield z
+        v = v - reset * z
+
+
+def cast(p: FSParameters, like: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """T, h, d (each [K]) and the offset (scalar), rounded once to the dtype and moved to the device of `like`."""
+    check_dtype(like)
+    T, h, d, offset = (
+        torch.as_tensor(np.array(values)).to(like.device, like.dtype) for values in (p.T, p.h, p.d, p.offset)
+    )
+    return T, h, d, offset
+
+
+def check_dtype(x: Tensor) -> None:
+    """Raise FewSpikesError unless x is float32 or float64: fewer bits cannot hold the code."""
+    if x.dtype not in (torch.float32, torch.float64):
+        raise FewSpikesError(
+            f"FS-neurons compute in float32 or float64; got {x.dtype}. Leave autocast, or convert it with .float()"
+        )
+
+
+def encode(x: Float[Tensor, "*shape"], p: FSParameters) -> Bool[Tensor, "K *shape"]:
+    """The spikes z[t] that the FS-neuron fires for each gate input.
+
+    Args:
+        x: gate inputs, float32 or float64.
+        p: the neuron's parameters.
+
+    Raises:
+        FewSpikesError: another dtype.
+
+    >>> from fewspikes import relu_parameters
+    >>> encode(torch.tensor([5.0]), relu_parameters(K=3, alpha=8.0)).squeeze(1).tolist()
+    [True, False, True]
+    """
+    T, h, _, _ = cast(p, x)
+    return torch.stack([z.bool() for z in spike_train(x, T, h)])
+
+
+def decode(z: Bool[Tensor, "K *shape"], p: FSParameters, dtype: torch.dtype = torch.float32) -> Float[Tensor, "*shape"]:
+    """The value that spikes stand for: y = c + sum over t of d[t] z[t], added in the order of t.
+
+    Args:
+        z: spikes, first axis K.
+        p: the neuron's parameters.
+        dtype: of the result, torch.float32 or torch.float64.
+
+    Raises:
+        FewSpikesError: z has another number of steps than p.
+
+    Source: paper, equation (3).
+    """
+    if z.ndim < 1 or len(z) != p.K:
+        raise FewSpikesError(f"spikes of {p.K} steps wanted, first axis K; got shape {tuple(z.shape)}")
+    like = torch.empty((), dtype=dtype, device=z.device)
+    _, _, d, offset = cast(p, like)
+    y = offset.expand(z.shape[1:]).clone()
+    for weight, spikes in zip(d, z, strict=True):
+        y = y + weight * spikes.to(dtype)
+    return y

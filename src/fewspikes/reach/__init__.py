@@ -1,0 +1,1 @@
+"""Which outputs an input reaches: tables of connections, and nothing else."""

@@ -1,0 +1,165 @@
+"""A box: connections that are a product of factors, and what linear maps make of them.
+
+A tensor's connections to the source are a union of boxes (`union.py`). An axis of the tensor is a row-major sequence of
+atoms, each a label of one factor; an axis of one position has no atoms.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from fewspikes.reach.factors import Factor, check_size, is_identity, join
+
+Axes = tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Box:
+    """Source and target elements are connected where all factors say so.
+
+    Every label of a source axis or an atom stands in exactly one factor.
+    """
+
+    factors: tuple[Factor, ...]
+    axes: Axes
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the target tensor."""
+        return tuple(torch.Size(self.size(label) for label in axis).numel() for axis in self.axes)
+
+    def size(self, label: int) -> int:
+        """The number of positions along a label."""
+        return self.factor_of(label).size(label)
+
+    def factor_of(self, label: int) -> Factor:
+        """The factor that holds a label."""
+        return next(factor for factor in self.factors if label in factor.labels)
+
+    def fresh(self) -> int:
+        """A label that nobody has."""
+        return 1 + max((label for factor in self.factors for label in factor.labels), default=-1)
+
+    def swap(self, old: Iterable[Factor], new: Iterable[Factor]) -> "Box":
+        """The box with some factors replaced by others."""
+        gone = {id(factor) for factor in old}
+        return replace(self, factors=(*(f for f in self.factors if id(f) not in gone), *new))
+
+    def with_axis(self, axis: int, *labels: int) -> "Box":
+        """The box with the atoms of one axis replaced."""
+        return replace(self, axes=(*self.axes[:axis], labels, *self.axes[axis + 1 :]))
+
+    def split(self, label: int, outer: int) -> "Box":
+        """An atom of n positions as two atoms of `outer` and n / outer."""
+        factor, inner = self.factor_of(label), self.fresh()
+        parts = factor.split(label, outer, inner).separated()
+        axes = tuple(tuple(m for n in axis for m in ((n, inner) if n == label else (n,))) for axis in self.axes)
+        return Box(self.swap([factor], parts).factors, axes)
+
+    def merge(self, first: int, second: int) -> "Box":
+        """Two neighbouring atoms of an axis as one."""
+        old = [self.factor_of(first)]
+        if second not in old[0].labels:
+            old.append(self.factor_of(second))
+        axes = tuple(tuple(n for n in axis if n != second) for axis in self.axes)
+        return Box(self.swap(old, [join(old).merge(first, second)]).factors, axes)
+
+    def single(self, axis: int) -> "Box":
+        """The box with exactly one atom on this axis."""
+        if not self.axes[axis]:
+            label = self.fresh()
+            return self.swap((), [_ones(1, label)]).with_axis(axis, label)
+        box = self
+        for label in self.axes[axis][1:]:
+            box = box.merge(box.axes[axis][0], label)
+        return box
+
+
+def identity(shape: Sequence[int]) -> Box:
+    """Every element of a tensor connected to itself; axis k of the source has the label -1-k."""
+    for n in shape:
+        check_size((n, n))
+    factors = tuple(Factor(torch.eye(n, dtype=torch.bool), (-1 - k, k)) for k, n in enumerate(shape))
+    return Box(factors, tuple((k,) for k in range(len(shape))))
+
+
+def contract(box: Box, axis: int, matrix: Tensor) -> Box:
+    """The weighted sums along an axis, by which target (columns) takes which position (rows)."""
+    if bool(matrix.all()):
+        return dense(box, axis, matrix.shape[1])
+    if is_identity(matrix):
+        return box
+    box = box.single(axis)
+    factor = box.factor_of(box.axes[axis][0])
+    return box.swap([factor], factor.through(box.axes[axis][0], matrix).separated())
+
+
+def dense(box: Box, axis: int, size: int) -> Box:
+    """Weighted sums that take all positions along an axis, `size` of them."""
+    atoms = box.axes[axis]
+    for label in atoms:
+        factor = box.factor_of(label)
+        box = box.swap([factor], [factor.any_over(label)])
+    label = box.fresh()
+    return box.swap((), [_ones(size, label)]).with_axis(axis, label)
+
+
+def take(box: Box, axis: int, positions: slice) -> Box:
+    """A part of the positions along an axis."""
+    box = box.single(axis)
+    factor = box.factor_of(box.axes[axis][0]).last(box.axes[axis][0])
+    return box.swap([box.factor_of(box.axes[axis][0])], [replace(factor, table=factor.table[..., positions])])
+
+
+def pad(box: Box, axis: int, left: int, right: int) -> Box:
+    """Positions connected to nothing around an axis; a negative number cuts positions off."""
+    box = box.single(axis)
+    label = box.axes[axis][0]
+    factor = box.factor_of(label).last(label)
+    check_size((*factor.table.shape[:-1], factor.table.shape[-1] + left + right))
+    return box.swap([box.factor_of(label)], [replace(factor, table=functional.pad(factor.table, (left, right)))])
+
+
+def insert(box: Box, axis: int) -> Box:
+    """A new axis of one position."""
+    return replace(box, axes=(*box.axes[:axis], (), *box.axes[axis:]))
+
+
+def drop(box: Box, axis: int) -> Box:
+    """The box without an axis of one position."""
+    box = tidy(box)
+    return replace(box, axes=(*box.axes[:axis], *box.axes[axis + 1 :]))
+
+
+def broadcast(box: Box, shape: Sequence[int]) -> Box:
+    """The box repeated along new leading axes and along axes of one position, up to a shape."""
+    axes = ((),) * (len(shape) - len(box.axes)) + box.axes
+    box = replace(box, axes=axes)
+    for axis, (size, wanted) in enumerate(zip(box.shape, shape, strict=True)):
+        if size == 1 and wanted != 1:
+            box = dense(box, axis, wanted)
+    return box
+
+
+def tidy(box: Box) -> Box:
+    """The box without atoms of one position and without factors that have nothing left to say."""
+    unit = {n for factor in box.factors for n in factor.labels if n >= 0 and factor.size(n) == 1}
+    factors = []
+    for factor in box.factors:
+        kept = [n for n in factor.labels if n not in unit]
+        table = factor.last(*kept).table.reshape([factor.size(n) for n in kept])
+        if kept or not bool(table):
+            factors.append(Factor(table, tuple(kept)))
+    return Box(tuple(factors), tuple(tuple(n for n in axis if n not in unit) for axis in box.axes))
+
+
+def is_empty(box: Box) -> bool:
+    """Whether nothing is connected."""
+    return not all(bool(factor.table.any()) for factor in box.factors)
+
+
+def _ones(size: int, label: int) -> Factor:
+    return Factor(torch.ones(size, dtype=torch.bool), (label,))
