@@ -74,7 +74,7 @@ def fits() -> Iterator[dict[str, Any]]:
         yield row(f"{what}, cold", list(results), target, list(cpu))
     for K in (8, 16):
         yield row(f"fit silu K={K}, from the shipped tables", [fs.fit("silu", K, seed=s) for s in SEEDS[:3]], {})
-        quick = [fs.fit("silu", K, (-10.0, 14.0), refine="quick")]
+        quick = [fs.fit("silu", K, (-10.0, 14.0), effort="quick")]
         yield row(f"fit silu K={K} on [-10, 14], quick", quick, {})
 
 

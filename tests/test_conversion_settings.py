@@ -19,7 +19,7 @@ def test_without_data_and_k_it_is_the_papers_setting():
             return F.silu(F.relu(x) + F.relu6(x)) + torch.sigmoid(x)
 
     snn = fs.convert(All().eval(), IMAGES)
-    tables = [neuron.table for neuron in snn.neurons.values()]
+    tables = [neuron.code for neuron in snn.neurons.values()]
     assert tables[0] == fs.published("relu")
     assert tables[1] == fs.relu_parameters(10, 6.0, "down", cap=6.0)
     assert tables[2:] == [fs.published("silu"), fs.published("sigmoid")]
@@ -27,18 +27,18 @@ def test_without_data_and_k_it_is_the_papers_setting():
 
 def test_spelling_the_papers_setting_out_gives_the_same():
     snn = fs.convert(small(), IMAGES, K=10, alpha=25.0, rounding="down")
-    assert all(neuron.table == fs.published("relu") for neuron in snn.neurons.values())
+    assert all(neuron.code == fs.published("relu") for neuron in snn.neurons.values())
 
 
 def test_k_without_data_warns_that_alpha_is_25():
     with pytest.warns(fs.FewSpikesWarning, match="K=6 without calibration data: alpha=25"):
         snn = fs.convert(small(), IMAGES, K=6)
-    assert all(neuron.table == fs.relu_parameters(6, 25.0, "nearest") for neuron in snn.neurons.values())
+    assert all(neuron.code == fs.relu_parameters(6, 25.0, "nearest") for neuron in snn.neurons.values())
 
 
 def test_with_data_it_is_k_8_rounded_to_nearest_and_fitted_per_site():
     snn = fs.convert(small(), IMAGES, calibration=torch.randn(64, 3, 8, 8))
-    tables = [neuron.table for neuron in snn.neurons.values()]
+    tables = [neuron.code for neuron in snn.neurons.values()]
     assert [table.K for table in tables] == [8, 8]
     assert tables[0].provenance["rounding"] == "nearest"
     assert tables[0].provenance["alpha"] != tables[1].provenance["alpha"]
@@ -47,7 +47,7 @@ def test_with_data_it_is_k_8_rounded_to_nearest_and_fitted_per_site():
 
 def test_alpha_wins_over_calibration():
     snn = fs.convert(small(), IMAGES, calibration=torch.randn(8, 3, 8, 8), K=8, alpha=4.0)
-    assert all(neuron.table == fs.relu_parameters(8, 4.0, "nearest") for neuron in snn.neurons.values())
+    assert all(neuron.code == fs.relu_parameters(8, 4.0, "nearest") for neuron in snn.neurons.values())
 
 
 def test_a_k_without_a_table_raises():
@@ -57,7 +57,7 @@ def test_a_k_without_a_table_raises():
 
 def test_a_k_with_shipped_tables_needs_no_data():
     snn = fs.convert(squeeze_excite(), IMAGES, K=8)
-    assert {neuron.table.K for neuron in snn.neurons.values()} == {8}
+    assert {neuron.code.K for neuron in snn.neurons.values()} == {8}
 
 
 def test_with_data_every_site_is_fitted_to_what_it_sees():
@@ -66,14 +66,14 @@ def test_with_data_every_site_is_fitted_to_what_it_sees():
     shipped = fs.convert(squeeze_excite(), IMAGES, K=6)
     wanted = fitted.as_ann()(images)
     assert (fitted(images) - wanted).square().mean() < 0.25 * (shipped(images) - wanted).square().mean()
-    assert len({neuron.table.domain for neuron in fitted.neurons.values()}) == 3
+    assert len({neuron.code.domain for neuron in fitted.neurons.values()}) == 3
 
 
 def test_without_offset_no_code_has_one():
     images = torch.randn(64, 3, 8, 8)
     for offset in (True, False):
         snn = fs.convert(squeeze_excite(), IMAGES, calibration=images, K=5, offset=offset, repair=False)
-        assert any(neuron.table.offset for neuron in snn.neurons.values()) == offset
+        assert any(neuron.code.offset for neuron in snn.neurons.values()) == offset
 
 
 def test_k_by_site_is_what_each_site_gets():
@@ -85,7 +85,7 @@ def test_k_by_site_is_what_each_site_gets():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"refine": "best"}, "refine must be 'quick', 'normal' or 'long'"),
+        ({"effort": "best"}, "effort must be 'quick', 'normal' or 'long'"),
         ({"spike_weight": -0.1}, "spike_weight must be a number >= 0"),
         ({"spike_weight": float("nan")}, "spike_weight must be a number >= 0"),
     ],
@@ -152,7 +152,7 @@ def test_calibrating_once_serves_several_k():
             fs.convert(small(), IMAGES, calibration=seen, K=K),
             fs.convert(small(), IMAGES, calibration=x, K=K),
         )
-        assert [n.table for n in once.neurons.values()] == [n.table for n in twice.neurons.values()]
+        assert [n.code for n in once.neurons.values()] == [n.code for n in twice.neurons.values()]
 
 
 def test_calibration_is_the_same_however_the_images_are_batched():
@@ -238,7 +238,7 @@ def test_a_cap_wins_over_alpha_with_a_warning_where_alpha_has_no_effect():
     model = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU6()).eval()
     with pytest.warns(fs.FewSpikesWarning, match="alpha has no effect: the network has no uncapped ReLU"):
         snn = fs.convert(model, IMAGES, K=10, alpha=25.0, rounding="down")
-    assert [neuron.table for neuron in snn.neurons.values()] == [fs.relu_parameters(10, 6.0, "down", cap=6.0)]
+    assert [neuron.code for neuron in snn.neurons.values()] == [fs.relu_parameters(10, 6.0, "down", cap=6.0)]
 
 
 @pytest.mark.parametrize("rounding", ["up", ""])

@@ -154,7 +154,7 @@ def test_the_largest_error_is_the_staircases_and_grows_with_a_channels_range():
     model, x = layered([[1.0], [1.0]], [[1.0, 1.0]]), torch.randn(8, 1)
     snn = converted(model, x, relu(3, 8.0, "down"))
     assert diagnose(snn, [(x,)])["1"].max_error == 1  # rounded down to multiples of 1; 7 at the end, 8
-    wide = snn.with_neurons({"1": fs.FSNeuron(relu(3, 8.0, "down"), range=torch.tensor([1.0, 3.0]))})
+    wide = snn.with_neurons({"1": fs.FSNeuron(relu(3, 8.0, "down"), scale=torch.tensor([1.0, 3.0]))})
     assert diagnose(wide, [(x,)])["1"].max_error == 3
 
 
@@ -183,7 +183,7 @@ def test_every_site_of_a_network_with_gates_is_diagnosed_and_the_network_left_al
     assert list(found) == [site.name for site in snn.sites]
     assert all(0 < entry.error < 1 and entry.cosine > 0.8 for entry in found.values())
     assert torch.equal(snn(x), before)
-    assert not any(neuron.observers for neuron in snn.neurons.values())
+    assert not any(neuron.spike_hooks for neuron in snn.neurons.values())
 
 
 def test_at_most_128_images_are_looked_at():

@@ -26,10 +26,10 @@ def output_error(snn, images):
 
 def same(a, b):
     return all(
-        a.neurons[n].table == b.neurons[n].table
+        a.neurons[n].code == b.neurons[n].code
         and all(
             (x is None and y is None) or torch.equal(x, y)
-            for x, y in ((a.neurons[n].shift, b.neurons[n].shift), (a.neurons[n].range, b.neurons[n].range))
+            for x, y in ((a.neurons[n].shift, b.neurons[n].shift), (a.neurons[n].scale, b.neurons[n].scale))
         )
         for n in a.neurons
     )
@@ -78,7 +78,7 @@ def test_a_learning_site_computes_what_its_neuron_computes():
     assert torch.allclose(site(x), neuron(x), atol=1e-6)
     back = site.neuron()
     assert torch.allclose(back.shift, neuron.shift, atol=1e-6)
-    assert torch.allclose(back.range, neuron.range, atol=1e-6)
+    assert torch.allclose(back.scale, neuron.scale, atol=1e-6)
     assert torch.allclose(back.gain, neuron.gain, atol=1e-6)
 
 
@@ -141,11 +141,11 @@ def test_the_network_it_was_given_and_all_weights_stay_as_they_were():
 
 def test_a_relus_code_stays_binary_and_other_codes_learn_d_and_offset():
     relu, better = converted(small()), fs.distil(converted(small()), IMAGES, steps=20)
-    assert all(better.neurons[n].table == relu.neurons[n].table for n in relu.neurons)
+    assert all(better.neurons[n].code == relu.neurons[n].code for n in relu.neurons)
     silu = converted(squeeze_excite(), K=4)
     better = fs.distil(silu, IMAGES, steps=60)
-    assert any((better.neurons[n].table.d != silu.neurons[n].table.d).any() for n in silu.neurons)
-    assert all((better.neurons[n].table.T == silu.neurons[n].table.T).all() for n in silu.neurons)
+    assert any((better.neurons[n].code.d != silu.neurons[n].code.d).any() for n in silu.neurons)
+    assert all((better.neurons[n].code.T == silu.neurons[n].code.T).all() for n in silu.neurons)
 
 
 def test_the_same_seed_and_steps_give_the_same_network():

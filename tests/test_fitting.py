@@ -71,7 +71,7 @@ def test_a_function_of_ones_own_is_fitted_as_the_named_one():
 
 @pytest.mark.parametrize("name", ["exp", "reciprocal", "rsqrt", "square", "softplus", "hardswish", "leaky_relu", "elu"])
 def test_more_steps_have_less_error(name):
-    errors = [fs.fit(name, K, refine=refine).mse for K, refine in ((2, "normal"), (6, "normal"))]
+    errors = [fs.fit(name, K, effort=effort).mse for K, effort in ((2, "normal"), (6, "normal"))]
     assert errors[1] < errors[0] / 10
 
 
@@ -110,14 +110,14 @@ def test_a_constant_function_needs_no_spike():
 
 
 def test_quick_takes_the_nearest_table_with_its_weights_solved_again():
-    quick = fs.fit("silu", 8, domain=(-10, 14), refine="quick")
+    quick = fs.fit("silu", 8, domain=(-10, 14), effort="quick")
     assert quick.mse_main < 4e-3
     assert quick.seconds < fs.fit("silu", 8, domain=(-10, 14)).seconds
 
 
 def test_one_step_and_more_than_the_tables_have_are_fitted_too():
     assert fs.fit("sigmoid", 1).mse < 0.05
-    assert fs.fit("sigmoid", 17, refine="quick").parameters.K == 17
+    assert fs.fit("sigmoid", 17, effort="quick").parameters.K == 17
 
 
 def test_a_result_is_the_same_after_json():
@@ -183,7 +183,7 @@ def by_place(x):
         (lambda: fs.fit("silu", 4, inputs=Histogram(0.0, 1.0, -13, 0, np.zeros(8193, int))), "holds no counts"),
         (lambda: fs.fit("silu", 4, inputs=torch.full((9,), 50.0)), "none of the inputs lies in the domain"),
         (lambda: fs.fit("silu", 4, seed=-1), "the seed must be a whole number >= 0"),
-        (lambda: fs.fit("silu", 4, refine="best"), "refine must be 'quick', 'normal' or 'long'"),
+        (lambda: fs.fit("silu", 4, effort="best"), "effort must be 'quick', 'normal' or 'long'"),
         (lambda: fs.fit("silu", method="magic"), "method must be 'search', 'bptt' or 'closed'"),
         (lambda: fs.fit("silu", K=8, method="closed"), "K=16 only"),
         (lambda: fs.fit("gelu", method="closed"), "no closed form of gelu"),

@@ -28,7 +28,7 @@ def numbers(p):
     "grid", [Grid(4), Grid(8), Grid(6, endpoint=True), Grid(8, scale=0.5), Grid(7, -4.0, 4.0), Grid(8, scale=None)]
 )
 def test_every_number_of_a_quantised_fit_lies_on_the_grid(grid):
-    p = fs.fit("silu", 6, (-8, 8), bits=grid, refine="quick").parameters
+    p = fs.fit("silu", 6, (-8, 8), bits=grid, effort="quick").parameters
     stated = Grid(**p.provenance["grid"])
     places = (numbers(p) - stated.first) / stated.step
     assert places == pytest.approx(np.round(places), abs=1e-9)
@@ -37,7 +37,7 @@ def test_every_number_of_a_quantised_fit_lies_on_the_grid(grid):
 
 
 def test_without_an_offset_the_offset_is_0():
-    assert fs.fit("silu", 6, (-8, 8), bits=6, offset=False, refine="quick").parameters.offset == 0.0
+    assert fs.fit("silu", 6, (-8, 8), bits=6, offset=False, effort="quick").parameters.offset == 0.0
 
 
 @pytest.mark.parametrize("bits", [5, 7])
@@ -48,12 +48,12 @@ def test_the_grid_in_the_loop_beats_rounding_afterwards(bits):
 
 
 def test_silu_with_8_bits():
-    result = fs.fit("silu", 16, (-8, 8), bits=8, offset=False, refine="quick")
+    result = fs.fit("silu", 16, (-8, 8), bits=8, offset=False, effort="quick")
     assert result.mse_main <= 8e-4
 
 
 def test_a_quantised_fit_is_the_same_again():
-    a, b = (fs.fit("tanh", 4, bits=5, refine="quick", seed=2).parameters for _ in range(2))
+    a, b = (fs.fit("tanh", 4, bits=5, effort="quick", seed=2).parameters for _ in range(2))
     assert a == b
 
 
@@ -102,11 +102,11 @@ def test_backpropagation_through_time_learns():
 
 
 def test_the_search_beats_backpropagation_through_time():
-    trained = fs.fit("silu", 8, method="bptt", refine="quick")
+    trained = fs.fit("silu", 8, method="bptt", effort="quick")
     assert trained.parameters.provenance["method"] == "bptt"
     assert fs.fit("silu", 8).mse < trained.mse
 
 
 def test_backpropagation_with_bits_sees_the_grid():
-    p = fs.fit("silu", 4, (-8, 8), method="bptt", bits=6, refine="quick").parameters
+    p = fs.fit("silu", 4, (-8, 8), method="bptt", bits=6, effort="quick").parameters
     assert (numbers(p) * 4 == np.round(numbers(p) * 4)).all()

@@ -39,7 +39,7 @@ def spikes(p, x):
 def test_a_site_is_better_off_with_its_own_fit_than_with_the_shipped_table():
     x = inputs()
     p = fit_site(SILU, 8, Histogram.of(x))
-    assert error(p, x) < error(fs.fit("silu", 8, refine="quick").parameters, x) / 2
+    assert error(p, x) < error(fs.fit("silu", 8, effort="quick").parameters, x) / 2
     assert p.domain[0] < float(x.min())
     assert p.domain[1] > float(x.max())
 
@@ -65,7 +65,7 @@ def test_a_price_on_spikes_saves_spikes():
 
 def test_quick_normal_and_long_get_better():
     x, seen = inputs(), Histogram.of(inputs())
-    quick, normal = (error(fit_site(SILU, 6, seen, refine=refine), x) for refine in ("quick", "normal"))
+    quick, normal = (error(fit_site(SILU, 6, seen, effort=effort), x) for effort in ("quick", "normal"))
     assert normal < quick
 
 
@@ -154,7 +154,7 @@ def test_the_disk_is_what_is_read_and_a_damaged_file_is_not(own_cache):
 
 def test_every_setting_and_every_count_has_a_fit_of_its_own(own_cache):
     seen, fewer = Histogram.of(inputs()), Histogram.of(inputs()[1:])
-    for arguments in ({}, {"seed": 1}, {"spike_weight": 0.5}, {"offset": False}, {"floor": 0.1}, {"refine": "quick"}):
+    for arguments in ({}, {"seed": 1}, {"spike_weight": 0.5}, {"offset": False}, {"floor": 0.1}, {"effort": "quick"}):
         fit_site(SILU, 3, seen, **arguments)
     fit_site(SILU, 3, fewer)
     fit_site(SILU, 2, seen)
@@ -174,7 +174,7 @@ def test_the_cache_can_be_off_and_need_not_be_writable(own_cache, monkeypatch):
     ("arguments", "message"),
     [
         ({"K": 0}, "K must be a whole number from 1 to 24"),
-        ({"refine": "best"}, "refine must be"),
+        ({"effort": "best"}, "effort must be"),
         ({"spike_weight": -1}, "spike_weight must be a number >= 0"),
         ({"floor": 2.0}, "floor must be from 0 to 1"),
         ({"activation": Activation("reciprocal")}, "reciprocal is not finite at x = 0"),

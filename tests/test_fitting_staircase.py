@@ -129,7 +129,7 @@ def test_random_codes_are_codes():
 @pytest.mark.parametrize("name", ["silu", "sigmoid", "gelu", "hardswish", "square", "softplus"])
 def test_the_largest_error_bounds_every_sample_and_is_reached(name):
     activation = Activation(name)
-    p = fs.fit(activation, 6, refine="quick").parameters
+    p = fs.fit(activation, 6, effort="quick").parameters
     x = torch.linspace(*activation.domain, 3_000_001, dtype=torch.float64)
     sampled = float((fs.apply(x, p)[0] - activation(x)).abs().max())
     bound = largest_error(p, activation, activation.domain)
@@ -145,7 +145,7 @@ def test_the_largest_error_of_a_relu_code_is_known_on_its_open_domain():
 
 
 def test_a_bound_holds_after_the_cast_to_float32():
-    p = fs.fit("silu", 8, refine="quick").parameters
+    p = fs.fit("silu", 8, effort="quick").parameters
     x = torch.linspace(-8, 12, 1_000_001)
     sampled = float((fs.apply(x, p)[0] - SILU(x.double())).abs().max())
     assert sampled <= largest_error(p, SILU) + 1e-5

@@ -117,7 +117,7 @@ def test_the_compiled_engine_refuses_gradients():
 
 def test_observers_see_inputs_and_spikes():
     neuron, seen = fs.FSNeuron(fs.relu_parameters(3, 8.0)), []
-    neuron.observers.append(lambda x, spikes: seen.append((x.tolist(), spikes.tolist())))
+    neuron.spike_hooks.append(lambda x, spikes: seen.append((x.tolist(), spikes.tolist())))
     neuron(torch.tensor([5.0, -1.0]))
     assert seen == [([5.0, -1.0], [2, 0])]
 
@@ -138,7 +138,7 @@ def test_a_shift_that_is_no_vector_of_finite_numbers_raises(bad):
 
 def test_a_range_that_is_not_positive_raises():
     with pytest.raises(fs.FewSpikesError, match="range must be > 0"):
-        fs.FSNeuron(fs.relu_parameters(), range=torch.tensor([1.0, 0.0]))
+        fs.FSNeuron(fs.relu_parameters(), scale=torch.tensor([1.0, 0.0]))
 
 
 def test_a_gain_stretches_the_output_and_a_range_the_input_too():

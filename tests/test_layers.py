@@ -32,19 +32,19 @@ LAYOUTS = {
 def parts(neuron, x):
     """Output, spikes and gate inputs outside the domain, by plain torch and the reference loop."""
     seen = neuron.gate(x)
-    y, spikes = fs.apply(seen, neuron.table, engine="reference")
-    for factor in (neuron.range, neuron.gain):
+    y, spikes = fs.apply(seen, neuron.code, engine="reference")
+    for factor in (neuron.scale, neuron.gain):
         if factor is not None:
             y = y * factor.to(y.dtype).view([-1 if i == neuron.axis else 1 for i in range(x.ndim)])
-    return y, int(spikes.sum(dtype=torch.int64)), count_outside(seen, neuron.table.domain)
+    return y, int(spikes.sum(dtype=torch.int64)), count_outside(seen, neuron.code.domain)
 
 
 def one_pass(neuron, x):
     """The same by the layer itself."""
     seen = []
-    neuron.tallies.append(lambda *found: seen.append(found))
+    neuron.count_hooks.append(lambda *found: seen.append(found))
     y = neuron(x)
-    neuron.tallies.clear()
+    neuron.count_hooks.clear()
     return (y, *seen[0])
 
 
@@ -75,12 +75,12 @@ def test_any_neuron_on_any_input(data, dtype):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("own", [(), ("shift",), ("range",), ("shift", "range")])
+@pytest.mark.parametrize("own", [(), ("shift",), ("scale",), ("shift", "scale")])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_shift_and_range_in_every_layout(layout, own, dtype):
     torch.manual_seed(1)
     x = LAYOUTS[layout](torch.randn(3, 5, 24, 30, dtype=dtype) * 4)
-    values = {"shift": torch.randn(5), "range": torch.rand(5) + 0.5}
+    values = {"shift": torch.randn(5), "scale": torch.rand(5) + 0.5}
     for p in (fs.published("silu"), fs.relu_parameters(5, 3.0, "nearest")):
         check(fs.FSNeuron(p, **{name: values[name] for name in own}), x)
 
@@ -146,7 +146,7 @@ def test_hooks_see_gate_inputs_as_they_were():
         neuron.register_forward_pre_hook(lambda _, args, name=name: kept.__setitem__(name, args[0]))
     assert torch.equal(snn(x), wanted)
     for name, neuron in snn.neurons.items():
-        again, _ = fs.apply(kept[name], neuron.table)
+        again, _ = fs.apply(kept[name], neuron.code)
         assert torch.equal(neuron(kept[name]), again)
     assert float(kept[next(iter(kept))].min()) < -0.3  # a SiLU's output never is: this is its input
 

@@ -25,7 +25,7 @@ def test_spikes_are_the_sum_over_the_spike_trains():
         neuron.register_forward_pre_hook(lambda module, args, name=name: inputs.update({name: args[0]}))
     counts = counted(snn, x)
     for name, neuron in snn.neurons.items():
-        assert counts.by_site[name] == int(fs.encode(inputs[name], neuron.table).sum())
+        assert counts.by_site[name] == int(fs.encode(inputs[name], neuron.code).sum())
     assert counts.images == 5
     assert counts.total == sum(counts.by_site.values())
     assert counts.per_neuron == counts.total / (5 * 1024)
@@ -46,7 +46,7 @@ def test_counting_changes_no_output_and_leaves_nothing_behind():
     before = snn(x)
     with fs.count(snn):
         assert torch.equal(snn(x), before)
-    assert not any(neuron.observers for neuron in snn.neurons.values())
+    assert not any(neuron.spike_hooks for neuron in snn.neurons.values())
     assert not snn._forward_hooks
 
 

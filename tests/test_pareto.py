@@ -109,7 +109,7 @@ def test_a_frontier_that_was_cut_off_goes_on_where_it_was(chain, tmp_path):
     chain.built.clear()
     assert pareto(*chain.given, uniform=(3, 4), path=path) == whole
     assert len(chain.built) == len(whole) - 2
-    pareto(*chain.given, uniform=(3,), path=path, settings={"refine": "long"})
+    pareto(*chain.given, uniform=(3,), path=path, settings={"effort": "long"})
     assert len(chain.built) > len(whole) - 2  # other settings: nothing is taken over
 
 

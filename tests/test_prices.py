@@ -49,7 +49,7 @@ def test_the_price_serves_searched_codes_too():
     images, fired = torch.randn(128, 3, 8, 8), []
     for weight in (0.0, 2.0):
         snn = fs.convert(
-            squeeze_excite(), images, calibration=images, K=4, spike_weight=weight, refine="quick", repair=False
+            squeeze_excite(), images, calibration=images, K=4, spike_weight=weight, effort="quick", repair=False
         )
         with fs.count(snn) as counts:
             snn(images)

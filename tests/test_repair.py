@@ -6,8 +6,8 @@ from torch import nn
 
 import fewspikes as fs
 from fewspikes.conversion.repairs import _surely_lower, repair
-from fewspikes.measure.channels import channel_axis, range_is_free
 from fewspikes.measure.walk import walk
+from fewspikes.network.channels import channel_axis, range_is_free
 from networks import small, squeeze_excite
 
 IMAGES = (256, 3, 8, 8)
@@ -84,7 +84,7 @@ def test_repair_lowers_the_outputs_error_on_images_it_never_saw():
 def test_repair_takes_back_a_mean_that_was_moved():
     snn = converted(small(), K=5)
     first, second = (site.name for site in snn.sites[:2])
-    table = snn.neurons[first].table
+    table = snn.neurons[first].code
     louder = fs.FSParameters(table.T, table.h, table.d, 0.2, table.activation, table.domain)
     moved = snn.with_neurons({first: fs.FSNeuron(louder)})  # every output 0.2 too high: the next means move
     better, found = repair(moved, [(torch.randn(256, 3, 8, 8),)])
@@ -105,13 +105,13 @@ def test_repair_leaves_the_network_it_was_given_as_it_was():
     before = snn(images)
     repair(snn, [(torch.randn(IMAGES),)])
     assert torch.equal(snn(images), before)
-    assert all(n.shift is None and n.range is None for n in snn.neurons.values())
+    assert all(n.shift is None and n.scale is None for n in snn.neurons.values())
 
 
 def test_only_relu_channels_get_a_range_and_the_report_says_why():
     snn = converted(squeeze_excite(), K=4)
     better, found = repair(snn, [(torch.randn(IMAGES),)])
-    assert all(n.range is None for n in better.neurons.values())
+    assert all(n.scale is None for n in better.neurons.values())
     assert set(found.not_free) == {site.name for site in snn.sites}
     assert "silu is not positively homogeneous" in found.not_free[snn.sites[0].name]
 
@@ -133,14 +133,14 @@ def test_a_range_and_a_shift_fold_into_the_weights_before_and_after():
     snn = fs.convert(net, x, calibration=x, K=4, repair=False)
     name = snn.sites[0].name
     shift, scale = torch.randn(6, dtype=torch.float64), torch.rand(6, dtype=torch.float64) + 0.5
-    own = snn.with_neurons({name: fs.FSNeuron(snn.neurons[name].table, shift, scale)})
+    own = snn.with_neurons({name: fs.FSNeuron(snn.neurons[name].code, shift, scale)})
     first, last = nn.Linear(5, 6).double(), nn.Linear(6, 3).double()
     with torch.no_grad():
         first.weight.copy_(net[0].weight / scale[:, None])
         first.bias.copy_((net[0].bias + shift) / scale)
         last.weight.copy_(net[2].weight * scale)
         last.bias.copy_(net[2].bias)
-        folded = last(fs.apply(first(x), snn.neurons[name].table)[0])
+        folded = last(fs.apply(first(x), snn.neurons[name].code)[0])
     assert torch.allclose(own(x), folded, atol=1e-12)
 
 
@@ -201,8 +201,8 @@ def test_sequences_are_repaired_along_their_last_axis():
     snn = fs.convert(model, x, calibration=x, K=2)
     neuron = snn.neurons[snn.sites[0].name]
     assert neuron.axis == 2
-    assert neuron.range is not None
-    assert len(neuron.range) == 6
+    assert neuron.scale is not None
+    assert len(neuron.scale) == 6
     assert output_error(snn, x) < output_error(fs.convert(model, x, calibration=x, K=2, repair=False), x)
 
 
@@ -217,7 +217,7 @@ def test_convert_repairs_by_default_and_says_so_in_the_report():
 def test_alpha_switches_repairs_off():
     images = torch.randn(IMAGES)
     snn = fs.convert(small(), images, calibration=images, K=3, alpha=4.0)
-    assert all(n.shift is None and n.range is None for n in snn.neurons.values())
+    assert all(n.shift is None and n.scale is None for n in snn.neurons.values())
 
 
 @pytest.mark.parametrize("number", [0, 1, -4, 2.5, True])
@@ -229,7 +229,7 @@ def test_a_number_of_repair_images_that_is_none_raises(number):
 def test_a_repaired_network_comes_back_from_its_file_bit_for_bit(tmp_path):
     images = torch.randn(IMAGES)
     snn = fs.convert(uneven(), images, calibration=images, K=3)
-    assert any(n.range is not None for n in snn.neurons.values())
+    assert any(n.scale is not None for n in snn.neurons.values())
     fs.save(snn, tmp_path / "net.fs")
     again = fs.load(tmp_path / "net.fs")
     assert torch.equal(again(images), snn(images))
@@ -240,7 +240,7 @@ def test_a_shift_of_another_number_of_channels_raises():
     snn = converted(small())
     name = snn.sites[0].name
     with pytest.raises(fs.FewSpikesError, match="a shift of 7 channels for inputs"):
-        snn.with_neurons({name: fs.FSNeuron(snn.neurons[name].table, shift=torch.zeros(7))})
+        snn.with_neurons({name: fs.FSNeuron(snn.neurons[name].code, shift=torch.zeros(7))})
 
 
 def test_few_images_decide_only_what_is_plain_in_each_of_them():

@@ -36,7 +36,7 @@ def test_a_loaded_network_computes_counts_and_reports_the_same(make, tmp_path):
     assert a == b
     assert snn.report == again.report
     assert torch.equal(snn.as_ann()(x), again.as_ann()(x))
-    assert [neuron.table for neuron in snn.neurons.values()] == [neuron.table for neuron in again.neurons.values()]
+    assert [neuron.code for neuron in snn.neurons.values()] == [neuron.code for neuron in again.neurons.values()]
 
 
 def test_structured_outputs_and_odd_arguments_come_back(tmp_path):

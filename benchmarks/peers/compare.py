@@ -194,7 +194,7 @@ def rows(data: Path, limit: int, repeat: Callable[[dict[str, Any]], None]) -> li
     }
     for name, make in makers.items():
         counted = Counted()
-        modules = {site.target: make(paper.neurons[site.name].table, counted) for site in paper.sites}
+        modules = {site.target: make(paper.neurons[site.name].code, counted) for site in paper.sites}
         add(name, 10, build(paper.body.graph, paper.tensors, modules).eval(), lambda counted=counted: counted.spikes)
     for steps in _STEPS:
         counted = Counted()

@@ -52,7 +52,7 @@ def activation_rows(
 def _jobs(x: Tensor, p: FSParameters) -> dict[str, Callable[[], Any]]:
     T, h, d, offset = cast(p, x)
     neuron, into = FSNeuron(p), x.clone()
-    neuron.tallies.append(lambda spikes, outside: None)
+    neuron.count_hooks.append(lambda spikes, outside: None)
 
     def layer() -> Tensor:
         with overwriting(frozenset([neuron])):

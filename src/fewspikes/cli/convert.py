@@ -44,7 +44,7 @@ def convert(
             help="Price of a spike per neuron, in the log of the output's error: 0 fits best, 0.3 saves spikes."
         ),
     ] = 0.0,
-    refine: Annotated[str, typer.Option(help="Effort of each site's fit: quick, normal or long.")] = "normal",
+    effort: Annotated[str, typer.Option(help="Effort of each site's fit: quick, normal or long.")] = "normal",
     offset: Annotated[bool, typer.Option(help="Let a code have an offset, a bias of what follows.")] = True,
     repair: Annotated[bool, typer.Option(help="Shift and scale channels where that helps.")] = True,
     repair_images: Annotated[int, typer.Option(min=2, help="Images that repairs may use.")] = 512,
@@ -113,7 +113,7 @@ def convert(
         images = loader(found, batch_size, workers, skip_damaged)
     if pareto is not None:
         repairs = repair_images if repair else 0
-        choice = Choice(offset=offset, spike_weight=spike_weight, refine=refine, seed=seed)
+        choice = Choice(offset=offset, spike_weight=spike_weight, effort=effort, seed=seed)
         _frontier(loaded, shape, place, images, max_pool, pareto, choice, repairs, as_json)
         return
     snn = convert_model(
@@ -126,7 +126,7 @@ def convert(
         max_pool=max_pool,
         offset=offset,
         spike_weight=spike_weight,
-        refine=refine,
+        effort=effort,
         repair=repair,
         repair_images=repair_images,
         max_drop=max_drop,

@@ -42,7 +42,7 @@ def fit(
         typer.Option(help="search, bptt (the paper's) or closed (ReLU's binary code; published silu and sigmoid)."),
     ] = None,
     bits: Annotated[int | None, typer.Option(help="Numbers on 2^BITS values in [-8, 8), as chips hold them.")] = None,
-    refine: Annotated[str, typer.Option(help="quick (milliseconds), normal (seconds) or long (minutes).")] = "normal",
+    effort: Annotated[str, typer.Option(help="quick (milliseconds), normal (seconds) or long (minutes).")] = "normal",
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
     alpha: Annotated[float | None, typer.Option(help="The range of a ReLU. Default: 25, as in the paper.")] = None,
     rounding: Annotated[
@@ -65,7 +65,7 @@ def fit(
         inputs=None if inputs is None else _inputs(inputs),
         method=method,
         bits=bits,
-        refine=refine,
+        effort=effort,
         seed=seed,
         alpha=alpha,
         rounding=rounding,

@@ -40,7 +40,7 @@ class Choice:
         rounding: "nearest" or "down" for ReLUs; None: nearest with data or K, else down.
         offset: whether a fitted code may have an offset.
         spike_weight: price of a spike per neuron, in log squared error.
-        refine: effort of a fit: "quick", "normal" or "long".
+        effort: effort of a fit: "quick", "normal" or "long".
         seed: of the search.
 
     Raises:
@@ -52,7 +52,7 @@ class Choice:
     rounding: str | None = None
     offset: bool = True
     spike_weight: float = 0.0
-    refine: str = "normal"
+    effort: str = "normal"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -90,8 +90,8 @@ def _checked(choice: Choice, sites: Sequence[Site], calibration: Calibration | N
     rounding = ("down" if paper else "nearest") if choice.rounding is None else choice.rounding
     if rounding not in ("down", "nearest"):
         raise FewSpikesError(f"rounding must be 'down' or 'nearest'; got {rounding!r}")
-    if choice.refine not in ("quick", "normal", "long"):
-        raise FewSpikesError(f"refine must be 'quick', 'normal' or 'long'; got {choice.refine!r}")
+    if choice.effort not in ("quick", "normal", "long"):
+        raise FewSpikesError(f"effort must be 'quick', 'normal' or 'long'; got {choice.effort!r}")
     alpha = _number(choice.alpha)
     _warn(sites, K, alpha, calibration)
     return replace(choice, K=K, alpha=alpha, rounding=rounding)
@@ -154,8 +154,8 @@ def site_parameters(site: Site, choice: Choice, calibration: Calibration | None)
     steps = K or DEFAULT_STEPS
     if activation.name == "relu" and choice.rounding == "down":
         return least_error_relu(steps, seen, "down", activation.cap)
-    weight, refine, seed = choice.spike_weight, choice.refine, choice.seed
-    return fit_site(activation, steps, seen, offset=choice.offset, spike_weight=weight, seed=seed, refine=refine)
+    weight, effort, seed = choice.spike_weight, choice.effort, choice.seed
+    return fit_site(activation, steps, seen, offset=choice.offset, spike_weight=weight, seed=seed, effort=effort)
 
 
 def _table(site: Site, K: int | None) -> FSParameters:

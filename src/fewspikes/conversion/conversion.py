@@ -42,7 +42,7 @@ def convert(
     max_pool: str = "digital",
     offset: bool = True,
     spike_weight: float = 0.0,
-    refine: str = "normal",
+    effort: str = "normal",
     repair: bool = True,
     repair_images: int = _REPAIR_IMAGES,
     max_drop: float | None = None,
@@ -72,7 +72,7 @@ def convert(
         spike_weight: price of a spike per neuron, in the log of the output's squared error: 0 fits the least error, 1
             saves spikes where they do least for the output. With a `Calibration` in place of images, or a budget, it is
             in the log of each site's own error.
-        refine: effort of a site's fit: "quick" (milliseconds), "normal" (a second or two) or "long".
+        effort: effort of a site's fit: "quick" (milliseconds), "normal" (a second or two) or "long".
         repair: shift and scale channels where that brings their outputs closer to the ANN's, see `tuning.repair`.
         repair_images: how many of the calibration images (the first ones) that may use.
         max_drop, max_steps, max_spikes: a budget in place of K; needs images. Each site gets a K of its own, chosen by
@@ -96,7 +96,7 @@ def convert(
     >>> convert(net, torch.zeros(1, 4)).report.neurons
     8
     """
-    choice = Choice(K, alpha, rounding, offset, spike_weight, refine, seed)
+    choice = Choice(K, alpha, rounding, offset, spike_weight, effort, seed)
     if isinstance(repair_images, bool) or not isinstance(repair_images, int) or repair_images < 2:
         raise FewSpikesError(f"repair_images must be a whole number >= 2; got {repair_images!r}")
     if calibration is None:
@@ -171,14 +171,14 @@ class Conversion:
         """What `allocate` and `pareto` need: a network, parameters by site and K, a builder, and two sets of images."""
         assert self.images is not None
         assert self.held is not None
-        quick = replace(self.choice, refine="quick")
+        quick = replace(self.choice, effort="quick")
         base = self._plain(replace(quick, K=None))
 
         def parameters(name: str, K: int) -> FSParameters:
             return self._parameters(name, replace(quick, K=K))
 
         def build(k: Mapping[str, int], quick: bool) -> SpikingNetwork:
-            choice = replace(self.choice, K=k, refine="quick" if quick else self.choice.refine)
+            choice = replace(self.choice, K=k, effort="quick" if quick else self.choice.effort)
             tables = choose(self.sites, choice, self.calibration, False)
             repairs = min(self.repairs, _QUICK_REPAIR) if quick else self.repairs
             return self._repaired(_with_tables(base, tables), repairs)

@@ -10,9 +10,8 @@ from torch import Tensor, nn
 
 from fewspikes.base.errors import FewSpikesError
 from fewspikes.conversion.learning import LearningNeuron
-from fewspikes.measure.channels import channel_axis, gain_is_free, range_is_free
 from fewspikes.measure.outputs import tensors_of
-from fewspikes.network.spiking import SpikingNetwork, build
+from fewspikes.network.spiking import SpikingNetwork
 from fewspikes.neuron.layer import FSNeuron
 
 BATCH = 64
@@ -77,7 +76,7 @@ class Learner:
         self.random = torch.Generator().manual_seed(seed)
         self.neurons = _learning(snn, self.held)
         self._ann = snn.as_ann() if reference is None else reference
-        self._body = build(snn.body.graph, snn.tensors, {site.target: self.neurons[site.name] for site in snn.sites})
+        self._body = snn.running(self.neurons)
         self._kept, self._kept_held = (_outputs(self._ann, part) for part in (self.images, self.held))
         self._sizes = {site.name: site.neurons for site in snn.report.sites}
         groups = ({"params": self._of_kind(kind), "lr": rate, "base": rate} for kind, rate in _RATES.items())
@@ -176,17 +175,16 @@ def _relative(pairs: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
 
 
 def _learning(snn: SpikingNetwork, held: Batch) -> dict[str, LearningNeuron]:
-    nodes = {node.target: node for node in snn.body.graph.nodes if node.op == "call_module"}
     spreads = _spreads(snn, tuple(value[:BATCH] for value in held))
     made = {}
     for site in snn.sites:
-        node, neuron = nodes[site.target], snn.neurons[site.name]
+        neuron = snn.neurons[site.name]
         shape = snn.shape_at(site.name)
-        axis = channel_axis(node.args[0], len(shape))
+        axis = snn.channel_axis(site.name)
         if axis is not None and not neuron.by_channel:
-            neuron = FSNeuron(neuron.table, axis=axis)
+            neuron = FSNeuron(neuron.code, axis=axis)
         channels = None if axis is None else shape[axis]
-        free = {"log_range": not range_is_free(node, site.activation), "log_gain": not gain_is_free(node)}
+        free = {"log_range": not snn.scale_is_free(site.name), "log_gain": not snn.gain_is_free(site.name)}
         made[site.name] = LearningNeuron(neuron, site.activation, channels, free, spreads[site.name])
     return made
 

@@ -88,7 +88,7 @@ class LearningNeuron(nn.Module):
     ) -> None:
         super().__init__()
         self.start, self.activation, self.counting = neuron, activation, False
-        table = neuron.table
+        table = neuron.code
         like = next(iter(neuron.by_channel.values()), torch.empty((), dtype=torch.float32))
         self.spread = spread or 1.0
         self.live, width = _live(table)
@@ -102,7 +102,7 @@ class LearningNeuron(nn.Module):
         if channels is not None:
             shift = torch.zeros(channels) if neuron.shift is None else neuron.shift.float()
             self.shift = nn.Parameter(shift / self.spread)
-            for kind, values in (("log_range", neuron.range), ("log_gain", neuron.gain)):
+            for kind, values in (("log_range", neuron.scale), ("log_gain", neuron.gain)):
                 if free[kind]:
                     start = torch.zeros(channels) if values is None else values.float().log()
                     setattr(self, kind, nn.Parameter(start))
@@ -142,7 +142,7 @@ class LearningNeuron(nn.Module):
     @torch.no_grad()
     def neuron(self) -> FSNeuron:
         """The neuron with what was learned."""
-        p = self.start.table
+        p = self.start.code
         if self.d.requires_grad:
             provenance = {**p.provenance, "learned": "d and offset, against the network's own outputs"}
             d, offset = (self.d.double() * self.height).cpu().numpy(), float(self.offset) * self.height

@@ -37,7 +37,7 @@ def spend(
         spike_weight: price of a spike per neuron of the network, in log(output error).
         progress: bars on stderr; None shows them when stderr is a terminal.
     """
-    jobs = [partial(_codes, site, snn.neurons[site.name].table, fit) for site in snn.sites]
+    jobs = [partial(_codes, site, snn.neurons[site.name].code, fit) for site in snn.sites]
     found = in_threads(jobs, torch.get_num_threads(), "fitting", progress)  # the search holds no lock
     codes = {site.name: tables for site, tables in zip(snn.sites, found, strict=True)}
     measured = effects(snn, codes, images, progress)

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from fewspikes.base.progress import track
-from fewspikes.measure.channels import channel_axis, range_is_free
 from fewspikes.measure.counting import count
 from fewspikes.measure.outputs import tensors_of
 from fewspikes.measure.walk import walk
@@ -98,7 +97,7 @@ def repair(
     found = Repair(
         kept,
         {name: int((n.shift != 0).sum()) for name, n in neurons.items() if n.shift is not None},
-        {name: int((n.range != 1).sum()) for name, n in neurons.items() if n.range is not None},
+        {name: int((n.scale != 1).sum()) for name, n in neurons.items() if n.scale is not None},
         not_free if ranges else {},
         errors,
     )
@@ -106,8 +105,7 @@ def repair(
 
 
 def _reasons(snn: SpikingNetwork) -> dict[str, str]:
-    nodes = {node.target: node for node in snn.body.graph.nodes if node.op == "call_module"}
-    return {site.name: range_is_free(nodes[site.target], site.activation) for site in snn.sites}
+    return {site.name: snn.scale_is_free(site.name) for site in snn.sites}
 
 
 def _propose(
@@ -119,13 +117,12 @@ def _propose(
     progress: bool | None,
 ) -> dict[str, FSNeuron]:
     """The neurons by site name after one walk."""
-    nodes = {node.target: node for node in snn.body.graph.nodes if node.op == "call_module"}
     sites = {site.name: site for site in snn.sites}
     reasons, own, half = _reasons(snn), snn.neurons, len(proposing)
     neurons = {}
     for name, ann, got, put in track(walk(snn, [*proposing, *deciding]), "repairing", len(sites), progress):
         site, neuron = sites[name], own[name]
-        axis = channel_axis(nodes[site.target].args[0], ann[0].ndim)
+        axis = snn.channel_axis(name)
         if axis is not None:
             halves = (slice(half), slice(half, None))
             a, g = ([_by_channel(torch.cat(values[part]), axis) for part in halves] for values in (ann, got))
@@ -178,7 +175,7 @@ def _settle(
     keep = _surely_lower(judge[1](shift, scale), judge[1](zero, one))
     shift, scale = torch.where(keep, shift, zero), torch.where(keep, scale, one)
     has = (bool((shift != 0).any()), bool((scale != 1).any()))
-    return FSNeuron(neuron.table, shift if has[0] else None, scale if has[1] else None, axis)
+    return FSNeuron(neuron.code, shift if has[0] else None, scale if has[1] else None, axis)
 
 
 def _surely_lower(after: Tensor, before: Tensor) -> Tensor:
@@ -208,10 +205,10 @@ class _Judge:
         return error / self.scale + self.spike_weight * spikes
 
     def _error(self, shift: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
-        trial = FSNeuron(self.neuron.table, shift, scale, axis=0)
+        trial = FSNeuron(self.neuron.code, shift, scale, axis=0)
         fired: list[Tensor] = []
         if self.spike_weight:
-            trial.observers.append(lambda _, spikes: fired.append(spikes.float().mean(2)))
+            trial.spike_hooks.append(lambda _, spikes: fired.append(spikes.float().mean(2)))
         error = (trial(self.got) - self.wanted).square_().mean(2)
         return error, fired[0] if fired else torch.zeros_like(error)
 

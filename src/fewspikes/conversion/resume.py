@@ -56,7 +56,7 @@ def fingerprint(snn: SpikingNetwork, images: tuple[Tensor, ...], settings: Mappi
     digest = hashlib.sha256(json.dumps(dict(settings), sort_keys=True).encode())
     for site in snn.sites:
         neuron = snn.neurons[site.name]
-        digest.update(json.dumps(neuron.table.to_json(), sort_keys=True).encode())
+        digest.update(json.dumps(neuron.code.to_json(), sort_keys=True).encode())
         for kind, values in neuron.by_channel.items():
             digest.update(kind.encode() + values.detach().cpu().numpy().tobytes())
     for tensor in (*images, *snn.tensors.values()):

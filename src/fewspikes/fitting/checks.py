@@ -7,7 +7,7 @@ import numpy as np
 from fewspikes.base.errors import FewSpikesError
 from fewspikes.neuron.parameters import MAX_STEPS
 
-REFINES = ("quick", "normal", "long")
+EFFORTS = ("quick", "normal", "long")
 
 
 def whole_K(K: Any) -> int:
@@ -24,11 +24,11 @@ def whole_seed(seed: Any) -> int:
     return int(seed)
 
 
-def known_refine(refine: str) -> str:
-    """The word itself; raises FewSpikesError unless it is one of REFINES."""
-    if refine not in REFINES:
-        raise FewSpikesError(f"refine must be 'quick', 'normal' or 'long'; got {refine!r}")
-    return refine
+def known_effort(effort: str) -> str:
+    """The word itself; raises FewSpikesError unless it is one of EFFORTS."""
+    if effort not in EFFORTS:
+        raise FewSpikesError(f"effort must be 'quick', 'normal' or 'long'; got {effort!r}")
+    return effort
 
 
 def at_least_0(name: str, value: Any) -> float:

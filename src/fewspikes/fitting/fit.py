@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from fewspikes.base.errors import FewSpikesError
-from fewspikes.fitting.checks import at_least_0, known_refine, whole_K, whole_seed
+from fewspikes.fitting.checks import at_least_0, known_effort, whole_K, whole_seed
 from fewspikes.fitting.closed_form import closed_form
 from fewspikes.fitting.fitted import SLACK, Settings, fitted, words
 from fewspikes.fitting.masses import Inputs, resolve
@@ -35,7 +35,7 @@ def fit(
     method: str | None = None,
     bits: int | Grid | None = None,
     seed: int = 0,
-    refine: str = "normal",
+    effort: str = "normal",
     warm: bool = True,
     alpha: float | None = None,
     rounding: str | None = None,
@@ -61,7 +61,7 @@ def fit(
             silu (K=16) and sigmoid (K=12). By default "closed" for a ReLU, "search" for all others.
         bits: T, h, d and offset on 2^bits equally spaced values in [-8, 8), as chips hold them; a `Grid` says more.
         seed: of everything random.
-        refine: "quick" (milliseconds: the nearest shipped table, d solved again), "normal" (seconds) or "long"
+        effort: "quick" (milliseconds: the nearest shipped table, d solved again), "normal" (seconds) or "long"
             (minutes).
         warm: whether a search may begin from the shipped tables, too.
         alpha: the range of a ReLU in closed form; by default 25 (the paper's), with inputs the one of least error.
@@ -83,7 +83,7 @@ def fit(
     started = time.perf_counter()
     wanted = target_of(target)
     method = _method(method, wanted, alpha, rounding, bits)
-    settings = _settings(K, method, refine, seed, bits, warm, progress)
+    settings = _settings(K, method, effort, seed, bits, warm, progress)
     limit = at_least_0("max_spikes", inf if max_spikes is None else max_spikes)
     weight = at_least_0("spike_weight", spike_weight)
     seen = resolve(inputs if inputs is not None else wanted.typical_inputs or "uniform")
@@ -105,7 +105,7 @@ def fit(
     p, grid = fitted(made, settings)
     provenance = {
         "method": method,
-        "refine": refine,
+        "effort": effort,
         "seed": seed,
         "inputs": words(seen),
         "spike_weight": weight,
@@ -129,10 +129,10 @@ def _method(method: str | None, target: Target, alpha: Any, rounding: Any, bits:
     return chosen
 
 
-def _settings(K: Any, method: str, refine: str, seed: Any, bits: Any, warm: bool, progress: bool | None) -> Settings:
+def _settings(K: Any, method: str, effort: str, seed: Any, bits: Any, warm: bool, progress: bool | None) -> Settings:
     grid = bits if bits is None or isinstance(bits, Grid) else Grid(bits)
     steps = whole_K(DEFAULT_STEPS if K is None else K)
-    return Settings(steps, method, known_refine(refine), whole_seed(seed), grid, warm, progress)
+    return Settings(steps, method, known_effort(effort), whole_seed(seed), grid, warm, progress)
 
 
 def _region(target: Target, domain: Any) -> tuple[float, float]:

@@ -27,7 +27,7 @@ class Settings:
     Attributes:
         K: time steps.
         method: "search" or "bptt".
-        refine: "quick", "normal" or "long".
+        effort: "quick", "normal" or "long".
         seed: of everything random.
         grid: the values that the parameters may take, if not all.
         warm: whether a search may begin from the shipped tables, too.
@@ -36,7 +36,7 @@ class Settings:
 
     K: int
     method: str
-    refine: str
+    effort: str
     seed: int
     grid: Grid | None = None
     warm: bool = True
@@ -55,9 +55,9 @@ def fitted(problem: Problem, settings: Settings) -> tuple[FSParameters, Grid | N
         return (made, None) if settings.grid is None else _rounded(made, settings.grid)
     if settings.method == "bptt":
         return _trained(problem, settings)
-    pool = look(problem, settings.K, settings.refine, settings.seed, settings.warm, settings.progress)
+    pool = look(problem, settings.K, settings.effort, settings.seed, settings.warm, settings.progress)
     if settings.grid is not None:
-        return search_on_grid(problem, pool, settings.grid, settings.refine, settings.seed, settings.progress)
+        return search_on_grid(problem, pool, settings.grid, settings.effort, settings.seed, settings.progress)
     return parameters_of(_allowed(pool, problem), problem, "", (problem.low, problem.high), {}), None
 
 
@@ -73,7 +73,7 @@ def _allowed(pool: Pool, problem: Problem) -> Vector:
     if problem.limit > _NEXT_TO_NONE:
         raise FewSpikesError(
             f"no code of at most {problem.limit:.4g} mean spikes was found, the fewest are {fewest:.4g}; "
-            "allow more, or use refine='long'"
+            "allow more, or use effort='long'"
         )
     return np.concatenate([np.full(K, 2 * problem.high - problem.low), np.zeros(K)])
 
@@ -83,7 +83,7 @@ def _trained(problem: Problem, settings: Settings) -> tuple[FSParameters, Grid |
         "quick": bptt.Training(restarts=8, steps=300),
         "normal": bptt.Training(),
         "long": bptt.Training(restarts=64, steps=6000),
-    }[settings.refine]
+    }[settings.effort]
     code, d, offset = bptt.train(problem, settings.K, settings.seed, training, settings.grid, settings.progress)
     made = FSParameters(code[: settings.K], code[settings.K :], d, offset)
     return (made, None) if settings.grid is None else _rounded(made, settings.grid)

@@ -16,7 +16,7 @@ _HOT, _COLD = 0.3, 0.003  # in log(error)
 
 
 def search_on_grid(
-    problem: Problem, pool: Pool, grid: Grid, refine: str, seed: int, progress: bool | None = False
+    problem: Problem, pool: Pool, grid: Grid, effort: str, seed: int, progress: bool | None = False
 ) -> tuple[FSParameters, Grid]:
     """The best neuron on the grid found from the codes of `pool`, and the grid with its scale.
 
@@ -26,7 +26,7 @@ def search_on_grid(
         problem: what is minimised, not centred.
         pool: good codes without the grid, best first.
         grid: the values; without a scale it gets the least power of two that holds the best code.
-        refine: "quick", "normal" or "long".
+        effort: "quick", "normal" or "long".
         seed: of everything random.
         progress: whether to show a bar; None: on a terminal.
     """
@@ -38,7 +38,7 @@ def search_on_grid(
         # The first half begins from the search's codes, the second from the best so far, each time a little cooler.
         start = grid.round(starts[i]) if i < len(starts) else best
         hot = _HOT if i < len(starts) else _HOT / 2.0 ** (i - len(starts) + 1)
-        code, value = anneal(seed_of(seed, i), start, _TRIES[refine], hot, _COLD, problem, first, step, last)
+        code, value = anneal(seed_of(seed, i), start, _TRIES[effort], hot, _COLD, problem, first, step, last)
         if value < least:
             best, least = code, value
     return neuron_on_grid(problem, best, grid), grid

@@ -4,7 +4,7 @@ from collections import deque
 
 from fewspikes.base.progress import track
 from fewspikes.fitting.atlas import Atlas, explore, merge
-from fewspikes.fitting.checks import known_refine
+from fewspikes.fitting.checks import known_effort
 from fewspikes.fitting.problem import Problem
 from fewspikes.fitting.search import Effort, Pool, climb, seed_of
 from fewspikes.fitting.warm import warm_atlas
@@ -24,37 +24,37 @@ _ROUNDS = 12  # of the long search: one to two minutes with 16 steps
 _WARM = 4  # codes to begin from at each number of steps
 
 
-def look(problem: Problem, K: int, refine: str, seed: int, warm: bool = True, progress: bool | None = False) -> Pool:
+def look(problem: Problem, K: int, effort: str, seed: int, warm: bool = True, progress: bool | None = False) -> Pool:
     """The best codes of K steps that are found, best first.
 
     Args:
         problem: what is minimised.
         K: time steps.
-        refine: "quick", "normal" or "long".
+        effort: "quick", "normal" or "long".
         seed: of everything random.
         warm: whether to begin from the shipped tables, too; from binary codes in any case.
         progress: whether to show a bar; None: on a terminal.
 
     Raises:
-        FewSpikesError: another `refine`.
+        FewSpikesError: another `effort`.
     """
-    if known_refine(refine) == "quick":
+    if known_effort(effort) == "quick":
         known = warm_atlas(problem, K, _WARM)
         return known[K] if K in STEPS else climb(known, problem, K, _GLANCE, seed)[K]
     known = warm_atlas(problem, K, _WARM, warm)
-    if refine == "normal":
+    if effort == "normal":
         return _climbs(problem, K, seed, known, progress)
     return deque(track(explore(problem, K, _ROUNDS, seed, known), f"searching {K} steps", _ROUNDS, progress), 1)[0][K]
 
 
-def look_quickly(problem: Problem, K: int, refine: str, seed: int) -> Pool:
+def look_quickly(problem: Problem, K: int, effort: str, seed: int) -> Pool:
     """`look` for one of many sites: the "normal" search takes a second or two at most."""
-    if refine != "normal":
-        return look(problem, K, refine, seed)
+    if effort != "normal":
+        return look(problem, K, effort, seed)
     atlas = warm_atlas(problem, K, _WARM)
-    times, effort = next((found for most, found in _SITES.items() if most >= K), (1, _LONG_SITE))
+    times, own = next((found for most, found in _SITES.items() if most >= K), (1, _LONG_SITE))
     for number in range(times):
-        merge(atlas, climb({}, problem, K, effort, seed_of(seed, number)))
+        merge(atlas, climb({}, problem, K, own, seed_of(seed, number)))
     return climb(atlas, problem, K, _SITE_TOGETHER, seed_of(seed, times))[K]
 
 

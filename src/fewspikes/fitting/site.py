@@ -9,7 +9,7 @@ import torch
 
 from fewspikes.base.errors import FewSpikesError
 from fewspikes.fitting import cache
-from fewspikes.fitting.checks import at_least_0, known_refine, whole_K, whole_seed
+from fewspikes.fitting.checks import at_least_0, known_effort, whole_K, whole_seed
 from fewspikes.fitting.code import parameters_of
 from fewspikes.fitting.expected import expected
 from fewspikes.fitting.histogram import Histogram
@@ -40,7 +40,7 @@ def fit_site(
     offset: bool = True,
     spike_weight: float = 0.0,
     seed: int = 0,
-    refine: str = "normal",
+    effort: str = "normal",
     floor: float = FLOOR,
     cap_step: bool | None = None,
 ) -> FSParameters:
@@ -58,7 +58,7 @@ def fit_site(
         offset: whether silence may stand for another value than 0.
         spike_weight: how much log(error) may rise to save a mean spike, >= 0.
         seed: of everything random.
-        refine: "quick" (milliseconds: the nearest shipped table, d solved again), "normal" (about a second) or
+        effort: "quick" (milliseconds: the nearest shipped table, d solved again), "normal" (about a second) or
             "long" (a minute or two).
         floor: the share of even weight, 0 to 1.
         cap_step: for a capped ReLU, see `relu_code.relu_codes`.
@@ -74,8 +74,8 @@ def fit_site(
     K, seed, spike_weight = whole_K(K), whole_seed(seed), at_least_0("spike_weight", spike_weight)
     if not 0 <= floor <= 1:
         raise FewSpikesError(f"the floor must be from 0 to 1; got {floor}")
-    refine = known_refine(refine)
-    settings = {"offset": offset, "spike_weight": spike_weight, "seed": seed, "refine": refine, "floor": floor}
+    effort = known_effort(effort)
+    settings = {"offset": offset, "spike_weight": spike_weight, "seed": seed, "effort": effort, "floor": floor}
     settings["cap_step"] = cap_step
     name = cache.key({"algorithm": ALGORITHM, "activation": activation.to_json(), "K": K, **settings}, inputs)
     found = cache.look_up(name)
@@ -97,7 +97,7 @@ def _fit(activation: Activation, K: int, inputs: Histogram, settings: dict[str, 
         value = float(activation(torch.tensor(inputs.low, dtype=torch.float64)))
         code, d, c = constant_code(made, K, value)
         return FSParameters(code[:K], code[K:], d, c, activation.label, domain, provenance)
-    code = look_quickly(made, K, settings["refine"], settings["seed"]).codes[0]
+    code = look_quickly(made, K, settings["effort"], settings["seed"]).codes[0]
     return parameters_of(code, made, activation.label, domain, provenance)
 
 

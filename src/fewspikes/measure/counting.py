@@ -122,7 +122,7 @@ def count(snn: SpikingNetwork | IntegerNetwork, synops: bool = False) -> Iterato
         del passing.counts
 
     handles = [snn.register_forward_pre_hook(begin), snn.register_forward_hook(end, with_kwargs=True)]
-    places = {name: neuron.observers if synops else neuron.tallies for name, neuron in neurons.items()}
+    places = {name: neuron.spike_hooks if synops else neuron.count_hooks for name, neuron in neurons.items()}
     for name, place in places.items():
         place.append(watchers[name])  # type: ignore[arg-type]
     try:
@@ -159,7 +159,7 @@ def _observe(passing: threading.local, snn: SpikingNetwork, name: str, x: Tensor
     if counts is None:
         return
     by_position = _over_images(spikes)
-    _tally(passing, name, int(by_position.sum()), count_outside(x, snn.neurons[name].table.domain))
+    _tally(passing, name, int(by_position.sum()), count_outside(x, snn.neurons[name].code.domain))
     if counts.synops is not None and name not in counts.unknown_synops:
         counts.synops += snn.fan_out[name].weigh(by_position) or 0
 

@@ -1,7 +1,6 @@
 """What goes wrong where: each site beside the ANN's, in one walk through both networks."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,7 +8,6 @@ from torch import Tensor
 from fewspikes.base.errors import FewSpikesError
 from fewspikes.base.progress import track
 from fewspikes.fitting import largest_error
-from fewspikes.measure.channels import channel_axis
 from fewspikes.measure.sensitivity import Batch, Probed, dealt, per_image, probe
 from fewspikes.measure.walk import walk
 from fewspikes.network.sites import SiteDiagnosis
@@ -40,12 +38,9 @@ def diagnose(snn: SpikingNetwork, batches: Sequence[Batch], progress: bool | Non
     images = dealt(snn, batches, IMAGES)
     if not images:
         raise FewSpikesError("a diagnosis needs one image at least")
-    nodes = {node.target: node for node in snn.body.graph.nodes if node.op == "call_module"}
     neurons, tallies = snn.neurons, {}
     for site in snn.sites:
-        gate: Any = nodes[site.target].args[0]
-        axis = channel_axis(gate, len(snn.shape_at(site.name)))
-        tallies[site.name] = _Tally(site, neurons[site.name], axis)
+        tallies[site.name] = _Tally(site, neurons[site.name], snn.channel_axis(site.name))
     probing = track(zip(images, probe(snn, images), strict=True), "diagnosing", len(images), progress)
     with torch.no_grad():
         for batch, probed in probing:
@@ -73,14 +68,14 @@ class _Tally:
         self.own = [0.0] * len(self.alone)
         self.fired: Tensor | None = None  # [neurons], in how many images
         self.by_channel: Tensor | None = None  # [channels], spikes
-        self.by_step = torch.zeros(neuron.table.K, dtype=torch.int64)
+        self.by_step = torch.zeros(neuron.code.K, dtype=torch.int64)
 
     def add(self, wanted_input: Tensor, input: Tensor, probed: Probed) -> None:
         """One batch: the gate inputs in the ANN and in the spiking network."""
         wanted, exact = self.site.activation(wanted_input), self.site.activation(input)
         seen = self.neuron.gate(input)
         got, spikes = _run(self.neuron, input)
-        outside = _outside(seen, self.neuron.table.domain)
+        outside = _outside(seen, self.neuron.code.domain)
         self.images += probed.images
         self.elements += wanted.numel()
         self.clipped += int(outside.sum())
@@ -110,7 +105,7 @@ class _Tally:
             self.by_channel = by_channel if self.by_channel is None else self.by_channel + by_channel
         flat = seen.reshape(-1)
         sample = flat[:: -(-flat.numel() // _SAMPLED)]
-        self.by_step += encode(sample, self.neuron.table).sum(1).cpu()
+        self.by_step += encode(sample, self.neuron.code).sum(1).cpu()
 
     def result(self) -> SiteDiagnosis:
         """The sums as means and shares."""
@@ -145,7 +140,7 @@ def _run(neuron: FSNeuron, x: Tensor) -> tuple[Tensor, Tensor]:
     """The neuron's output and its spikes per element."""
     seen: list[Tensor] = []
     counting = neuron.replace()
-    counting.observers.append(lambda _, spikes: seen.append(spikes))
+    counting.spike_hooks.append(lambda _, spikes: seen.append(spikes))
     return counting(x), seen[0]
 
 
@@ -166,10 +161,10 @@ def _cosine(product: float, a: float, b: float) -> float:
 
 def _largest(neuron: FSNeuron, site: Site) -> float | None:
     """The table's bound, widened by the channels' gains and ranges: y = g r f̂((x + s) / r)."""
-    bound = largest_error(neuron.table, site.activation)
+    bound = largest_error(neuron.code, site.activation)
     if bound == float("inf"):
         return None
-    table, one = neuron.table, torch.ones(1)
-    range, gain = (one if values is None else values for values in (neuron.range, neuron.gain))
+    table, one = neuron.code, torch.ones(1)
+    scale, gain = (one if values is None else values for values in (neuron.scale, neuron.gain))
     largest = float(abs(table.d).sum() + abs(table.offset))  # of an output
-    return float((range * (bound + (gain - 1).abs() * largest)).max())
+    return float((scale * (bound + (gain - 1).abs() * largest)).max())

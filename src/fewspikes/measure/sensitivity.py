@@ -158,9 +158,7 @@ def probe(snn: SpikingNetwork, batches: Sequence[Batch], seed: int = 0) -> Itera
 
 def _probed(snn: SpikingNetwork, batch: Batch, scales: list[float], random: torch.Generator) -> Probed:
     taps = {site.name: _Tap(site.activation) for site in snn.sites}
-    ann = snn.as_ann()
-    for site in snn.sites:
-        ann.set_submodule(site.target, taps[site.name])
+    ann = snn.running(taps)
     with torch.inference_mode(False), torch.enable_grad():
         outputs = floats(ann(*(value.clone() if value.is_inference() else value for value in batch)))
         wanted = [tap.output for tap in taps.values()]

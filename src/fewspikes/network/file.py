@@ -126,7 +126,7 @@ def _describe(snn: SpikingNetwork, preprocessing: Mapping[str, Any] | None) -> d
                 "name": site.name,
                 "target": site.target,
                 "activation": site.activation.to_json(),
-                "parameters": neurons[site.name].table.to_json(),
+                "parameters": neurons[site.name].code.to_json(),
                 "axis": neurons[site.name].axis,
             }
             for site in snn.sites

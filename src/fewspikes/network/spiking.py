@@ -12,6 +12,7 @@ from fewspikes.base.errors import FewSpikesError
 from fewspikes.graph.capture import op_name
 from fewspikes.graph.inputs import InputSpec, check_autocast, check_inputs
 from fewspikes.graph.shapes import shapes
+from fewspikes.network.channels import channel_axis, gain_is_free, range_is_free
 from fewspikes.network.fan import FanOut
 from fewspikes.network.macs import Macs, macs
 from fewspikes.network.paths import fan_out
@@ -160,12 +161,33 @@ class SpikingNetwork(nn.Module):
         named = dict(self.body.named_parameters()) | dict(self.body.named_buffers())
         return {name: tensor.detach() for name, tensor in named.items() if not name.startswith("sites.")}
 
-    def as_ann(self) -> fx.GraphModule:
+    def as_ann(self) -> nn.Module:
         """The same graph with its original activations; it shares the weights."""
+        return self.running({site.name: ExactActivation(site.activation) for site in self.sites})
+
+    def running(self, layers: Mapping[str, nn.Module]) -> nn.Module:
+        """The same graph with other layers at its sites, by name; it shares the weights."""
         graph = fx.Graph()
         graph.output(graph.graph_copy(self.body.graph, {}))
-        modules = {site.target: ExactActivation(site.activation) for site in self.sites}
-        return build(graph, self.tensors, modules).eval()
+        return build(graph, self.tensors, {site.target: layers[site.name] for site in self.sites}).eval()
+
+    def channel_axis(self, site: str) -> int | None:
+        """The axis of the channels of a site's gate inputs; None where the maps before it do not tell."""
+        node = self._node(site)
+        return channel_axis(node.all_input_nodes[0], len(self._sizes[node.name]))
+
+    def scale_is_free(self, site: str) -> str:
+        """Why a scale per channel would cost something at a site, or "" where it folds into the weights."""
+        activation = next(s.activation for s in self.sites if s.name == site)
+        return range_is_free(self._node(site), activation)
+
+    def gain_is_free(self, site: str) -> str:
+        """Why a gain per channel would cost something at a site, or "" where it folds into the weights after it."""
+        return gain_is_free(self._node(site))
+
+    def _node(self, site: str) -> fx.Node:
+        target = next(s.target for s in self.sites if s.name == site)
+        return next(n for n in self.body.graph.nodes if n.op == "call_module" and n.target == target)
 
     def with_neurons(self, neurons: Mapping[str, FSNeuron], notes: Sequence[str] = ()) -> "SpikingNetwork":
         """A new network with other neurons at the sites named, and more notes; it shares the weights."""
@@ -199,9 +221,7 @@ class SpikingNetwork(nn.Module):
 
     def shape_at(self, site: str) -> tuple[int, ...]:
         """Shape of a site's gate inputs; axis 0 is the batch, of some size."""
-        target = next(s.target for s in self.sites if s.name == site)
-        node = next(n for n in self.body.graph.nodes if n.op == "call_module" and n.target == target)
-        return tuple(self._sizes[node.name])
+        return tuple(self._sizes[self._node(site).name])
 
     def shape_of(self, node: fx.Node) -> tuple[int, ...]:
         """Shape of what a node of the graph gives; axis 0 is the batch, of some size."""
@@ -255,7 +275,7 @@ class SpikingNetwork(nn.Module):
         entries = []
         neurons = self.neurons
         for site in self.sites:
-            table = neurons[site.name].table
+            table = neurons[site.name].code
             method = str(table.provenance.get("method", "given"))
             size = self._neurons_per_image(nodes[site.target])
             alpha = table.provenance.get("alpha")
@@ -271,7 +291,7 @@ class SpikingNetwork(nn.Module):
                     table.domain,
                     method,
                     shifted=changed.get("shift", 0),
-                    scaled=changed.get("range", 0),
+                    scaled=changed.get("scale", 0),
                     gained=changed.get("gain", 0),
                     diagnosis=self.diagnosis.get(site.name),
                 )

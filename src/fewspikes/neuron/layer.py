@@ -16,7 +16,7 @@ from fewspikes.neuron.kernels.dispatch import engine_for, run
 from fewspikes.neuron.parameters import FSParameters
 from fewspikes.neuron.recurrence import cast
 
-PER_CHANNEL = ("shift", "range", "gain")
+PER_CHANNEL = ("shift", "scale", "gain")
 Observer = Callable[[Tensor, Tensor], None]
 Tally = Callable[[Any, Any], None]
 _overwriting: ContextVar[frozenset["FSNeuron"]] = ContextVar("overwriting", default=frozenset())
@@ -33,10 +33,10 @@ def overwriting(neurons: frozenset["FSNeuron"]) -> Iterator[None]:
 
 
 class FSNeuron(nn.Module):
-    """A layer of FS-neurons that share one table, each channel with a shift, range and gain of its own if it has them.
+    """A layer of FS-neurons that share one code, each channel with a shift, scale and gain of its own if it has them.
 
-    With shift s, range r and gain g of a channel, f̂ the table's staircase:  y = g r f̂((x + s) / r).  The shift is a
-    bias current. Range and gain need no neuron of their own either: 1/r goes into the weights before, g r into those
+    With shift s, scale r and gain g of a channel, f̂ the code's staircase:  y = g r f̂((x + s) / r).  The shift is a
+    bias current. Scale and gain need no neuron of their own either: 1/r goes into the weights before, g r into those
     after.
 
     Differentiable: the spikes' pseudo-derivative is the triangle max(0, 1 - |v - T|).
@@ -44,18 +44,18 @@ class FSNeuron(nn.Module):
     Args:
         parameters: T, h, d and offset; the module computes in its input's dtype.
         shift: s per channel, [C], or None for 0.
-        range: r > 0 per channel, [C], or None for 1.
+        scale: r > 0 per channel, [C], or None for 1.
         gain: g > 0 per channel, [C], or None for 1.
         axis: the channels' axis of the gate inputs.
 
     Attributes:
-        table: the parameters.
-        observers: functions (gate inputs as the table sees them, spikes per element) called after each forward pass.
-        tallies: functions (spikes, gate inputs outside the table's domain) called likewise; they cost no time.
+        code: the parameters.
+        spike_hooks: functions (gate inputs as the code sees them, spikes per element) called after each forward pass.
+        count_hooks: functions (spikes, gate inputs outside the code's domain) called likewise; they cost no time.
             Both are whole numbers, on a GPU int64 scalars there.
 
     Raises:
-        FewSpikesError: a shift, range or gain that is not finite or no vector, or a range or gain that is not positive.
+        FewSpikesError: a shift, scale or gain that is not finite or no vector, or a scale or gain that is not positive.
 
     Source: paper, Fig. 2b.
 
@@ -65,29 +65,29 @@ class FSNeuron(nn.Module):
     """
 
     shift: Tensor | None
-    range: Tensor | None
+    scale: Tensor | None
     gain: Tensor | None
 
     def __init__(
         self,
         parameters: FSParameters,
         shift: Tensor | None = None,
-        range: Tensor | None = None,
+        scale: Tensor | None = None,
         axis: int = 1,
         *,
         gain: Tensor | None = None,
     ) -> None:
         super().__init__()
-        self.table = parameters
+        self.code = parameters
         self.axis = axis
         self.register_buffer("shift", _vector("shift", shift))
-        self.register_buffer("range", _vector("range", range))
+        self.register_buffer("scale", _vector("scale", scale))
         self.register_buffer("gain", _vector("gain", gain))
-        for kind in ("range", "gain"):
+        for kind in ("scale", "gain"):
             if (values := getattr(self, kind)) is not None and not bool((values > 0).all()):
                 raise FewSpikesError(f"a {kind} must be > 0 in every channel")
-        self.observers: list[Observer] = []
-        self.tallies: list[Tally] = []
+        self.spike_hooks: list[Observer] = []
+        self.count_hooks: list[Tally] = []
         self._cast: dict[tuple[torch.dtype, torch.device], tuple[Tensor, Tensor, Tensor, Tensor]] = {}
         self._tables: dict[torch.dtype, compiled.Table] = {}
         with torch.inference_mode(False):
@@ -95,17 +95,17 @@ class FSNeuron(nn.Module):
 
     def forward(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """y = g r f̂((x + s) / r), elementwise; raises FewSpikesError unless float32 or float64."""
-        engine = "reference" if self.observers else engine_for(x, *self.by_channel.values())
+        engine = "reference" if self.spike_hooks else engine_for(x, *self.by_channel.values())
         if engine != "reference":
             return self._in_one_pass(x, engine)
         x = self.gate(x)
-        y, spikes = run(x, *self._parameters_for(x), count=bool(self.observers or self.tallies))
+        y, spikes = run(x, *self._parameters_for(x), count=bool(self.spike_hooks or self.count_hooks))
         if spikes is not None:
-            for observe in tuple(self.observers):
+            for observe in tuple(self.spike_hooks):
                 observe(x.detach(), spikes)
-            for tally in tuple(self.tallies):
-                tally(int(spikes.sum(dtype=torch.int64)), count_outside(x, self.table.domain))
-        factors = [v.to(y.dtype) for v in (self.range, self.gain) if v is not None]
+            for tally in tuple(self.count_hooks):
+                tally(int(spikes.sum(dtype=torch.int64)), count_outside(x, self.code.domain))
+        factors = [v.to(y.dtype) for v in (self.scale, self.gain) if v is not None]
         return y * per_channel(reduce(torch.mul, factors), y, self.axis) if factors else y
 
     def _in_one_pass(self, x: Tensor, engine: str) -> Tensor:
@@ -117,47 +117,47 @@ class FSNeuron(nn.Module):
             if x.dtype not in self._tables:
                 self._tables[x.dtype] = compiled.table(*self._parameters_for(x))
             own = None if channels is None else compiled.Channels(*(v.numpy() for v in channels))
-            y, *seen = compiled.layer(x, self._tables[x.dtype], own, self.axis, self.table.domain, over)
+            y, *seen = compiled.layer(x, self._tables[x.dtype], own, self.axis, self.code.domain, over)
         else:
-            y, *seen = cuda.layer(x, self._parameters_for(x), channels, self.axis, self.table.domain, over)
-        for tally in tuple(self.tallies):
+            y, *seen = cuda.layer(x, self._parameters_for(x), channels, self.axis, self.code.domain, over)
+        for tally in tuple(self.count_hooks):
             tally(*seen)
         return y
 
     def _channels(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Shift, range, and range x gain in x's dtype."""
+        """Shift, scale, and scale x gain in x's dtype."""
         like = next(iter(self.by_channel.values()))
         if self.axis >= x.ndim or x.shape[self.axis] != len(like):
             raise FewSpikesError(f"{len(like)} channels on axis {self.axis} wanted; got shape {tuple(x.shape)}")
         shift = torch.zeros_like(like) if self.shift is None else self.shift
-        scale, gain = (torch.ones_like(like) if v is None else v for v in (self.range, self.gain))
+        scale, gain = (torch.ones_like(like) if v is None else v for v in (self.scale, self.gain))
         return shift.to(x.dtype), scale.to(x.dtype), scale.to(x.dtype) * gain.to(x.dtype)
 
     @property
     def by_channel(self) -> dict[str, Tensor]:
-        """Its shift, range and gain, by these names; only those that it has."""
+        """Its shift, scale and gain, by these names; only those that it has."""
         return {kind: values for kind in PER_CHANNEL if (values := getattr(self, kind)) is not None}
 
     def replace(self, **by_channel: Tensor | None) -> "FSNeuron":
-        """The same layer without its observers, and with another shift, range or gain."""
-        return FSNeuron(self.table, axis=self.axis, **{**self.by_channel, **by_channel})
+        """The same layer without its spike_hooks, and with another shift, scale or gain."""
+        return FSNeuron(self.code, axis=self.axis, **{**self.by_channel, **by_channel})
 
     def gate(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-        """What the table sees of the gate inputs: (x + s) / r."""
+        """What the code sees of the gate inputs: (x + s) / r."""
         if self.shift is not None:
             x = x + per_channel(self.shift, x, self.axis)
-        return x if self.range is None else x / per_channel(self.range, x, self.axis)
+        return x if self.scale is None else x / per_channel(self.scale, x, self.axis)
 
     def _parameters_for(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The parameters in x's dtype and on its device, kept for the next call."""
-        if torch.compiler.is_compiling():  # a compiler sees tensors, not the table's arrays
+        if torch.compiler.is_compiling():  # a compiler sees tensors, not the code's arrays
             T, h, d, offset = (value.to(x.device, x.dtype) for value in self._exact)
             return T, h, d, offset
         key = (x.dtype, x.device)
         if key in self._cast:
             return self._cast[key]
         with torch.inference_mode(False):  # the next call may want gradients
-            made = cast(self.table, x)
+            made = cast(self.code, x)
         if type(made[0]) is Tensor:  # not one of a tracer's stand-ins
             self._cast[key] = made
         return made
@@ -165,7 +165,7 @@ class FSNeuron(nn.Module):
     def extra_repr(self) -> str:
         """What `print(network)` shows."""
         own = "".join(f", {name} per channel" for name in self.by_channel)
-        return f"{self.table.activation}, K={self.table.K}{own}"
+        return f"{self.code.activation}, K={self.code.K}{own}"
 
 
 def per_channel(values: Tensor, like: Tensor, axis: int) -> Tensor:

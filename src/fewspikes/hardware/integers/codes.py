@@ -18,7 +18,7 @@ MOST_STEPS = 8  # a code is one byte
 
 def is_binary(neuron: FSNeuron) -> bool:
     """Whether its outputs are whole multiples of d[K], up to 2^K - 1 of them."""
-    p = neuron.table
+    p = neuron.code
     return p.K <= MOST_STEPS and p.offset == 0 and bool(p.d[-1] > 0 and np.all(p.d == p.d[-1] * _powers(p.K)))
 
 
@@ -28,8 +28,8 @@ def _powers(K: int) -> np.ndarray:
 
 def unit(neuron: FSNeuron, channels: int) -> Tensor:
     """What a code of 1 stands for, by channel, float64 [channels]: d[K] times range and gain."""
-    found = torch.full((channels,), float(neuron.table.d[-1]), dtype=torch.float64)
-    for factor in (neuron.range, neuron.gain):
+    found = torch.full((channels,), float(neuron.code.d[-1]), dtype=torch.float64)
+    for factor in (neuron.scale, neuron.gain):
         found = found if factor is None else found * factor.double()
     return found
 
@@ -47,7 +47,7 @@ class CodeNeuron(nn.Module):
         engine: "auto" or "reference" (plain torch).
 
     Attributes:
-        tallies: as of an FSNeuron.
+        count_hooks: as of an FSNeuron.
     """
 
     add: Tensor
@@ -65,14 +65,14 @@ class CodeNeuron(nn.Module):
         engine: str,
     ) -> None:
         super().__init__()
-        p = neuron.table
-        self.table = FSParameters(p.T, p.h, _powers(p.K), 0.0, p.activation, p.domain, p.provenance)
+        p = neuron.code
+        self.code = FSParameters(p.T, p.h, _powers(p.K), 0.0, p.activation, p.domain, p.provenance)
         self.axis, self.engine = axis, engine
-        self.tallies: list[Callable[[Any, Any], None]] = []
+        self.count_hooks: list[Callable[[Any, Any], None]] = []
         f, g = factors or (torch.ones_like(add), torch.zeros_like(add))
         for name, values in (("add", add), ("divide", divide), ("f", f), ("g", g)):
             self.register_buffer(name, values.float())
-        self._steps = compiled.table(*cast(self.table, self.add))
+        self._steps = compiled.table(*cast(self.code, self.add))
 
     def forward(self, x: Tensor, other: Tensor | None = None) -> Tensor:
         """q, uint8 like x."""
@@ -82,17 +82,17 @@ class CodeNeuron(nn.Module):
                 x, other = x.float(), other.float()
                 x = x * per_channel(f, x, self.axis) + other * per_channel(g, x, self.axis)
             seen = (x + per_channel(add, x, self.axis)) / per_channel(divide, x, self.axis)
-            y, spikes = plain_loop(seen, *cast(self.table, seen), count=True)
+            y, spikes = plain_loop(seen, *cast(self.code, seen), count=True)
             assert spikes is not None
-            found: Sequence[Any] = (int(spikes.sum(dtype=torch.int64)), count_outside(seen, self.table.domain))
+            found: Sequence[Any] = (int(spikes.sum(dtype=torch.int64)), count_outside(seen, self.code.domain))
             codes = y.to(torch.uint8)
         elif other is not None:
             own = compiled.Factors(f.numpy(), g.numpy(), add.numpy(), divide.numpy())
-            codes, *found = compiled.joined(x, other, self._steps, own, self.table.domain, torch.uint8)
+            codes, *found = compiled.joined(x, other, self._steps, own, self.code.domain, torch.uint8)
         else:
             one = compiled.Channels(add.numpy(), divide.numpy(), np.ones(len(add), np.float32))
-            codes, *found = compiled.layer(x, self._steps, one, self.axis, self.table.domain, dtype=torch.uint8)
-        for tally in tuple(self.tallies):
+            codes, *found = compiled.layer(x, self._steps, one, self.axis, self.code.domain, dtype=torch.uint8)
+        for tally in tuple(self.count_hooks):
             tally(*found)
         return codes
 

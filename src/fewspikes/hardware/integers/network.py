@@ -153,7 +153,7 @@ class _Work:
             return
         channels = shape[_AXIS]
         add = torch.zeros(channels, dtype=torch.float64) if neuron.shift is None else neuron.shift.double()
-        divide = torch.ones(channels, dtype=torch.float64) if neuron.range is None else neuron.range.double()
+        divide = torch.ones(channels, dtype=torch.float64) if neuron.scale is None else neuron.scale.double()
         factors: tuple[Tensor, Tensor] | None = None
         given: tuple[fx.Node, ...]
         if source.target is _SUM and len(source.users) == 1 and self._joins(source, shape):
@@ -166,7 +166,7 @@ class _Work:
             given = (self._value(source),)
         self.modules[str(node.target)] = CodeNeuron(neuron, add, divide, factors, _AXIS, self.engine)
         made = self.graph.call_module(str(node.target), given)
-        self.codes[node] = _Codes(made, unit(neuron, channels), (1 << neuron.table.K) - 1)
+        self.codes[node] = _Codes(made, unit(neuron, channels), (1 << neuron.code.K) - 1)
 
     def _kept(self, node: fx.Node) -> bool:
         """Rewrite what leaves codes codes: max pools, flattening, zeros around them; False if it is none of these."""
