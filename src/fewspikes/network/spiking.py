@@ -187,7 +187,8 @@ class SpikingNetwork(nn.Module):
 
     def _node(self, site: str) -> fx.Node:
         target = next(s.target for s in self.sites if s.name == site)
-        return next(n for n in self.body.graph.nodes if n.op == "call_module" and n.target == target)
+        found: fx.Node = next(n for n in self.body.graph.nodes if n.op == "call_module" and n.target == target)
+        return found
 
     def with_neurons(self, neurons: Mapping[str, FSNeuron], notes: Sequence[str] = ()) -> "SpikingNetwork":
         """A new network with other neurons at the sites named, and more notes; it shares the weights."""
