@@ -1,4 +1,4 @@
-"""Networks with sites for the tests of synapses and steps, and their fan-out by brute force."""
+"""Networks with sites for the tests of rows, synapses and steps, and their fan-out by brute force."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -6,13 +6,17 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from fewspikes.graph.capture import Captured, capture, op_name
+from fewspikes.graph.capture import capture
+from fewspikes.graph.functions import named
+from fewspikes.graph.graph import INPUT, OUTPUT, SITE, Graph, Node, Ref
 from fewspikes.graph.inputs import InputSpec
-from fewspikes.graph.shapes import shapes
-from fewspikes.network.fan import FanOut
-from fewspikes.network.macs import Macs, macs
-from fewspikes.network.paths import fan_out
-from fewspikes.operators.classes import Kind, activation_of, classify
+from fewspikes.graph.interpreter import execute, filled, lowered
+from fewspikes.network.multiply_adds import Macs, multiply_adds
+from fewspikes.network.segments import Segments
+from fewspikes.network.synapses import FanOut, fan_outs
+from fewspikes.network.timing import interval_steps, latency_steps
+from fewspikes.operators.rewriting import prepared, with_sizes
+from fewspikes.operators.rule import Kind
 
 aten = torch.ops.aten
 
@@ -34,39 +38,28 @@ def between(forward: Callable[..., Any], *layers: nn.Module) -> Net:
 
 
 class Converted:
-    """A captured network whose activations are sites, and its shapes for two images."""
+    """A network whose activations are sites, as convert prepares it."""
 
-    def __init__(self, captured: Captured) -> None:
-        sites = 0
-        for node in list(captured.graph.nodes):
-            if activation_of(node) is not None:
-                with captured.graph.inserting_before(node):
-                    site = captured.graph.create_node("call_module", f"sites.{sites}", (node.args[0],))
-                node.replace_all_uses_with(site)
-                captured.graph.erase_node(node)
-                sites += 1
-        neurons = {f"sites.{i}": nn.Identity() for i in range(sites)}
-        self.module = fx.GraphModule({**captured.tensors, **neurons}, captured.graph)
-        self.graph, self.tensors = self.module.graph, captured.tensors
-        self.shapes = shapes(self.module, captured.inputs, 2)
-        for node in self.graph.nodes:
-            inputs = any(n.meta["signal"] for n in node.all_input_nodes)
-            node.meta["signal"] = node.op == "placeholder" or (inputs and op_name(node) != "aten.sym_size.int")
-            if node.op.startswith("call"):
-                node.meta["kind"] = classify(node)[0]
+    def __init__(self, graph: Graph, tensors: dict[str, Tensor]) -> None:
+        self.graph, self.tensors = graph, tensors
+        self.sites = [node.name for node in graph.of(SITE)]
+        self.segments = Segments(graph)
 
     @classmethod
     def of(cls, net: nn.Module, *shape: int) -> "Converted":
-        return cls(capture(net.double().eval(), torch.ones(2, *shape, dtype=torch.float64)))
+        """Through the whole of the rewriting."""
+        work = prepared(capture(net.double().eval(), torch.ones(2, *shape, dtype=torch.float64)))
+        return cls(work.graph, work.tensors)
 
     @classmethod
     def traced(cls, forward: Callable[[Any], Any], *shape: int) -> "Converted":
-        """A chain of ATen calls as they stand; capture writes some of them another way."""
+        """A chain of ATen calls as they stand, relu a site; capture writes some of them another way."""
         inputs = (InputSpec("x", shape, torch.float64),)
-        return cls(Captured(fx.symbolic_trace(Net(forward)).graph, {}, inputs))
+        graph = Graph(tuple(_own(node) for node in fx.symbolic_trace(Net(forward)).graph.nodes))
+        return cls(with_sizes(graph, inputs, {}), {})
 
     def fan(self, site: int = 0) -> FanOut:
-        return fan_out(self.graph, self.shapes)[f"sites.{site}"]
+        return fan_outs(self.segments)[self.sites[site]]
 
     def dense(self, site: int = 0) -> Tensor:
         fan = self.fan(site)
@@ -74,25 +67,45 @@ class Converted:
         return fan.dense()
 
     def macs(self) -> Macs:
-        return macs(self.graph, self.shapes)
+        return multiply_adds(self.segments)
+
+    def latency(self, *k: int) -> int:
+        return latency_steps(self.segments, dict(zip(self.sites, k, strict=False)))
+
+    def interval(self, *k: int) -> int:
+        return interval_steps(self.segments, dict(zip(self.sites, k, strict=False)))
 
     def operators(self) -> set[str]:
-        return {op_name(node) for node in self.graph.nodes}
+        return {node.short for node in self.graph}
+
+    def run(self, inputs: list[Tensor], at: Callable[[Node, Any], Any]) -> list[Any]:
+        """Every value, each as `at` gives it back."""
+        program = lowered(self.graph)
+        values = program.values(inputs, self.tensors.__getitem__)
+        for name, place in program.places.items():
+            if self.graph[name].operator == INPUT:
+                values[place] = at(self.graph[name], values[place])
+        for step in program.steps:
+            execute((step._replace(done=()),), values, dict.fromkeys(self.sites, lambda x: x))
+            values[step.at] = at(self.graph[step.node], values[step.at])
+        self.returned = filled(program.output, values)
+        return {name: values[place] for name, place in program.places.items()}
 
 
-class Probe(fx.Interpreter):
-    """Runs a network in which nothing but one site is active; its spikes are given."""
+def _own(node: fx.Node) -> Node:
+    def ours(value: Any) -> Any:
+        if isinstance(value, fx.Node):
+            return Ref(value.name)
+        return [ours(item) for item in value] if isinstance(value, list | tuple) else value
 
-    def __init__(self, module: fx.GraphModule, site: str, spikes: Tensor) -> None:
-        super().__init__(module, garbage_collect_values=False)
-        self.site, self.spikes = site, spikes
-
-    def run_node(self, n: fx.Node) -> Any:
-        if n.op == "call_module" and n.target == self.site:
-            return self.spikes
-        result = super().run_node(n)
-        silent = n.op in ("placeholder", "call_module") or n.meta.get("kind") == Kind.DIGITAL
-        return torch.zeros_like(result) if silent else result
+    if node.op == "placeholder":
+        return Node(node.name, INPUT, {})
+    if node.op == "output":
+        return Node(node.name, OUTPUT, {"value": ours(node.args[0])})
+    if node.target is aten.relu.default:
+        return Node(node.name, SITE, {"input": ours(node.args[0])})
+    name = str(node.target) if isinstance(node.target, torch._ops.OpOverload) else node.target.__name__
+    return Node(node.name, name, named(name, ours(node.args), {k: ours(v) for k, v in node.kwargs.items()}))
 
 
 def pushed_through(net: Converted, site: int) -> Tensor:
@@ -100,29 +113,28 @@ def pushed_through(net: Converted, site: int) -> Tensor:
     generator = torch.Generator().manual_seed(0)
     for tensor in net.tensors.values():
         tensor.copy_(torch.rand(tensor.shape, generator=generator, dtype=torch.float64) + 0.1)
-    for name, tensor in net.tensors.items():
-        parent, _, attribute = name.rpartition(".")
-        setattr(net.module.get_submodule(parent), attribute, tensor)
-    node = next(n for n in net.graph.nodes if n.target == f"sites.{site}")
-    shape = net.shapes[node][1:]
+    shape = net.graph.sizes(net.sites[site], 2)[1:]
     one_hot = torch.eye(shape.numel(), dtype=torch.float64).reshape(-1, *shape)
-    inputs = [torch.zeros(len(one_hot), *net.shapes[n][1:], dtype=torch.float64) for n in placeholders(net)]
-    probe = Probe(net.module, f"sites.{site}", one_hot)
-    probe.run(*inputs)
-    reached = [(probe.env[n] != 0).flatten(1).sum(1) for n in consumed(net) if n.meta["signal"]]
-    return sum(reached).reshape(shape)
+
+    def at(node: Node, value: Any) -> Any:
+        if node.name == net.sites[site]:
+            return one_hot
+        silent = node.operator in (INPUT, SITE) or net.segments.kind(node.name) is Kind.DIGITAL
+        return torch.zeros_like(value) if silent else value
+
+    inputs = [torch.zeros(net.graph.sizes(n.name, len(one_hot)), dtype=torch.float64) for n in net.graph.of(INPUT)]
+    values = net.run(inputs, at)
+    carried = [values[name] for name in consumed(net) if name in net.segments.carriers]
+    return sum((value != 0).flatten(1).sum(1) for value in carried).reshape(shape)
 
 
-def placeholders(net: Converted) -> list[fx.Node]:
-    return [n for n in net.graph.nodes if n.op == "placeholder"]
-
-
-def consumed(net: Converted) -> Iterator[fx.Node]:
-    for node in net.graph.nodes:
-        if node.op == "output":
-            yield from node.all_input_nodes
-        elif node.meta.get("kind") in (Kind.NEURON, Kind.DIGITAL):
-            yield from (n for n in node.args if isinstance(n, fx.Node))
+def consumed(net: Converted) -> Iterator[str]:
+    """The tensors that consumers take."""
+    for node in net.graph:
+        if node.operator == OUTPUT:
+            yield from node.reads
+        elif net.segments.kind(node.name) in (Kind.NEURON, Kind.DIGITAL):
+            yield from (value.name for value in node.arguments.values() if isinstance(value, Ref))
 
 
 def conv(*args: Any, **kwargs: Any) -> nn.Conv2d:

@@ -4,11 +4,14 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import fx, nn
+from torch import nn
 
+import fewspikes
 from fewspikes import FewSpikesError
 from fewspikes.graph.capture import capture
-from fewspikes.graph.shapes import shapes
+from fewspikes.graph.graph import CONSTANT, INPUT
+from fewspikes.graph.interpreter import Running
+from fewspikes.operators.rewriting import prepared
 from networks import Small, small, squeeze_excite
 
 
@@ -24,7 +27,7 @@ class Lambda(nn.Module):
 
 def run(model, x, other):
     captured = capture(model.eval(), x)
-    return fx.GraphModule(captured.tensors, captured.graph)(other)
+    return Running(captured.graph, captured.tensors, {})(other)
 
 
 @pytest.mark.parametrize("make", [small, squeeze_excite])
@@ -37,7 +40,7 @@ def test_the_graph_computes_the_model_at_any_batch_size(make, batch):
 def test_views_take_channels_last_inputs():
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 2)).eval()
     x = torch.randn(2, 3, 8, 8).to(memory_format=torch.channels_last)
-    torch.testing.assert_close(run(model, torch.zeros(1, 3, 8, 8), x), model(x))
+    torch.testing.assert_close(fewspikes.convert(model, torch.zeros(1, 3, 8, 8)).as_ann()(x), model(x))
 
 
 def test_a_no_grad_block_is_part_of_the_graph():
@@ -52,9 +55,12 @@ def test_a_no_grad_block_is_part_of_the_graph():
 
 def test_what_depends_on_weights_alone_is_computed_once():
     model = Lambda(lambda self, x: F.relu(F.linear(x, (self.weight - self.weight.mean()) / self.weight.std())))
-    captured = capture(model.eval(), torch.zeros(1, 4))
-    calls = [str(node.target) for node in captured.graph.nodes if node.op == "call_function"]
-    assert calls == ["aten.linear.default", "aten.relu.default"]
+    graph = prepared(capture(model.eval(), torch.zeros(1, 4))).graph
+    assert [node.operator for node in graph if node.operator not in (INPUT, CONSTANT)] == [
+        "aten.linear.default",
+        "site",
+        "output",
+    ]
 
 
 def test_keyword_inputs_and_structured_outputs_keep_their_names():
@@ -64,7 +70,7 @@ def test_keyword_inputs_and_structured_outputs_keep_their_names():
 
     named = {"mask": torch.ones(1, 4), "image": torch.zeros(1, 4)}
     captured = capture(Two().eval(), named)
-    graph = fx.GraphModule(captured.tensors, captured.graph)
+    graph = Running(captured.graph, captured.tensors, {})
     values = {spec.name: torch.full((2, 4), float(i)) for i, spec in enumerate(captured.inputs)}
     result = graph(*values.values())
     assert torch.equal(result["sum"], F.relu(values["image"] + values["mask"]))
@@ -79,10 +85,8 @@ def test_a_weight_with_two_names_is_one_tensor():
 
 
 def test_shapes_are_known_without_running():
-    captured = capture(squeeze_excite(), torch.zeros(1, 3, 8, 8))
-    found = shapes(fx.GraphModule(captured.tensors, captured.graph), captured.inputs, 7)
-    outputs = next(node for node in captured.graph.nodes if node.op == "output").args[0]
-    assert found[outputs] == (7, 10)
+    graph = capture(squeeze_excite(), torch.zeros(1, 3, 8, 8)).graph
+    assert graph.sizes(graph.output.arguments["value"].name, 7) == (7, 10)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ from torch import Tensor, nn
 
 from captured import Converted, Net, between, conv, squeeze_and_excite
 from fewspikes import FewSpikesError
-from fewspikes.network.steps import interval_steps, latency_steps
 
 aten = torch.ops.aten
 
@@ -71,28 +70,28 @@ def branches() -> Converted:
 
 
 def test_latency_is_the_longest_chain_of_sites() -> None:
-    assert latency_steps(branches().graph, {"sites.0": 4, "sites.1": 8, "sites.2": 3}) == 15
+    assert branches().latency(4, 8, 3) == 15
 
 
 def test_the_interval_is_the_largest_pair_of_neighbours() -> None:
-    assert interval_steps(branches().graph, {"sites.0": 10, "sites.1": 1, "sites.2": 4}) == 14
+    assert branches().interval(10, 1, 4) == 14
 
 
 def test_a_network_of_one_site_takes_an_image_every_2k_steps() -> None:
-    assert interval_steps(Converted.of(Net(torch.relu), 3).graph, {"sites.0": 6}) == 12
+    assert Converted.of(Net(torch.relu), 3).interval(6) == 12
 
 
 def test_digital_operators_lie_between_neighbours() -> None:
-    net = Converted.of(Net(lambda x: torch.relu((y := torch.relu(x)) * y)), 3)
-    assert interval_steps(net.graph, {"sites.0": 6, "sites.1": 5}) == 11
+    net = Converted.of(Net(lambda x: torch.relu((y := torch.relu(x)) * torch.cat([y[:, 1:], y[:, :1]], 1))), 3)
+    assert net.interval(6, 5) == 11
 
 
 def test_shape_arithmetic_is_no_chain() -> None:
     relu = aten.relu.default
     net = Converted.traced(lambda x: relu(aten.reshape.default(x, [aten.sym_size.int(relu(x), 0), 6])), 2, 3)
-    assert latency_steps(net.graph, {"sites.0": 4, "sites.1": 4}) == 4
+    assert net.latency(4, 4) == 4
 
 
 def test_a_site_without_k_is_named() -> None:
-    with pytest.raises(FewSpikesError, match=r"no K given for the site sites\.1"):
-        latency_steps(branches().graph, {"sites.0": 4})
+    with pytest.raises(FewSpikesError, match=r"no K given for the site site_1"):
+        branches().latency(4)

@@ -64,7 +64,7 @@ def test_a_pass_that_fails_counts_nothing():
     snn = fs.convert(small(), IMAGES)
     with fs.count(snn) as counts:
         snn(torch.ones(2, 3, 8, 8))
-        handle = snn.body.register_forward_hook(lambda *args: 1 / 0)
+        handle = snn.running_graph.register_forward_hook(lambda *args: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             snn(torch.ones(2, 3, 8, 8))
         handle.remove()

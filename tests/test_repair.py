@@ -7,7 +7,6 @@ from torch import nn
 import fewspikes as fs
 from fewspikes.conversion.repairs import _surely_lower, repair
 from fewspikes.measure.walk import walk
-from fewspikes.network.channels import channel_axis, range_is_free
 from networks import small, squeeze_excite
 
 IMAGES = (256, 3, 8, 8)
@@ -16,13 +15,6 @@ IMAGES = (256, 3, 8, 8)
 def converted(model, K=3, **options):
     images = torch.randn(IMAGES)
     return fs.convert(model, images, calibration=images, K=K, repair=False, **options)
-
-
-def site_nodes(snn):
-    return {
-        s.name: next(n for n in snn.body.graph.nodes if n.op == "call_module" and n.target == s.target)
-        for s in snn.sites
-    }
 
 
 def output_error(snn, images):
@@ -179,8 +171,7 @@ class Bare(nn.Module):
 
 def axis_of(model, x):
     snn = fs.convert(model.eval(), x, K=4, alpha=4.0)
-    (name, node), *_ = site_nodes(snn).items()
-    return channel_axis(node.args[0], len(snn.shape_at(name)))
+    return snn.channel_axis(snn.sites[0].name)
 
 
 def test_channels_are_on_the_axis_of_the_map_before():
@@ -191,8 +182,7 @@ def test_channels_are_on_the_axis_of_the_map_before():
 
 def test_a_range_is_not_free_where_the_output_leaves_unweighted():
     snn = fs.convert(Bare().eval(), torch.randn(1, 4), K=4, alpha=4.0)
-    (node,) = site_nodes(snn).values()
-    assert "unweighted" in range_is_free(node, snn.sites[0].activation)
+    assert "unweighted" in snn.scale_is_free(snn.sites[0].name)
 
 
 def test_sequences_are_repaired_along_their_last_axis():

@@ -126,28 +126,43 @@ def forge(path, change):
     path.write_bytes(safetensors.torch.save(tensors, metadata))
 
 
-def node(content, op):
-    return next(entry for entry in content["graph"] if entry["op"] == op)
+def node(content, operator):
+    return next(entry for entry in content["graph"] if entry["operator"].startswith(operator))
+
+
+def first_argument(content, value):
+    arguments = node(content, "aten.conv2d")["arguments"]
+    arguments["input"] = value
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda c: node(c, "call_function").update(target="aten.system.default"), "is none that this library converts"),
-        (lambda c: node(c, "call_function").update(target="os.system"), "is none that this library converts"),
-        (lambda c: node(c, "call_function").update(name="x; import os"), "is no name for a node"),
-        (lambda c: node(c, "get_attr").update(target='weights.x"); boom("'), "which is not in the file"),
-        (lambda c: node(c, "get_attr").update(target="weights.other"), "which is not in the file"),
-        (lambda c: node(c, "placeholder").update(target="x=boom()"), "is a 'placeholder' named"),
-        (lambda c: node(c, "call_function").update(kwargs={"a=boom(), b": 1}), "an argument that is no name"),
-        (lambda c: node(c, "call_function").update(args=[{"node": "nobody"}]), "does not hold a valid network"),
-        (lambda c: node(c, "call_function").update(args=[{"torch": "load"}]), "unknown argument"),
-        (lambda c: c["graph"].pop(), "does not hold a valid network"),
+        (lambda c: node(c, "aten").update(operator="aten.system.default"), "is none that this library converts"),
+        (lambda c: node(c, "aten").update(operator="aten.from_file.default"), "is none that this library converts"),
+        (lambda c: node(c, "aten").update(operator="os.system"), "is none that this library converts"),
+        (lambda c: node(c, "aten").update(name="x; import os"), "is no name for a node"),
+        (lambda c: node(c, "constant").update(arguments={"tensor": 'weights.x"); boom("'}), "which is not in the file"),
+        (lambda c: node(c, "constant").update(arguments={"tensor": "weights.other"}), "which is not in the file"),
+        (lambda c: node(c, "constant").update(arguments={"tensor": 3}), "whose argument is no str"),
+        (lambda c: node(c, "input").update(arguments={"x": "boom()"}), "'input' with the arguments x"),
+        (lambda c: node(c, "site").update(arguments={"input": 1}), "whose argument is no Ref"),
+        (
+            lambda c: node(c, "aten.conv2d")["arguments"].update({"a=boom(), b": 1}),
+            "conv2d.default takes input, weight",
+        ),
+        (lambda c: first_argument(c, {"node": "nobody"}), "unknown argument"),
+        (lambda c: first_argument(c, {"torch": "load"}), "unknown argument"),
+        (lambda c: first_argument(c, {"node": c["graph"][-2]["name"]}), "unknown argument"),
+        (lambda c: c["graph"].pop(), "the graph does not end in its output"),
+        (lambda c: c["graph"].append(dict(c["graph"][0], name="more")), "the graph does not end in its output"),
+        (lambda c: c["sites"].reverse(), "the sites of its graph are not those that it lists"),
         (lambda c: c["sites"][0]["parameters"].update(T=[]), "from 1 to 24 numbers"),
         (lambda c: c["sites"][0]["activation"].update(name="boom"), "unknown activation"),
+        (lambda c: c["sites"][0]["activation"].update(expression="boom()"), "is no elementwise expression"),
         (lambda c: c["inputs"][0].update(dtype="load"), "is no dtype"),
         (lambda c: c["inputs"][0].update(shape=[9]), "does not hold a valid network"),
-        (lambda c: c.update(version=2), "has version 2; this library reads version 1"),
+        (lambda c: c.update(version=1), "has version 1, this library reads 2: convert the model again"),
         (lambda c: c.pop("sites"), "does not hold a valid network"),
     ],
 )

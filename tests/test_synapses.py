@@ -1,7 +1,6 @@
 """Fan-out against numbers worked out by hand and against one-hot inputs pushed through the network."""
 
 from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 import hypothesis.strategies as st
@@ -13,10 +12,9 @@ from torch import Tensor, nn
 
 from captured import Converted, Net, between, check, conv, squeeze_and_excite
 from fewspikes import FewSpikesError
-from fewspikes.network.fan import FanOut
-from fewspikes.operators.classes import LINEAR, PRODUCTS, SUMS
-from fewspikes.operators.rules import RULES
+from fewspikes.network.synapses import FanOut
 from fewspikes.reach import factors, union
+from linear_chains import CASES, TRACED, case, shuffle
 
 aten = torch.ops.aten
 
@@ -60,11 +58,6 @@ def test_concatenated_branches_add_up() -> None:
     assert torch.equal(net.dense(), torch.full((3, 2, 2), 5))
 
 
-def shuffle(x: Tensor, groups: int) -> Tensor:
-    b, c, h, w = x.shape
-    return x.view(b, groups, c // groups, h, w).transpose(1, 2).reshape(b, c, h, w)
-
-
 def test_a_channel_shuffle_carries_a_group_to_all_groups() -> None:
     # 2 groups of 2: the first convolution reaches 2 channels, shuffled one into each group, which each have 2 outputs.
     layers = conv(4, 4, 1, groups=2), conv(4, 4, 1, groups=2)
@@ -94,8 +87,9 @@ def test_a_tensor_returned_twice_is_there_once() -> None:
     assert net.dense().tolist() == [1, 1, 1]
 
 
-def test_a_square_takes_both_operands() -> None:
-    assert Converted.of(Net(lambda x: (y := torch.relu(x)) * y), 3).dense().tolist() == [2, 2, 2]
+def test_a_product_takes_both_operands_also_where_they_are_one_neuron() -> None:
+    net = Converted.of(Net(lambda x: (y := torch.relu(x)) * torch.cat([y[:, 1:], y[:, :1]], 1)), 3)
+    assert net.dense().tolist() == [2, 2, 2]
 
 
 def test_zero_weights_and_biases_change_nothing() -> None:
@@ -111,115 +105,10 @@ def test_spikes_of_a_neuron_nobody_reads_reach_nothing() -> None:
 # Against brute force.
 
 
-def split_and_add(x: Tensor) -> Tensor:
-    a, b = aten.split_with_sizes.default(x, [1, 3], 1)
-    c, d, e = aten.chunk.default(b, 3, 1)
-    return (
-        a + c + 2 * torch.stack([d, e], 1).sum(1) + aten.split.Tensor(x, 3, 1)[-1] + torch.unbind(x, 2)[1].unsqueeze(2)
-    )
-
-
-def scalars(x: Tensor) -> Tensor:
-    x = aten.add.Scalar(-aten.div.Scalar(aten.mul.Scalar(x, 2.0), 3.0), 0.0)
-    return aten.rsub.Tensor(x, aten.rsub.Scalar(aten.sub.Scalar(x, 0.0), 0.0), alpha=2)
-
-
-W = torch.rand(6, 5, dtype=torch.float64)
-CASES: dict[str, tuple[Net, tuple[int, ...]]] = {
-    "same": (between(lambda x, c: c(x), conv(2, 2, (4, 3), padding="same", dilation=(1, 2))), (2, 6, 5)),
-    "valid": (between(lambda x, c: c(x), conv(2, 2, 2, padding="valid", stride=(2, 1))), (2, 5, 5)),
-    "dilated": (between(lambda x, c: c(x), conv(4, 2, 3, padding=2, dilation=2, stride=2, groups=2)), (4, 6, 5)),
-    "conv1d": (between(lambda x, c: c(x), nn.Conv1d(2, 3, 3, stride=2, padding=2, bias=False)), (2, 7)),
-    "conv1d same": (between(lambda x, c: c(x), nn.Conv1d(2, 3, 4, padding="same", bias=False)), (2, 7)),
-    "ceil pool": (between(lambda x: F.avg_pool2d(x, 3, 2, 1, ceil_mode=True)), (1, 6, 5)),
-    "pool1d": (between(lambda x: F.avg_pool1d(x, 3, ceil_mode=True)), (2, 7)),
-    "adaptive": (between(lambda x: F.adaptive_avg_pool2d(x, (3, 1))), (2, 5, 4)),
-    "adaptive1d": (between(lambda x: F.adaptive_avg_pool1d(x, 4)), (2, 6)),
-    "two pools": (between(lambda x, c: F.adaptive_avg_pool2d(c(x), 2), conv(2, 4, 3, padding=1, groups=2)), (2, 5, 5)),
-    "mean": (between(lambda x: x.mean(2, keepdim=True) + x), (2, 3, 4)),
-    "sums": (between(lambda x: x.sum((1, -1))), (2, 3, 4)),
-    "scalars": (between(scalars), (3,)),
-    "constants": (between(lambda x: x[:, None] * W / W.T.mean() - x[:, None].expand(-1, 6, -1)), (5,)),
-    "matmul": (between(lambda x: x @ W + aten.mm.default(x.flatten(1)[:, :6], W)[:, None]), (4, 6)),
-    "matmul vector": (between(lambda x: torch.cat([x, (x @ W[:, 0])[..., None]], -1)), (4, 6)),
-    "matmul stack": (between(lambda x: x[:, None] @ torch.stack([W, W])), (4, 6)),
-    "transposes": (between(lambda x: aten.t.default(aten.t.default(x)[:2]).unsqueeze(1).squeeze(1)), (4,)),
-    "permute": (
-        between(lambda x, f: f(x.permute(0, 2, 3, 1)).transpose(1, -1), nn.Linear(2, 3, bias=False)),
-        (2, 3, 4),
-    ),
-    "pieces": (between(split_and_add), (4, 3)),
-    "select": (between(lambda x: x.select(2, -1) + x[:, :, 0]), (2, 3, 4)),
-    "steps": (between(lambda x: x[:, :, -5:-1:2, 1:]), (2, 6, 3)),
-    "crop": (between(lambda x: F.pad(x, (1, -1, -2, 1))), (2, 4, 4)),
-    "pad": (between(lambda x: aten.pad.default(x, [1, 2], "constant", 0.0)), (2, 4)),
-    "squeezes": (between(lambda x: aten.squeeze.dims(x[:, :1, :, :1], [1, 3])), (2, 4, 3)),
-    "shuffle": (
-        between(lambda x, a, b: b(shuffle(a(x), 3)), conv(6, 6, 1, groups=3), conv(6, 4, 1, groups=2)),
-        (6, 2, 2),
-    ),
-    "odd reshape": (between(lambda x, f: f(x.reshape(-1, 6, 2)), nn.Conv1d(6, 4, 1, groups=2, bias=False)), (4, 3)),
-    "reshaped sum": (between(lambda x: x.flatten(1) + x.transpose(1, 2).flatten(1)), (4, 6)),
-    "windows": (
-        between(lambda x, f: f(x.view(-1, 2, 2, 2, 2).transpose(2, 3).flatten(3)), nn.Linear(4, 3, bias=False)),
-        (4, 4),
-    ),
-    "folded batch": (
-        between(lambda x, c: c(x.reshape(-1, 1, 3, 3)).view(-1, 4, 3, 3), conv(1, 2, 3, padding=1)),
-        (2, 3, 3),
-    ),
-    "stack": (between(lambda x: torch.stack([x, x.mean(1, keepdim=True).expand(-1, 4)], 1)[:, :1]), (4,)),
-    "gate": (squeeze_and_excite(), (3, 2, 2)),
-    "dense block": (
-        between(
-            lambda x, a, b: torch.cat([y := torch.cat([x, a(x)], 1), b(y)], 1),
-            conv(2, 2, 3, padding=1),
-            conv(4, 1, 3, padding=1),
-        ),
-        (2, 3, 3),
-    ),
-    "three branches": (
-        between(
-            lambda x, a, b: a(x) + b(x) + x.mean((2, 3), keepdim=True),
-            conv(4, 4, 3, padding=1, groups=2),
-            conv(4, 4, 1),
-        ),
-        (4, 3, 4),
-    ),
-}
-TRACED = {
-    "chunk": lambda x: aten.chunk.default(x, 2, 1)[-1],
-    "size": lambda x: aten.slice.Tensor(x, 1, 1, aten.sym_size.int(x, 2)),
-    "half": lambda x: aten.slice.Tensor(x, 1, 0, aten.sym_size.int(x, 1) // 2),
-    "constant pad": lambda x: aten.constant_pad_nd.default(x, [-1, 2], 0.0),
-    "flatten": lambda x: aten.flatten.using_ints(x, 1),
-    "squeeze": lambda x: aten.squeeze.dim(aten.slice.Tensor(x, 2, 1, 2), -1),
-}
-
-
-@cache
-def case(name: str) -> Converted:
-    if name in TRACED:
-        relu = aten.relu.default
-        return Converted.traced(lambda x: relu(TRACED[name](relu(x))), 5, 3)
-    net, shape = CASES[name]
-    return Converted.of(net, *shape)
-
-
 @pytest.mark.filterwarnings("ignore:Using padding='same'")
 @pytest.mark.parametrize("name", [*CASES, *TRACED])
 def test_fan_out_equals_the_targets_that_one_hot_inputs_reach(name: str) -> None:
     check(case(name))
-
-
-@pytest.mark.filterwarnings("ignore:Using padding='same'")
-def test_the_cases_use_every_linear_operator() -> None:
-    used = set().union(*(case(name).operators() for name in [*CASES, *TRACED]))
-    assert sorted((LINEAR | SUMS | PRODUCTS) - used) == []
-
-
-def test_every_linear_operator_has_a_rule() -> None:
-    assert set(RULES) == LINEAR | SUMS | PRODUCTS
 
 
 @st.composite
@@ -284,14 +173,6 @@ def test_weigh_takes_small_counts_without_overflow() -> None:
 def test_weigh_refuses_what_is_no_count_per_neuron(spikes: Tensor) -> None:
     with pytest.raises(FewSpikesError, match=r"integers of shape \(4,\)"):
         FanOut((4,)).weigh(spikes)
-
-
-def test_an_operator_without_rule_is_named_with_its_path(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(RULES, "aten.linear.default")
-    fan = Converted.of(between(lambda x, f: f(x), nn.Linear(3, 4)), 3).fan()
-    assert fan.reason == "operator aten.linear.default at layers.0: no rule for its connections"
-    assert fan.dense() is None
-    assert fan.weigh(torch.ones(3, dtype=torch.uint8)) is None
 
 
 def test_a_table_too_large_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:

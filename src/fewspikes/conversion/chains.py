@@ -2,10 +2,8 @@
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import fx
 
 from fewspikes.network.spiking import SpikingNetwork
-from fewspikes.operators.classes import Kind
 
 Whole = NDArray[np.int64]
 
@@ -23,15 +21,8 @@ class Chains:
 
     def __init__(self, snn: SpikingNetwork) -> None:
         self.sites = tuple(site.name for site in snn.sites)
-        place = {site.target: i for i, site in enumerate(snn.sites)}
-        self.before: list[tuple[int, ...]] = [()] * len(self.sites)
-        last: dict[fx.Node, frozenset[int]] = {}  # the sites whose spikes reach a node with no site between
-        for node in snn.body.graph.nodes:
-            carriers = [n for n in node.all_input_nodes if n.meta.get("kind") != Kind.BOOKKEEPING]
-            last[node] = frozenset().union(*(last[n] for n in carriers))
-            if node.op == "call_module":
-                self.before[place[str(node.target)]] = tuple(sorted(last[node]))
-                last[node] = frozenset((place[str(node.target)],))
+        place = {name: i for i, name in enumerate(self.sites)}
+        self.before = [tuple(place[name] for name in snn.structure.feeding[site]) for site in self.sites]
         self.after: list[tuple[int, ...]] = [
             tuple(j for j in range(len(self.sites)) if i in self.before[j]) for i in range(len(self.sites))
         ]

@@ -15,14 +15,16 @@ from fewspikes.conversion.distillation import distil as learn
 from fewspikes.conversion.prices import spend
 from fewspikes.conversion.repairs import repair as repair_channels
 from fewspikes.graph.capture import Captured, capture
+from fewspikes.graph.interpreter import Running
 from fewspikes.measure.batches import Batches
 from fewspikes.measure.calibration import Calibration, calibrate
 from fewspikes.measure.diagnosis import diagnose
 from fewspikes.measure.outcome import Fold, HeldOut
-from fewspikes.network.spiking import ExactActivation, SpikingNetwork, build
+from fewspikes.network.spiking import ExactActivation, SpikingNetwork
+from fewspikes.network.structure import Structure
 from fewspikes.neuron.layer import FSNeuron
 from fewspikes.neuron.parameters import FSParameters
-from fewspikes.operators.rewriting import Site, rewrite
+from fewspikes.operators.rewriting import Prepared, prepared
 
 _REPAIR_IMAGES = 512
 _QUICK_REPAIR = 64  # while a budget is looked for
@@ -137,7 +139,9 @@ class Conversion:
         progress: bool | None = None,
     ) -> None:
         self.captured = capture(model, example_inputs)
-        self.sites, self.notes = rewrite(self.captured, max_pool)
+        self.prepared = prepared(self.captured, {"max": max_pool})
+        self.sites = self.prepared.sites
+        self.structure = Structure(self.prepared.graph, self.captured.inputs, self.sites, self.captured.keywords)
         self.choice, self.repairs, self.progress = choice, repairs, progress
         self.images: Batches | Fold | None = None
         self.held: Fold | None = None
@@ -147,7 +151,7 @@ class Conversion:
             every = 0 if budget is None else budget.held_out_every
             self.images = Fold(batches, every, held=False) if every else batches
             self.held = Fold(batches, every, held=True, limit=_HELD_OUT) if every else None
-            self.calibration = _calibrate(self.captured, self.sites, self.images, progress)
+            self.calibration = _calibrate(self.prepared, self.images, progress)
 
     def network(self, choice: Choice | None = None) -> SpikingNetwork:
         """The network with the choice's K, its spikes priced by what they do for its output, repaired."""
@@ -199,13 +203,10 @@ class Conversion:
 
     def _plain(self, choice: Choice) -> SpikingNetwork:
         tables = choose(self.sites, choice, self.calibration, self.progress)
-        tensors = {n: t.clone(memory_format=torch.contiguous_format) for n, t in self.captured.tensors.items()}
+        tensors = {n: t.clone(memory_format=torch.contiguous_format) for n, t in self.prepared.tensors.items()}
         neurons = {name: FSNeuron(table) for name, table in tables.items()}
         images = 0 if self.calibration is None else self.calibration.images
-        captured = self.captured
-        return SpikingNetwork(
-            captured.graph, tensors, captured.inputs, self.sites, neurons, self.notes, images, captured.keywords
-        )
+        return SpikingNetwork(self.structure, tensors, neurons, self.prepared.notes, images)
 
     def _repaired(self, snn: SpikingNetwork, images: int, prices: Mapping[str, float] | None = None) -> SpikingNetwork:
         seen = [] if self.images is None or not images else first_images(self.images, images)
@@ -237,8 +238,7 @@ def calibrate_model(
     Args and Raises: as for `convert`.
     """
     captured = capture(model, example_inputs)
-    sites, _ = rewrite(captured, max_pool)
-    return _calibrate(captured, sites, _batches(captured, loader), progress)
+    return _calibrate(prepared(captured, {"max": max_pool}), _batches(captured, loader), progress)
 
 
 def _batches(captured: Captured, loader: Any) -> Batches:
@@ -246,10 +246,7 @@ def _batches(captured: Captured, loader: Any) -> Batches:
     return Batches(loader, captured.inputs, weight.dtype, "calibration data", weight.device)
 
 
-def _calibrate(
-    captured: Captured, sites: list[Site], batches: Batches | Fold, progress: bool | None = None
-) -> Calibration:
-    modules = {site.target: ExactActivation(site.activation) for site in sites}
-    ann = build(captured.graph, captured.tensors, modules).eval()
-    by_name = {site.name: modules[site.target] for site in sites}
+def _calibrate(work: Prepared, batches: Batches | Fold, progress: bool | None = None) -> Calibration:
+    by_name = {site.name: ExactActivation(site.activation) for site in work.sites}
+    ann = Running(work.graph, work.tensors, {site.node: by_name[site.name] for site in work.sites}).eval()
     return calibrate(ann, by_name, track(batches, "calibrating", batches.total, progress))

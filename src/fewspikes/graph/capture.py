@@ -1,7 +1,6 @@
-"""A trained model becomes a flat graph of ATen operators, its weights beside it."""
+"""A trained model becomes a graph of ATen operators, its weights beside it. All that is known of torch.fx is here."""
 
 import logging
-import operator
 import re
 import warnings
 from collections.abc import Iterator, Mapping
@@ -16,64 +15,22 @@ from torch.export.graph_signature import InputKind, OutputKind
 from torch.utils import _pytree as pytree
 
 from fewspikes.base.errors import FewSpikesError
+from fewspikes.graph.functions import named as by_name
+from fewspikes.graph.graph import CONSTANT, INPUT, OUTPUT, Graph, Node, Ref, Shape, shape_between
 from fewspikes.graph.inputs import InputSpec, as_named, check_autocast, check_finite, specs_of
 
-# Operators that leave their first operand as it is; `view` and `_unsafe_view` become `reshape`, which also takes
-# channels-last inputs.
-_IDENTITIES = frozenset(
-    (
-        "aten.clone.default",
-        "aten.contiguous.default",
-        "aten.alias.default",
-        "aten.detach.default",
-        "aten.lift_fresh_copy.default",
-        "aten.dropout.default",
-        "aten.feature_dropout.default",
-        "aten.alpha_dropout.default",
-    )
-)
-_VIEWS = frozenset(("aten.view.default", "aten._unsafe_view.default"))
-_CHECKS = frozenset(("aten._assert_tensor_metadata.default", "aten._assert_scalar.default"))
 
-
-@dataclass
+@dataclass(frozen=True)
 class Captured:
-    """A model as a graph; `tensors` holds its weights by the dotted names that `get_attr` nodes use.
+    """A model as a graph, its weights by the names that constants have, and what it takes.
 
     `keywords`: the inputs were given by name, so they may be keyword-only.
-
-    Every node's `meta["path"]` is the path of the module that made it ("" for the model itself).
     """
 
-    graph: fx.Graph
+    graph: Graph
     tensors: dict[str, Tensor]
     inputs: tuple[InputSpec, ...]
     keywords: bool = False
-    _constants: int = 0
-
-    def add_constant(self, before: fx.Node, value: Tensor) -> fx.Node:
-        """A new constant, as a node in front of `before`."""
-        name = f"constants.{self._constants}"
-        self._constants += 1
-        self.tensors[name] = value.detach()
-        with self.graph.inserting_before(before):
-            node = self.graph.create_node("get_attr", name)
-        node.meta["path"] = before.meta.get("path", "")
-        return node
-
-    def value(self, node: Any) -> Tensor | None:
-        """The tensor behind a constant node; None stays None."""
-        return None if node is None else self.tensors[node.target]
-
-
-def op_name(node: fx.Node) -> str:
-    """The operator's name, as in "aten.relu.default"; Python's own operators by their bare name."""
-    if node.op != "call_function":
-        return node.op
-    module = getattr(node.target, "__module__", "")
-    if isinstance(node.target, torch._ops.OpOverload):
-        return str(node.target)
-    return node.target.__name__ if callable(node.target) and "operator" in module else str(node.target)
 
 
 def capture(model: nn.Module, example_inputs: Any) -> Captured:
@@ -95,7 +52,7 @@ def capture(model: nn.Module, example_inputs: Any) -> Captured:
     _check_dtypes(model, inputs)
     keywords = isinstance(example_inputs, Mapping)
     exported = _export(model, {name: _pair(value) for name, value in named.items()}, keywords)
-    return _flatten(exported, inputs, keywords)
+    return _translated(exported, inputs, keywords)
 
 
 def _inner(model: nn.Module) -> nn.Module:
@@ -174,53 +131,100 @@ def _nothing(record: logging.LogRecord) -> bool:
     return False
 
 
-def _flatten(exported: torch.export.ExportedProgram, inputs: tuple[InputSpec, ...], keywords: bool) -> Captured:
-    """The exported graph with weights as `get_attr` nodes, identities dropped and constants computed."""
+def _translated(exported: torch.export.ExportedProgram, inputs: tuple[InputSpec, ...], keywords: bool) -> Captured:
+    """The exported graph in our own nodes, with its weights as constants."""
     signature = exported.graph_signature
     for spec in signature.output_specs:
         if spec.kind is not OutputKind.USER_OUTPUT:
             raise FewSpikesError(f"the model changes {spec.target} in its forward; only models without state convert")
     sources = {spec.arg.name: spec for spec in signature.input_specs}
     names = [name for name, spec in sources.items() if spec.kind is InputKind.USER_INPUT]
-    captured = Captured(fx.Graph(), {}, _in_order(inputs, names, keywords), keywords)
-    replaced: dict[fx.Node, Any] = {}
+    tensors: dict[str, Tensor] = {}
+    first: dict[int, str] = {}  # one node for each weight, however many names it has in the model
+    instead: dict[str, str] = {}
+
+    def ours(value: Any) -> Any:
+        return _ours(value, instead)
+
+    nodes: list[Node] = []
     for node in exported.graph.nodes:
+        shape = _shape(node.meta.get("val"))
         if node.op == "placeholder" and sources[node.name].kind is InputKind.USER_INPUT:
-            replaced[node] = captured.graph.placeholder(node.name)
-            replaced[node].meta = {"path": "", "ndim": node.meta["val"].ndim}
+            nodes.append(Node(node.name, INPUT, {}, "", shape))
         elif node.op == "placeholder":
-            replaced[node] = _weight(captured, exported, sources[node.name].target)
+            target = str(sources[node.name].target)
+            tensor = _weight(exported, target)
+            kept = first.setdefault(id(tensor), node.name)
+            if kept != node.name:
+                instead[node.name] = kept
+                continue
+            name = "weights." + re.sub(r"[^A-Za-z0-9_.]", "_", target)
+            tensors[name] = tensor.detach()
+            nodes.append(Node(node.name, CONSTANT, {"tensor": name}, target.rpartition(".")[0], shape))
         elif node.op == "output":
             outputs = pytree.tree_unflatten(list(node.args[0]), exported.call_spec.out_spec)
-            captured.graph.output(fx.node.map_arg(_plain(outputs), lambda n: replaced[n]))
-        elif op_name(node) in _IDENTITIES:
-            replaced[node] = _identity(node, replaced)
-        elif op_name(node) not in _CHECKS:
-            replaced[node] = captured.graph.node_copy(node, lambda n: replaced[n])
-            replaced[node].meta = {"path": _path(node), "ndim": getattr(node.meta.get("val"), "ndim", None)}
-    _tidy(captured)
-    return captured
+            nodes.append(Node(node.name, OUTPUT, {"value": ours(_plain(outputs))}))
+        else:
+            arguments = _arguments(_operator(node), ours(node.args), ours(node.kwargs))
+            nodes.append(Node(node.name, _operator(node), arguments, _path(node), shape))
+    return Captured(Graph(tuple(nodes)), tensors, _in_order(inputs, names, keywords), keywords)
+
+
+def _operator(node: fx.Node) -> str:
+    """The operator's name, as in "aten.relu.default"; Python's own operators by their bare name."""
+    if isinstance(node.target, torch._ops.OpOverload):
+        return str(node.target)
+    return getattr(node.target, "__name__", str(node.target))
+
+
+def _arguments(operator: str, args: Any, kwargs: Any) -> dict[str, Any]:
+    """By the schema's names; by place where torch does not know the operator, which has no rule then."""
+    try:
+        return by_name(operator, args, kwargs)
+    except FewSpikesError:
+        return {str(i): value for i, value in enumerate(args)} | dict(kwargs)
+
+
+def _ours(value: Any, instead: Mapping[str, str]) -> Any:
+    """An argument with references to our nodes, in plain lists, tuples and dicts."""
+    if isinstance(value, fx.Node):
+        return Ref(instead.get(value.name, value.name))
+    if isinstance(value, Mapping):
+        return {str(key): _ours(item, instead) for key, item in value.items()}
+    if isinstance(value, tuple):
+        return tuple(_ours(item, instead) for item in value)
+    return [_ours(item, instead) for item in value] if isinstance(value, list) else value
+
+
+def _shape(value: Any) -> Shape | None:
+    """The shape of a traced value, its symbolic sizes as multiples of the batch."""
+    if not isinstance(value, Tensor):
+        return None
+    few, more = ([_at(size, images) for size in value.shape] for images in (97, 98))
+    return shape_between(few, more, 97, 98)
+
+
+def _at(size: Any, images: int) -> int:
+    """A size for so many images; the batch is the only symbol there is."""
+    if isinstance(size, int):
+        return size
+    expression = size.node.expr
+    return int(expression.subs(dict.fromkeys(expression.free_symbols, images)))
 
 
 def _in_order(inputs: tuple[InputSpec, ...], names: list[str], keywords: bool) -> tuple[InputSpec, ...]:
     """The inputs under the names of the model's own arguments, in the graph's order."""
-    by_name = {spec.name: spec for spec in inputs}
-    if keywords and set(by_name) == set(names):
-        return tuple(by_name[name] for name in names)
+    specs = {spec.name: spec for spec in inputs}
+    if keywords and set(specs) == set(names):
+        return tuple(specs[name] for name in names)
     return tuple(replace(spec, name=name) for spec, name in zip(inputs, names, strict=True))
 
 
-def _weight(captured: Captured, exported: torch.export.ExportedProgram, target: str | None) -> fx.Node:
-    name = "weights." + re.sub(r"[^A-Za-z0-9_.]", "_", str(target))
-    tensor = exported.state_dict.get(target) if target in exported.state_dict else exported.constants.get(target)
-    if not isinstance(tensor, Tensor):
-        raise FewSpikesError(
-            f"the model's constant {target} is a {type(tensor).__name__}; only tensors can be captured"
-        )
-    captured.tensors[name] = tensor.detach()
-    node = captured.graph.create_node("get_attr", name)
-    node.meta["path"] = str(target).rpartition(".")[0]
-    return node
+def _weight(exported: torch.export.ExportedProgram, target: str) -> Tensor:
+    found = exported.state_dict.get(target) if target in exported.state_dict else exported.constants.get(target)
+    if not isinstance(found, Tensor):
+        raise FewSpikesError(f"the model's constant {target} is a {type(found).__name__}; only tensors can be captured")
+    return found
 
 
 def _plain(outputs: Any) -> Any:
@@ -228,11 +232,8 @@ def _plain(outputs: Any) -> Any:
     if isinstance(outputs, Mapping):
         return {str(key): _plain(value) for key, value in outputs.items()}
     if isinstance(outputs, list | tuple):
-        return (
-            type(outputs)(_plain(value) for value in outputs)
-            if type(outputs) in (list, tuple)
-            else tuple(_plain(value) for value in outputs)
-        )
+        kind = type(outputs) if type(outputs) in (list, tuple) else tuple
+        return kind(_plain(value) for value in outputs)
     if outputs is not None and not isinstance(outputs, fx.Node):
         raise FewSpikesError(
             f"the model returns a {type(outputs).__name__}; only tensors in tuples, lists, dicts convert"
@@ -240,66 +241,7 @@ def _plain(outputs: Any) -> Any:
     return outputs
 
 
-def _identity(node: fx.Node, replaced: dict[fx.Node, Any]) -> Any:
-    if "dropout" in op_name(node) and node.args[2:] and node.args[2]:
-        raise FewSpikesError(f"dropout at {_path(node)!r} is active; call model.eval() before converting")
-    return replaced[node.args[0]]  # type: ignore[index]
-
-
 def _path(node: fx.Node) -> str:
     stack = node.meta.get("nn_module_stack") or {}
     paths = [path for path, _ in stack.values() if not path.startswith("_empty")]
     return paths[-1].split("@")[0] if paths else ""
-
-
-def _tidy(captured: Captured) -> None:
-    _unshare(captured)
-    for node in list(captured.graph.nodes):
-        if op_name(node) in _VIEWS:
-            node.target = torch.ops.aten.reshape.default
-        elif op_name(node) == "aten.slice.Tensor" and _is_whole_slice(node):
-            node.replace_all_uses_with(node.args[0])
-    captured.graph.eliminate_dead_code()
-    fold_constants(captured)
-
-
-def _unshare(captured: Captured) -> None:
-    """One node for each weight, however many names it has in the model."""
-    first: dict[int, fx.Node] = {}
-    for node in captured.graph.nodes:
-        if node.op == "get_attr":
-            kept = first.setdefault(id(captured.tensors[node.target]), node)
-            if kept is not node:
-                node.replace_all_uses_with(kept)
-
-
-def _is_whole_slice(node: fx.Node) -> bool:
-    dim, start, stop, step = (tuple(node.args[1:]) + (0, None, None, 1)[len(node.args) - 1 :])[:4]
-    return bool(start in (0, None) and stop in (None, 2**63 - 1) and step == 1 and isinstance(dim, int))
-
-
-def fold_constants(captured: Captured) -> None:
-    """Compute once what does not depend on the inputs (weight standardisation, position tables, masks)."""
-    constant: dict[fx.Node, Any] = {}
-    for node in list(captured.graph.nodes):
-        if node.op == "get_attr":
-            constant[node] = captured.tensors[node.target]
-        elif node.op == "call_function" and _is_foldable(node) and all(n in constant for n in node.all_input_nodes):
-            args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda n: constant[n])
-            with torch.no_grad():
-                constant[node] = node.target(*args, **kwargs)  # type: ignore[operator]
-    for node in list(captured.graph.nodes):
-        computed = constant.get(node) if node.op == "call_function" else None
-        if isinstance(computed, Tensor) and any(user not in constant for user in node.users):
-            node.replace_all_uses_with(captured.add_constant(node, computed))
-    captured.graph.eliminate_dead_code()
-    used = {node.target for node in captured.graph.nodes if node.op == "get_attr"}
-    for name in set(captured.tensors) - used:
-        del captured.tensors[name]
-
-
-def _is_foldable(node: fx.Node) -> bool:
-    tags = getattr(node.target, "tags", ())
-    return node.target is operator.getitem or (
-        isinstance(node.target, torch._ops.OpOverload) and torch.Tag.nondeterministic_seeded not in tags
-    )

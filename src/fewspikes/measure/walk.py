@@ -1,17 +1,16 @@
 """Run ANN and spiking network side by side, layer by layer, so that each site can be set before the next one runs."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from torch import Tensor, fx
+from torch import Tensor
 
+from fewspikes.graph.interpreter import Place, Step, execute
 from fewspikes.network.spiking import SpikingNetwork
-
-Values = list[Any]  # one value per batch
 
 
 def walk(
-    snn: SpikingNetwork, batches: list[tuple[Tensor, ...]]
+    snn: SpikingNetwork, batches: Sequence[tuple[Tensor, ...]]
 ) -> Iterator[tuple[str, list[Tensor], list[Tensor], "Setter"]]:
     """Yield (site name, the ANN's gate inputs, the spiking network's gate inputs, set) at each site, in order.
 
@@ -22,32 +21,43 @@ def walk(
         snn: the spiking network.
         batches: the inputs of each batch.
     """
-    sites = {site.target: site for site in snn.sites}
-    neurons = snn.neurons
-    last = _last_uses(snn.body.graph)
-    ann: dict[fx.Node, Values] = {}
-    got: dict[fx.Node, Values] = {}
-    inputs = iter(range(len(snn.inputs)))
-    for node in snn.body.graph.nodes:
-        if node.op == "placeholder":
-            i = next(inputs)
-            ann[node] = got[node] = [batch[i] for batch in batches]
-        elif node.op == "get_attr":
-            ann[node] = got[node] = [snn.tensors[str(node.target)]] * len(batches)
-        elif node.op == "call_module":
-            site, source = sites[str(node.target)], node.args[0]
+    sites = {site.node: site for site in snn.sites}
+    neurons, tensors = snn.neurons, snn.tensors
+    program = snn.running_graph.program
+    ann, got = ([program.values(batch, tensors.__getitem__) for batch in batches] for _ in range(2))
+    for step in program.steps:
+        if step.node in sites:
+            site, at = sites[step.node], step.slots[0][1].at
             setter = Setter(neurons[site.name])
-            yield site.name, ann[source], got[source], setter
-            ann[node] = [site.activation(x) for x in ann[source]]
-            got[node] = [setter.neuron(x) for x in got[source]]
-        elif node.op == "call_function":
-            same = all(got[n] is ann[n] for n in node.all_input_nodes)
-            ann[node] = _call(node, ann, len(batches))
-            got[node] = ann[node] if same else _call(node, got, len(batches))
-        elif node.op == "output":
-            return
-        for done in last.get(node, ()):
-            del ann[done], got[done]
+            yield site.name, [values[at] for values in ann], [values[at] for values in got], setter
+            for exact, own in zip(ann, got, strict=True):
+                exact[step.at], own[step.at] = site.activation(exact[at]), setter.neuron(own[at])
+        else:
+            for exact, own in zip(ann, got, strict=True):
+                _run(step, exact, own)
+        for values in (*ann, *got):
+            for done in step.done:
+                values[done] = None
+
+
+def _run(step: Step, exact: list[Any], own: list[Any]) -> None:
+    """One operator in both networks; once where both give it the same."""
+    alone = (step._replace(done=()),)
+    execute(alone, exact, {})
+    if all(exact[at] is own[at] for at in _read(step.slots)):
+        own[step.at] = exact[step.at]
+    else:
+        execute(alone, own, {})
+
+
+def _read(pattern: Any) -> Iterator[int]:
+    """The places that a step reads."""
+    if isinstance(pattern, Place):
+        yield pattern.at
+    elif isinstance(pattern, list | tuple):
+        yield from (at for item in pattern for at in _read(item))
+    elif isinstance(pattern, dict):
+        yield from (at for item in pattern.values() for at in _read(item))
 
 
 class Setter:
@@ -59,22 +69,3 @@ class Setter:
     def __call__(self, neuron: Callable[[Tensor], Tensor]) -> None:
         """Let `neuron` run there."""
         self.neuron = neuron
-
-
-def _call(node: fx.Node, env: dict[fx.Node, Values], count: int) -> Values:
-    def run(i: int) -> Any:
-        args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda n: env[n][i])
-        return node.target(*args, **kwargs)  # type: ignore[operator]
-
-    return [run(i) for i in range(count)]
-
-
-def _last_uses(graph: fx.Graph) -> dict[fx.Node, list[fx.Node]]:
-    seen: set[fx.Node] = set()
-    last: dict[fx.Node, list[fx.Node]] = {}
-    for node in reversed(graph.nodes):
-        for used in (node, *node.all_input_nodes):
-            if used not in seen:
-                seen.add(used)
-                last.setdefault(node, []).append(used)
-    return last

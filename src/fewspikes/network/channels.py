@@ -1,81 +1,88 @@
-"""Where the channels of a site are, and where a range per channel costs nothing."""
+"""Where the channels of a site are, and where a scale per channel costs nothing."""
 
-from torch import fx
+from fewspikes.graph.graph import INPUT, OUTPUT, SITE, Node
+from fewspikes.network.segments import Segments
+from fewspikes.operators.call import IMAGES
+from fewspikes.operators.rule import Digital, Kind, Linear
+from fewspikes.reach.boxes import Box, identity
+from fewspikes.reach.factors import Unknown
 
-from fewspikes.graph.capture import op_name
-from fewspikes.neuron.activation import Activation
-
-_MAPS = {  # operator: the axis of its output channels
-    "aten.conv1d.default": 1,
-    "aten.conv1d.padding": 1,
-    "aten.conv2d.default": 1,
-    "aten.conv2d.padding": 1,
-    "aten.linear.default": -1,
-}
-# These keep every channel on its axis.
-_KEEP = frozenset(
-    (
-        "aten.add.Tensor",
-        "aten.add.Scalar",
-        "aten.sub.Tensor",
-        "aten.sub.Scalar",
-        "aten.neg.default",
-        "aten.mul.Tensor",
-        "aten.mul.Scalar",
-        "aten.div.Tensor",
-        "aten.div.Scalar",
-        "aten.avg_pool1d.default",
-        "aten.avg_pool2d.default",
-        "aten.adaptive_avg_pool2d.default",
-        "aten.max_pool1d.default",
-        "aten.max_pool2d.default",
-        "aten.constant_pad_nd.default",
-        "aten.pad.default",
-        "aten.slice.Tensor",
-    )
-)
+_ANY = -1  # the axis of what keeps the axes that it came with: it agrees with every other
+_NONE = -2  # no axis, or several
 
 
-def channel_axis(gate: fx.Node, ndim: int) -> int | None:
-    """The axis of the channels of a gate input, from the weighted maps before it; None where they disagree.
+def channel_axis(segments: Segments, site: str) -> int | None:
+    """The axis of the channels of a site's gate inputs, from the weighted maps before it; None where they disagree.
+
+    A weighted map makes channels; what follows may move them as long as each stays one position of one axis.
 
     Args:
-        gate: the node that feeds the site.
-        ndim: of its value.
+        segments: of the network.
+        site: its node.
     """
-    found: set[int | None] = set()
-    queue, seen = [gate], {gate}
-    while queue:
-        node = queue.pop()
-        name = op_name(node)
-        if name in _MAPS:
-            found.add(_MAPS[name] % ndim)
-        elif name in _KEEP:
-            more = [n for n in node.all_input_nodes if n not in seen and n.op != "get_attr"]
-            seen.update(more)
-            queue.extend(more)
-        elif node.op != "call_module":  # another site's output keeps the axes it came with
-            found.add(None)
-    return found.pop() if len(found) == 1 else None
+    found = _axis(segments, segments.graph[site].arguments["input"].name, {})
+    return found if found >= 0 else None
 
 
-def range_is_free(site: fx.Node, activation: Activation) -> str:
-    """Why a range per channel would cost something at this site, or "" where it folds into the weights.
+def _axis(segments: Segments, name: str, seen: dict[str, int]) -> int:
+    if name not in seen:
+        seen[name] = _ANY  # a digital operator's operand may be seen from several sides
+        seen[name] = _axis_after(segments, segments.graph[name], seen)
+    return seen[name]
 
-    A ReLU's range folds into the weighted maps before and after it. It must meet one on every way to the output.
+
+def _axis_after(segments: Segments, node: Node, seen: dict[str, int]) -> int:
+    if node.operator == SITE:
+        return _ANY
+    if node.operator == INPUT or node.name not in segments.fates:
+        return _NONE
+    rule = segments.fates[node.name].rule
+    if isinstance(rule, Linear) and rule.outputs is not None and rule.weight is not None:
+        return rule.outputs[1] % len(node.shape or ())
+    found = {
+        _moved(segments, node, read, _axis(segments, read, seen)) for read in node.reads if read in segments.carriers
+    }
+    found -= {_ANY}
+    return found.pop() if len(found) == 1 else _NONE if found else _ANY
+
+
+def _moved(segments: Segments, node: Node, read: str, axis: int) -> int:
+    """Where an operator puts the channels of what it reads."""
+    rule = segments.fates[node.name].rule
+    if axis < 0 or not isinstance(rule, Linear | Digital) or rule.reach is None:
+        return axis if axis < 0 else _NONE
+    try:
+        known = {read: (identity(segments.graph.sizes(read, IMAGES)),)}
+        boxes = list(rule.reach(segments.call(node, known)))
+    except Unknown:
+        return _NONE
+    found = {_axis_of(box, axis) if isinstance(box, Box) else _NONE for box in boxes}
+    return found.pop() if len(found) == 1 else _NONE
+
+
+def _axis_of(box: Box, axis: int) -> int:
+    """The target's axis of which each position is connected to one position of the source's axis at most, and back."""
+    source = -1 - axis
+    factor = box.factor_of(source)
+    for at, atoms in enumerate(box.axes):
+        if atoms and set(factor.labels) == {source, *atoms}:
+            table = factor.ordered([source, *atoms]).table.flatten(1)
+            if int(table.sum(0).max()) <= 1 and int(table.sum(1).max()) <= 1:
+                return at
+    return _NONE
+
+
+def gain_is_free(segments: Segments, site: str) -> str:
+    """Why a gain per channel would cost something at a site, or "" where it folds into the weights after it.
+
+    It must meet weights, or a neuron's own synapses, on every way to the output.
     """
-    return gain_is_free(site) if activation.name == "relu" else f"{activation.label} is not positively homogeneous"
-
-
-def gain_is_free(site: fx.Node) -> str:
-    """Why a gain per channel would cost something at this site, or "" where it folds into the weights after it."""
-    queue, seen = [site], {site}
-    while queue:
-        for user in queue.pop().users:
-            if user.op == "output":
-                return "its output leaves the network unweighted"
-            if user in seen or op_name(user) in _MAPS or user.op == "call_module":
-                continue
-            seen.add(user)
-            queue.append(user)
+    marked = {site}
+    for node in segments.graph:
+        if marked.isdisjoint(node.reads):
+            continue
+        if node.operator == OUTPUT:
+            return "its output leaves the network unweighted"
+        if segments.kind(node.name) in (Kind.SYNAPTIC, Kind.DIGITAL) and not segments.weighs(node):
+            marked.add(node.name)
     return ""

@@ -2,35 +2,35 @@
 
 import hashlib
 import json
-import operator
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
 import safetensors
 import safetensors.torch
 import torch
-from torch import Tensor, fx
+from torch import Tensor
 
 from fewspikes.base.errors import FewSpikesError
 from fewspikes.base.files import write_aside
-from fewspikes.graph.capture import op_name
+from fewspikes.graph.encoding import graph_from_json, graph_to_json
+from fewspikes.graph.graph import CONSTANT, SITE, Graph
 from fewspikes.graph.inputs import InputSpec, check_finite
 from fewspikes.network.sites import SiteDiagnosis
 from fewspikes.network.spiking import SpikingNetwork
-from fewspikes.neuron.activation import Activation
+from fewspikes.network.structure import Structure
 from fewspikes.neuron.layer import PER_CHANNEL, FSNeuron
 from fewspikes.neuron.parameters import FSParameters
-from fewspikes.operators.classes import KNOWN, PYTHON
-from fewspikes.operators.rewriting import Site, mark
+from fewspikes.operators.expressions import activation_from_json
+from fewspikes.operators.rewriting import Site, with_sizes
+from fewspikes.operators.rules import is_known
 
-_FORMAT, _VERSION = "fewspikes-network", 1
-_NODE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_TARGET = re.compile(r"(weights|constants|sites)(\.[A-Za-z0-9_]+)+")
+_FORMAT, _VERSION = "fewspikes-network", 2
+_SITES = "sites"
+_TENSOR = re.compile(r"(weights|constants)(\.[A-Za-z0-9_]+)+")
 
 
 def save(snn: SpikingNetwork, path: str | os.PathLike[str], preprocessing: Mapping[str, Any] | None = None) -> None:
@@ -75,7 +75,9 @@ def load(path: str | os.PathLike[str]) -> SpikingNetwork:
     try:
         content = json.loads(described)
         if content["version"] != _VERSION:
-            raise FewSpikesError(f"it has version {content['version']}; this library reads version {_VERSION}")
+            raise FewSpikesError(
+                f"it has version {content['version']}, this library reads {_VERSION}: convert the model again"
+            )
         return _rebuild(content, tensors)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
         reason = str(error).strip().partition("\n")[0]
@@ -95,13 +97,13 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def _of_sites(snn: SpikingNetwork) -> dict[str, Tensor]:
-    """The shifts, ranges and gains per channel, by target and kind."""
-    own = {site.target: snn.neurons[site.name].by_channel for site in snn.sites}
-    return {f"{target}.{kind}": values for target, kinds in own.items() for kind, values in kinds.items()}
+    """The shifts, scales and gains per channel, by node and kind."""
+    own = {site.node: snn.neurons[site.name].by_channel for site in snn.sites}
+    return {f"{_SITES}.{node}.{kind}": values for node, kinds in own.items() for kind, values in kinds.items()}
 
 
 def _neuron(entry: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> FSNeuron:
-    own = {kind: tensors.get(f"{entry['target']}.{kind}") for kind in PER_CHANNEL}
+    own = {kind: tensors.get(f"{_SITES}.{entry['node']}.{kind}") for kind in PER_CHANNEL}
     return FSNeuron(FSParameters.from_json(entry["parameters"]), axis=int(entry.get("axis", 1)), **own)
 
 
@@ -120,11 +122,11 @@ def _describe(snn: SpikingNetwork, preprocessing: Mapping[str, Any] | None) -> d
         "version": _VERSION,
         "inputs": [_as_computed(spec, snn.dtype).to_json() for spec in snn.inputs],
         "keywords": snn.keywords,
-        "graph": [_node_to_json(node) for node in snn.body.graph.nodes],
+        "graph": graph_to_json(snn.graph),
         "sites": [
             {
                 "name": site.name,
-                "target": site.target,
+                "node": site.node,
                 "activation": site.activation.to_json(),
                 "parameters": neurons[site.name].code.to_json(),
                 "axis": neurons[site.name].axis,
@@ -134,6 +136,7 @@ def _describe(snn: SpikingNetwork, preprocessing: Mapping[str, Any] | None) -> d
         "diagnosis": {name: found.to_json() for name, found in snn.diagnosis.items()},
         "notes": list(snn.notes),
         "calibration_images": snn.calibration_images,
+        "settings": snn.settings,
         "preprocessing": snn.preprocessing if preprocessing is None else dict(preprocessing),
     }
 
@@ -144,108 +147,28 @@ def _as_computed(spec: InputSpec, dtype: torch.dtype) -> InputSpec:
 
 
 def _rebuild(content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> SpikingNetwork:
-    sites = [Site(str(s["name"]), str(s["target"]), Activation.from_json(s["activation"])) for s in content["sites"]]
-    neurons = {str(s["name"]): _neuron(s, tensors) for s in content["sites"]}
-    tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("sites.")}
-    graph = fx.Graph()
-    nodes: dict[str, fx.Node] = {}
-    for entry in content["graph"]:
-        nodes[entry["name"]] = _node_from_json(graph, entry, nodes, {*tensors, *(site.target for site in sites)})
-    if [node.op for node in graph.nodes].index("output") != len(nodes) - 1:
-        raise FewSpikesError("the graph does not end in its output")
-    mark(graph)
-    inputs = [InputSpec.from_json(spec) for spec in content["inputs"]]
-    images, notes = int(content["calibration_images"]), [str(note) for note in content["notes"]]
+    entries = content["sites"]
+    sites = tuple(Site(str(e["name"]), str(e["node"]), activation_from_json(e["activation"])) for e in entries)
+    neurons = {str(entry["name"]): _neuron(entry, tensors) for entry in entries}
+    tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(f"{_SITES}.")}
+    graph = graph_from_json(content["graph"], is_known)
+    _check_names(graph, sites, tensors)
+    inputs = tuple(InputSpec.from_json(spec) for spec in content["inputs"])
     check_finite(tensors.values(), "a weight in the file")
-    snn = SpikingNetwork(graph, tensors, inputs, sites, neurons, notes, images, bool(content["keywords"]))
+    structure = Structure(with_sizes(graph, inputs, tensors), inputs, sites, bool(content["keywords"]))
+    notes, settings = [str(note) for note in content["notes"]], dict(content["settings"])
+    snn = SpikingNetwork(structure, tensors, neurons, notes, int(content["calibration_images"]), settings)
     diagnosis = {str(k): SiteDiagnosis.from_json(v) for k, v in content.get("diagnosis", {}).items()}
     snn = snn.with_diagnosis(diagnosis) if diagnosis else snn
     snn.preprocessing = content["preprocessing"]
     return snn
 
 
-def _node_to_json(node: fx.Node) -> dict[str, Any]:
-    target = op_name(node) if node.op == "call_function" else str(node.target)
-    return {
-        "name": node.name,
-        "op": node.op,
-        "target": target,
-        "args": _encode(list(node.args)),
-        "kwargs": {key: _encode(value) for key, value in node.kwargs.items()},
-        "path": node.meta.get("path", ""),
-    }
-
-
-def _node_from_json(graph: fx.Graph, entry: Any, nodes: Mapping[str, fx.Node], names: set[str]) -> fx.Node:
-    name, op, target = str(entry["name"]), entry["op"], str(entry["target"])
-    if not _NODE_NAME.fullmatch(name) or name in nodes:
-        raise FewSpikesError(f"{name!r} is no name for a node")
-    resolved: Any = target
-    if op == "call_function":
-        resolved = _operator(target)
-    elif op in ("get_attr", "call_module"):
-        if target not in names or not _TARGET.fullmatch(target):
-            raise FewSpikesError(f"node {name} refers to {target!r}, which is not in the file")
-    elif op not in ("placeholder", "output") or (op == "placeholder" and not _NODE_NAME.fullmatch(target)):
-        raise FewSpikesError(f"node {name} is a {op!r} named {target!r}")
-    args = tuple(_decode(value, nodes) for value in entry["args"])
-    kwargs = {str(key): _decode(value, nodes) for key, value in entry["kwargs"].items()}
-    if not all(_NODE_NAME.fullmatch(key) for key in kwargs):
-        raise FewSpikesError(f"node {name} has an argument that is no name")
-    node = graph.create_node(op, resolved, args, kwargs, name=name)
-    node.meta = {"path": str(entry["path"])}
-    return node
-
-
-def _operator(name: str) -> Any:
-    """The function behind an operator's name, only if conversion has a rule for it."""
-    if name not in KNOWN:
-        raise FewSpikesError(f"operator {name!r} is none that this library converts")
-    if name in PYTHON or name == "getitem":
-        return getattr(operator, name)
-    _, packet, overload = name.split(".")
-    return getattr(getattr(torch.ops.aten, packet), overload)
-
-
-def _encode(value: Any) -> Any:
-    """Arguments as JSON; what JSON has no word for becomes an object with one key that says what it is."""
-    if isinstance(value, fx.Node):
-        return {"node": value.name}
-    if isinstance(value, float) and not isfinite(value):
-        return {"float": str(value)}
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    if isinstance(value, tuple):
-        return {"tuple": [_encode(item) for item in value]}
-    if isinstance(value, list):
-        return [_encode(item) for item in value]
-    if isinstance(value, Mapping):
-        return {"dict": {str(key): _encode(item) for key, item in value.items()}}
-    for kind in (torch.dtype, torch.layout, torch.memory_format):
-        if isinstance(value, kind):
-            return {"torch": str(value).removeprefix("torch.")}
-    if isinstance(value, torch.device):
-        return {"device": value.type}
-    raise FewSpikesError(f"cannot save the argument {value!r} of a {type(value).__name__}")
-
-
-def _decode(value: Any, nodes: Mapping[str, fx.Node]) -> Any:
-    if isinstance(value, list):
-        return [_decode(item, nodes) for item in value]
-    if not isinstance(value, dict):
-        return value
-    (kind, content), *more = value.items()
-    if kind == "node" and not more:
-        return nodes[content]
-    if kind == "float":
-        return float(content)
-    if kind == "tuple":
-        return tuple(_decode(item, nodes) for item in content)
-    if kind == "dict":
-        return {str(key): _decode(item, nodes) for key, item in content.items()}
-    if kind == "device":
-        return torch.device(content)
-    found = getattr(torch, str(content)) if kind == "torch" else None
-    if not isinstance(found, torch.dtype | torch.layout | torch.memory_format):
-        raise FewSpikesError(f"unknown argument {value!r}")
-    return found
+def _check_names(graph: Graph, sites: Sequence[Site], tensors: Mapping[str, Tensor]) -> None:
+    """Sites and constants of the graph must be those in the file, in this order, and their names plain."""
+    if [node.name for node in graph.of(SITE)] != [site.node for site in sites]:
+        raise FewSpikesError("the sites of its graph are not those that it lists")
+    missing = [node.arguments["tensor"] for node in graph.of(CONSTANT) if node.arguments["tensor"] not in tensors]
+    wrong = [name for name in tensors if not _TENSOR.fullmatch(name)]
+    if missing or wrong:
+        raise FewSpikesError(f"its graph refers to {(missing + wrong)[0]!r}, which is not in the file or no name")

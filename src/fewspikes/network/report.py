@@ -1,12 +1,15 @@
 """What a conversion did: every operator's class, every site, and the counts that follow from shapes alone."""
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from fewspikes.network.advice import oddities, worst
-from fewspikes.network.sites import SiteReport
-from fewspikes.operators.classes import Kind
+from fewspikes.network.sites import SiteDiagnosis, SiteReport
+from fewspikes.network.structure import Structure
+from fewspikes.neuron.layer import FSNeuron
+from fewspikes.operators.rule import Kind
 
 _SHOWN = 3  # of the worst sites, in the report as text
 _PLAIN_LOOP = (
@@ -104,3 +107,65 @@ class ConversionReport:
         if any(site.diagnosis is not None for site in self.sites):
             lines += [f"worst: {line}" for line in self.worst(_SHOWN)]
         return "\n".join(lines)
+
+
+def report_of(
+    structure: Structure,
+    neurons: Mapping[str, FSNeuron],
+    notes: Sequence[str],
+    calibration_images: int,
+    engine: str,
+    diagnosis: Mapping[str, SiteDiagnosis],
+) -> ConversionReport:
+    """The report of a network: what its structure and its codes come to."""
+    sites = tuple(
+        _site_report(site.name, site.activation.label, structure.neurons[site.name], neurons[site.name], diagnosis)
+        for site in structure.sites
+    )
+    by_activation: dict[str, int] = {}
+    for entry in sites:
+        by_activation[entry.activation] = by_activation.get(entry.activation, 0) + entry.neurons
+    k = {entry.name: entry.K for entry in sites}
+    return ConversionReport(
+        neurons=sum(entry.neurons for entry in sites),
+        layers=len(sites),
+        neurons_by_activation=by_activation,
+        latency_steps=structure.latency_steps(k),
+        interval_steps=structure.interval_steps(k),
+        paper_latency_steps=len(sites) * max(k.values()),
+        sites=sites,
+        operators=_operator_reports(structure),
+        notes=tuple(notes),
+        calibration_images=calibration_images,
+        engine=engine,
+    )
+
+
+def _site_report(
+    name: str, label: str, neurons: int, layer: FSNeuron, diagnosis: Mapping[str, SiteDiagnosis]
+) -> SiteReport:
+    code = layer.code
+    changed = {kind: int((v != (0 if kind == "shift" else 1)).sum()) for kind, v in layer.by_channel.items()}
+    return SiteReport(
+        name,
+        label,
+        neurons,
+        code.K,
+        code.provenance.get("alpha"),
+        code.domain,
+        str(code.provenance.get("method", "given")),
+        shifted=changed.get("shift", 0),
+        scaled=changed.get("scale", 0),
+        gained=changed.get("gain", 0),
+        diagnosis=diagnosis.get(name),
+    )
+
+
+def _operator_reports(structure: Structure) -> tuple[OperatorReport, ...]:
+    labels = {site.node: site.activation.label for site in structure.sites}
+    return tuple(
+        OperatorReport(
+            labels.get(name, structure.graph[name].operator), structure.graph[name].path, fate.kind, fate.reason
+        )
+        for name, fate in structure.segments.fates.items()
+    )

@@ -1,30 +1,24 @@
-"""The converted network: a graph of ATen operators with layers of FS-neurons between them."""
+"""The converted network: a graph of operators with layers of FS-neurons between them."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from functools import cached_property
 from typing import Any, Self
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from fewspikes.base.errors import FewSpikesError
-from fewspikes.graph.capture import op_name
+from fewspikes.graph.graph import Graph
 from fewspikes.graph.inputs import InputSpec, check_autocast, check_inputs
-from fewspikes.graph.shapes import shapes
-from fewspikes.network.channels import channel_axis, gain_is_free, range_is_free
-from fewspikes.network.fan import FanOut
-from fewspikes.network.macs import Macs, macs
-from fewspikes.network.paths import fan_out
-from fewspikes.network.report import ConversionReport, OperatorReport
-from fewspikes.network.sites import SiteDiagnosis, SiteReport
-from fewspikes.network.steps import interval_steps, latency_steps
+from fewspikes.graph.interpreter import Running
+from fewspikes.network.multiply_adds import Macs
+from fewspikes.network.report import ConversionReport, report_of
+from fewspikes.network.sites import SiteDiagnosis
+from fewspikes.network.structure import Structure
+from fewspikes.network.synapses import FanOut
 from fewspikes.neuron.activation import Activation
 from fewspikes.neuron.kernels import engine_for
 from fewspikes.neuron.layer import FSNeuron, overwriting
 from fewspikes.operators.rewriting import Site
-
-_BATCH = 97  # for shapes: unlikely to be the size of any other axis, so that it can be told from them
 
 
 class ExactActivation(nn.Module):
@@ -39,72 +33,49 @@ class ExactActivation(nn.Module):
         return self.activation(x)
 
 
-def build(graph: fx.Graph, tensors: Mapping[str, Tensor], modules: Mapping[str, nn.Module]) -> fx.GraphModule:
-    """A module that runs `graph`, with weights that ask for no gradient."""
-    root: dict[str, Any] = dict(modules)
-    for name, tensor in tensors.items():
-        root[name] = nn.Parameter(tensor, requires_grad=False) if tensor.is_floating_point() else tensor
-    return fx.GraphModule(root, graph, class_name="SpikingGraph")
-
-
-_FRESH = frozenset(  # what these return is in memory of its own
-    f"aten.{name}"
-    for name in ("convolution", "conv1d", "conv2d", "conv3d", "linear", "addmm", "mm", "bmm", "add", "sub")
-)
-
-
-def _overwritable(graph: fx.Graph) -> tuple[str, ...]:
-    """The sites whose gate inputs nothing else reads."""
-    found = []
-    for node in graph.nodes:
-        source = node.args[0] if node.op == "call_module" else None
-        if isinstance(source, fx.Node) and source.op == "call_function" and len(source.users) == 1:
-            found += [str(node.target)] if op_name(source).rpartition(".")[0] in _FRESH else []
-    return tuple(found)
-
-
 class SpikingNetwork(nn.Module):
     """A network of FS-neurons. Call it like the model it came from; it takes the same inputs.
 
     Its weights ask for no gradient, so inference keeps no record for backpropagation.
 
+    Args:
+        structure: graph, inputs and sites.
+        tensors: the graph's constants by name.
+        neurons: a layer for each site, by its name.
+        notes: of the conversion, for the report.
+        calibration_images: how many images the codes were fitted on.
+        settings: how it was made, as plain JSON data.
+
     Attributes:
-        inputs: what it takes, per image.
-        sites: the layers of neurons, in the order of the graph.
-        report: what the conversion did.
-        keywords: whether the original model is called with its inputs by name.
+        structure: what follows from the graph without running it: segments, fan-out, multiply-adds, latency.
         preprocessing: how images become inputs, as plain JSON data, or None.
+        diagnosis: what goes wrong at each site, by name, if it was measured.
+
+    Raises:
+        FewSpikesError: a shift, scale or gain that does not fit its site.
     """
 
     def __init__(
         self,
-        graph: fx.Graph,
+        structure: Structure,
         tensors: Mapping[str, Tensor],
-        inputs: Sequence[InputSpec],
-        sites: Sequence[Site],
         neurons: Mapping[str, FSNeuron],
         notes: Sequence[str] = (),
         calibration_images: int = 0,
-        keywords: bool = False,
+        settings: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        self.body = build(graph, tensors, {site.target: neurons[site.name] for site in sites})
-        self.inputs = tuple(inputs)
-        self.sites = tuple(sites)
-        self.notes = tuple(notes)
-        self.calibration_images = calibration_images
+        self.structure = structure
+        self.running_graph = Running(structure.graph, tensors, {s.node: neurons[s.name] for s in structure.sites})
+        self.notes, self.calibration_images = tuple(notes), calibration_images
+        self.settings: dict[str, Any] = dict(settings or {})
         self.preprocessing: dict[str, Any] | None = None
-        self.keywords = keywords
-        # By name, because a copy of the network has nodes of its own.
-        self._sizes, self._sizes_one_more = (
-            {node.name: size for node, size in shapes(self.body, self.inputs, batch).items()}
-            for batch in (_BATCH, _BATCH + 1)
+        self.diagnosis: dict[str, SiteDiagnosis] = {}
+        self._report: ConversionReport | None = None
+        self._overwritable = tuple(
+            i for i, site in enumerate(structure.sites) if site.node in structure.segments.overwritable
         )
         self._check_channels()
-        free = _overwritable(self.body.graph)
-        self._overwritable = tuple(site.name for site in self.sites if site.target in free)
-        self.diagnosis: dict[str, SiteDiagnosis] = {}
-        self.report = self._make_report()
         self.eval()
 
     def forward(self, *args: Tensor, **kwargs: Tensor) -> Any:
@@ -120,10 +91,10 @@ class SpikingNetwork(nn.Module):
         if wrong is not None:
             raise FewSpikesError(f"this network is on {self.device}, an input on {wrong}; move one with .to(device)")
         if torch.compiler.is_compiling():
-            return self.body(*values)
-        neurons = self.neurons
-        with overwriting(frozenset(neurons[name] for name in self._overwritable)):
-            return self.body(*values)
+            return self.running_graph(*values)
+        layers = self.running_graph.layers
+        with overwriting(frozenset(layers[i] for i in self._overwritable)):  # type: ignore[misc]
+            return self.running_graph(*values)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """What `.to()`, `.half()` and the like run on every tensor."""
@@ -131,19 +102,48 @@ class SpikingNetwork(nn.Module):
         if dtype not in (torch.float32, torch.float64):
             raise FewSpikesError(f"FS-neurons compute in float32 or float64; {dtype} cannot hold the code")
         changed: Self = super()._apply(fn, recurse)
-        changed.report = replace(changed.report, engine=changed.engine)
+        changed._report = None  # it says what runs the neurons
         return changed
+
+    @property
+    def graph(self) -> Graph:
+        """The operators between the sites."""
+        return self.structure.graph
+
+    @property
+    def inputs(self) -> tuple[InputSpec, ...]:
+        """What it takes, per image."""
+        return self.structure.inputs
+
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        """The layers of neurons, in the order of the graph."""
+        return self.structure.sites
+
+    @property
+    def keywords(self) -> bool:
+        """Whether the original model is called with its inputs by name."""
+        return self.structure.keywords
+
+    @property
+    def report(self) -> ConversionReport:
+        """What the conversion did."""
+        if self._report is None:
+            self._report = report_of(
+                self.structure, self.neurons, self.notes, self.calibration_images, self.engine, self.diagnosis
+            )
+        return self._report
 
     @property
     def dtype(self) -> torch.dtype:
         """The floating dtype that it computes in."""
-        floats = (t.dtype for t in self.body.parameters() if t.is_floating_point())
+        floats = (t.dtype for t in self.running_graph.constants.parameters() if t.is_floating_point())
         return next(floats, next((s.dtype for s in self.inputs if s.dtype.is_floating_point), torch.float32))
 
     @property
     def device(self) -> torch.device:
         """Where its weights are."""
-        return next((t.device for t in self.body.parameters()), torch.device("cpu"))
+        return next((t.device for t in self.running_graph.constants.parameters()), torch.device("cpu"))
 
     @property
     def engine(self) -> str:
@@ -153,59 +153,36 @@ class SpikingNetwork(nn.Module):
     @property
     def neurons(self) -> dict[str, FSNeuron]:
         """The layers of neurons by site name."""
-        return {site.name: self.body.get_submodule(site.target) for site in self.sites}  # type: ignore[misc]
+        return dict(zip((site.name for site in self.sites), self.running_graph.layers, strict=True))  # type: ignore[arg-type]
 
     @property
     def tensors(self) -> dict[str, Tensor]:
         """The weights and constants, by their names in the graph; what belongs to a site is in `neurons`."""
-        named = dict(self.body.named_parameters()) | dict(self.body.named_buffers())
-        return {name: tensor.detach() for name, tensor in named.items() if not name.startswith("sites.")}
+        return self.running_graph.tensors
 
-    def as_ann(self) -> nn.Module:
+    @property
+    def fan_out(self) -> dict[str, FanOut]:
+        """By site name: how many synapses a spike reaches from each position."""
+        return self.structure.fan_out
+
+    @property
+    def macs(self) -> Macs:
+        """Multiply-adds of the ANN, and those left in the spiking network."""
+        return self.structure.macs
+
+    def as_ann(self) -> Running:
         """The same graph with its original activations; it shares the weights."""
         return self.running({site.name: ExactActivation(site.activation) for site in self.sites})
 
-    def running(self, layers: Mapping[str, nn.Module]) -> nn.Module:
+    def running(self, layers: Mapping[str, nn.Module]) -> Running:
         """The same graph with other layers at its sites, by name; it shares the weights."""
-        graph = fx.Graph()
-        graph.output(graph.graph_copy(self.body.graph, {}))
-        return build(graph, self.tensors, {site.target: layers[site.name] for site in self.sites}).eval()
-
-    def channel_axis(self, site: str) -> int | None:
-        """The axis of the channels of a site's gate inputs; None where the maps before it do not tell."""
-        node = self._node(site)
-        return channel_axis(node.all_input_nodes[0], len(self._sizes[node.name]))
-
-    def scale_is_free(self, site: str) -> str:
-        """Why a scale per channel would cost something at a site, or "" where it folds into the weights."""
-        activation = next(s.activation for s in self.sites if s.name == site)
-        return range_is_free(self._node(site), activation)
-
-    def gain_is_free(self, site: str) -> str:
-        """Why a gain per channel would cost something at a site, or "" where it folds into the weights after it."""
-        return gain_is_free(self._node(site))
-
-    def _node(self, site: str) -> fx.Node:
-        target = next(s.target for s in self.sites if s.name == site)
-        found: fx.Node = next(n for n in self.body.graph.nodes if n.op == "call_module" and n.target == target)
-        return found
+        return Running(self.graph, self.tensors, {site.node: layers[site.name] for site in self.sites}).eval()
 
     def with_neurons(self, neurons: Mapping[str, FSNeuron], notes: Sequence[str] = ()) -> "SpikingNetwork":
         """A new network with other neurons at the sites named, and more notes; it shares the weights."""
-        graph = fx.Graph()
-        graph.output(graph.graph_copy(self.body.graph, {}))
-        own = {n: m.replace() for n, m in self.neurons.items() if n not in neurons}
-        chosen = own | dict(neurons)
-        made = SpikingNetwork(
-            graph,
-            self.tensors,
-            self.inputs,
-            self.sites,
-            chosen,
-            (*self.notes, *notes),
-            self.calibration_images,
-            self.keywords,
-        )
+        chosen = {name: m.replace() for name, m in self.neurons.items() if name not in neurons} | dict(neurons)
+        told = (*self.notes, *notes)
+        made = SpikingNetwork(self.structure, self.tensors, chosen, told, self.calibration_images, self.settings)
         made.preprocessing = self.preprocessing
         return made
 
@@ -213,36 +190,27 @@ class SpikingNetwork(nn.Module):
         """The same network with a diagnosis of each site in its report."""
         made = self.with_neurons({})
         made.diagnosis = dict(found)
-        made.report = made._make_report()
         return made
 
-    @property
-    def _shapes(self) -> dict[fx.Node, torch.Size]:
-        return {node: self._sizes[node.name] for node in self.body.graph.nodes if node.name in self._sizes}
+    def channel_axis(self, site: str) -> int | None:
+        """The axis of the channels of a site's gate inputs; None where the maps before it do not tell."""
+        return self.structure.channel_axis(site)
+
+    def scale_is_free(self, site: str) -> str:
+        """Why a scale per channel would cost something at a site, or "" where it folds into the weights around it."""
+        return self.structure.scale_is_free(site)
+
+    def gain_is_free(self, site: str) -> str:
+        """Why a gain per channel would cost something at a site, or "" where it folds into the weights after it."""
+        return self.structure.gain_is_free(site)
 
     def shape_at(self, site: str) -> tuple[int, ...]:
-        """Shape of a site's gate inputs; axis 0 is the batch, of some size."""
-        return tuple(self._sizes[self._node(site).name])
-
-    def shape_of(self, node: fx.Node) -> tuple[int, ...]:
-        """Shape of what a node of the graph gives; axis 0 is the batch, of some size."""
-        return tuple(self._sizes[node.name])
+        """Shape of a site's gate inputs for two images."""
+        return self.structure.shape_at(site)
 
     def output_shape(self) -> tuple[int, ...] | None:
         """Shape per image of the output, or None if the network returns several tensors."""
-        output = next(node for node in self.body.graph.nodes if node.op == "output").args[0]
-        return tuple(self._shapes[output][1:]) if isinstance(output, fx.Node) else None
-
-    @cached_property
-    def fan_out(self) -> dict[str, FanOut]:
-        """By site name: how many synapses a spike reaches from each position."""
-        by_target = fan_out(self.body.graph, self._shapes)
-        return {site.name: by_target[site.target] for site in self.sites}
-
-    @cached_property
-    def macs(self) -> Macs:
-        """Multiply-adds of the ANN, and those left in the spiking network."""
-        return macs(self.body.graph, self._shapes)
+        return self.structure.output_shape()
 
     def _bind(self, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> list[Tensor]:
         names = [spec.name for spec in self.inputs]
@@ -255,70 +223,12 @@ class SpikingNetwork(nn.Module):
             )
         return [*args, *(kwargs[name] for name in names[len(args) :])]
 
-    def _neurons_per_image(self, node: fx.Node) -> int:
-        # The difference of two batch sizes, because a model may fold the batch into other axes.
-        return self._sizes_one_more[node.name].numel() - self._sizes[node.name].numel()
-
     def _check_channels(self) -> None:
-        """Shifts, ranges and gains must have one number per channel of their site."""
-        nodes = {node.target: node for node in self.body.graph.nodes if node.op == "call_module"}
-        for site in self.sites:
-            neuron = self.neurons[site.name]
-            size = self._sizes[nodes[site.target].name]
+        """Shifts, scales and gains must have one number per channel of their site."""
+        for name, neuron in self.neurons.items():
+            size = self.structure.shape_at(name)
             for kind, values in neuron.by_channel.items():
                 if neuron.axis >= len(size) or len(values) != size[neuron.axis]:
                     raise FewSpikesError(
-                        f"site {site.name}: a {kind} of {len(values)} channels for inputs {tuple(size[1:])} per image"
+                        f"site {name}: a {kind} of {len(values)} channels for inputs {tuple(size[1:])} per image"
                     )
-
-    def _make_report(self) -> ConversionReport:
-        nodes = {node.target: node for node in self.body.graph.nodes if node.op == "call_module"}
-        entries = []
-        neurons = self.neurons
-        for site in self.sites:
-            table = neurons[site.name].code
-            method = str(table.provenance.get("method", "given"))
-            size = self._neurons_per_image(nodes[site.target])
-            alpha = table.provenance.get("alpha")
-            own = neurons[site.name].by_channel
-            changed = {kind: int((v != (0 if kind == "shift" else 1)).sum()) for kind, v in own.items()}
-            entries.append(
-                SiteReport(
-                    site.name,
-                    site.activation.label,
-                    size,
-                    table.K,
-                    alpha,
-                    table.domain,
-                    method,
-                    shifted=changed.get("shift", 0),
-                    scaled=changed.get("scale", 0),
-                    gained=changed.get("gain", 0),
-                    diagnosis=self.diagnosis.get(site.name),
-                )
-            )
-        by_activation: dict[str, int] = {}
-        for entry in entries:
-            by_activation[entry.activation] = by_activation.get(entry.activation, 0) + entry.neurons
-        k = {site.target: entry.K for site, entry in zip(self.sites, entries, strict=True)}
-        return ConversionReport(
-            neurons=sum(entry.neurons for entry in entries),
-            layers=len(entries),
-            neurons_by_activation=by_activation,
-            latency_steps=latency_steps(self.body.graph, k),
-            interval_steps=interval_steps(self.body.graph, k),
-            paper_latency_steps=len(entries) * max(k.values()),
-            sites=tuple(entries),
-            operators=self._operators(),
-            notes=self.notes,
-            calibration_images=self.calibration_images,
-            engine=self.engine,
-        )
-
-    def _operators(self) -> tuple[OperatorReport, ...]:
-        names = {site.target: site.activation.label for site in self.sites}
-        return tuple(
-            OperatorReport(names.get(str(n.target), op_name(n)), n.meta["path"], n.meta["kind"], n.meta["reason"])
-            for n in self.body.graph.nodes
-            if "kind" in n.meta
-        )

@@ -1,1 +1,1 @@
-"""What is known of each operator: its class, and what its inputs reach."""
+"""What is known of each operator: one row, and what is derived from it."""

@@ -1,241 +1,167 @@
-"""Rewrite a captured graph in place: fold batch norms, settle max pools, and put a site where a neuron goes."""
+"""A captured graph becomes that of a spiking network: circuits expanded, scales folded, a site where a neuron goes."""
 
-import operator
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor, fx
+from torch import Tensor
 
 from fewspikes.base.errors import FewSpikesError, warn
-from fewspikes.graph.capture import Captured, fold_constants, op_name
-from fewspikes.graph.inputs import check_finite
+from fewspikes.graph.builder import Builder, rebuilt, with_constants_folded
+from fewspikes.graph.capture import Captured
+from fewspikes.graph.graph import Graph, Node, Ref
+from fewspikes.graph.inputs import InputSpec, check_finite
+from fewspikes.graph.shapes import with_shapes
 from fewspikes.neuron.activation import Activation
-from fewspikes.operators.classes import SHAPES, activation_of, classify, describe
-from fewspikes.operators.padding import fold_pads
+from fewspikes.operators.call import Call
+from fewspikes.operators.expressions import Elementwise, Found
+from fewspikes.operators.folding import with_pads_folded
+from fewspikes.operators.rule import Linear, Rules
+from fewspikes.operators.rules import RULES, carriers, fates
 
-_NO_TRAINING = "aten._native_batch_norm_legit_no_training.default"
-_BATCH_NORMS = frozenset((_NO_TRAINING, "aten.native_batch_norm.default", "aten.batch_norm.default"))
-_FOLDABLE = frozenset(
-    ("aten.conv1d.default", "aten.conv1d.padding", "aten.conv2d.default", "aten.conv2d.padding", "aten.linear.default")
-)
+CIRCUITS = {"max": ("digital", "average")}  # what may become of each kind; the first is the default
 
 
 @dataclass(frozen=True)
 class Site:
-    """One layer of neurons: its name in reports, its module in the graph, and what it imitates."""
+    """One layer of neurons: its name in reports, its node in the graph, and what it imitates."""
 
     name: str
-    target: str
+    node: str
     activation: Activation
 
 
-def rewrite(captured: Captured, max_pool: str) -> tuple[list[Site], list[str]]:
-    """Turn the graph into the spiking network's graph, neurons still without parameters.
+@dataclass(frozen=True)
+class Prepared:
+    """A spiking network's graph, its constants, its sites in the order of the graph, and notes for the report."""
+
+    graph: Graph
+    tensors: dict[str, Tensor]
+    sites: tuple[Site, ...]
+    notes: tuple[str, ...] = ()
+
+
+def prepared(captured: Captured, circuits: Mapping[str, str] | None = None, rules: Rules = RULES) -> Prepared:
+    """The spiking network's graph, neurons still without parameters. What was captured stays as it is.
 
     Args:
-        captured: changed in place; its tensors stay as they are (folding adds new ones).
-        max_pool: "digital", or "average" to put an average pool in place of each max pool.
-
-    Returns:
-        The sites in the order of the graph, and notes for the report.
+        captured: the model.
+        circuits: what becomes of each kind of operator, see `CIRCUITS`.
+        rules: the rows.
 
     Raises:
-        FewSpikesError: an operator without a rule, or nothing to convert.
+        FewSpikesError: operators without a row, nothing to convert, or another circuit.
     """
-    notes: list[str] = []
-    _fold_batch_norms(captured, notes)
-    fold_pads(captured)
-    _settle_max_pools(captured, max_pool, notes)
-    _fuse_silu(captured)
-    fold_constants(captured)
-    sites = _place_sites(captured)
-    mark(captured.graph)
-    check_finite(captured.tensors.values(), "a constant of the network, after batch norms were folded,")
+    choices = checked_circuits(circuits or {})
+    tensors, notes = dict(captured.tensors), list[str]()
+    graph = with_constants_folded(_plain(captured.graph, tensors, rules), tensors)
+    graph = _expanded(graph, tensors, choices, rules, notes)
+    graph = with_pads_folded(graph, tensors, rules, carriers(graph, rules))
+    graph = with_constants_folded(graph, tensors)
+    graph, sites = _with_sites(graph, tensors, rules)
+    fates(graph, rules)
+    check_finite(tensors.values(), "a constant of the network, after batch norms were folded,")
     if not sites:
         raise FewSpikesError(
             "nothing to convert: the network has no activation (relu, silu, gelu, ...) that depends on its input"
         )
-    return sites, notes
+    return Prepared(with_sizes(graph, captured.inputs, tensors, rules), tensors, sites, tuple(notes))
 
 
-def mark(graph: fx.Graph) -> None:
-    """Set each node's `meta["signal"]`, `["kind"]` and `["reason"]`; raise on an operator without a rule."""
-    _mark_signals(graph)
-    for node in graph.nodes:
-        if node.op in ("call_function", "call_module"):
-            node.meta["kind"], node.meta["reason"] = classify(node)
+def checked_circuits(circuits: Mapping[str, str]) -> dict[str, str]:
+    """What becomes of each kind, the defaults filled in.
+
+    Raises:
+        FewSpikesError: a kind or a value that there is not.
+    """
+    for kind, choice in circuits.items():
+        if kind not in CIRCUITS:
+            raise FewSpikesError(f"circuits: there is no kind {kind!r}; there are {', '.join(CIRCUITS)}")
+        if choice not in CIRCUITS[kind]:
+            raise FewSpikesError(f"circuits: {kind!r} must be {' or '.join(map(repr, CIRCUITS[kind]))}; got {choice!r}")
+    return {kind: choices[0] for kind, choices in CIRCUITS.items()} | dict(circuits)
 
 
-def _mark_signals(graph: fx.Graph) -> None:
-    """Set each node's `meta["signal"]`: whether it depends on the values of the inputs."""
-    for node in graph.nodes:
-        depends = node.op == "placeholder" or any(n.meta["signal"] for n in node.all_input_nodes)
-        node.meta["signal"] = depends and op_name(node) not in SHAPES  # these read the shape alone
+def with_sizes(graph: Graph, inputs: Sequence[InputSpec], tensors: Mapping[str, Tensor], rules: Rules = RULES) -> Graph:
+    """The graph with each node's shape, worked out anew."""
+    return with_shapes(graph, inputs, tensors, lambda name, given: _sizes(rules, name, given))
 
 
-def _fold_batch_norms(captured: Captured, notes: list[str]) -> None:
-    for node in list(captured.graph.nodes):
-        if op_name(node) not in _BATCH_NORMS:
-            continue
-        _check_eval(node)
-        scale, shift = _scale_and_shift(captured, node)
-        source = node.args[0]
-        if _is_foldable(source):
-            replaced = _fold_into(captured, source, scale, shift)
-        else:
-            replaced = _as_scale_and_shift(captured, node, scale, shift)
-            notes.append(f"batch norm at {node.meta['path']} stands alone: kept as a scale and a shift per channel")
-        for result in _results(node):
-            result.replace_all_uses_with(replaced)
-    captured.graph.eliminate_dead_code()
+def _sizes(rules: Rules, operator: str, given: Mapping[str, Any]) -> Sequence[int] | None:
+    """The shape that an operator gives where its row tells."""
+    name = operator.split(".")[1] if "." in operator else operator
+    row = next((row for row in rules.of(Linear, name) if row.sizes is not None), None)
+    return None if row is None or row.sizes is None else row.sizes(given)
 
 
-def _check_eval(node: fx.Node) -> None:
-    training = op_name(node) != _NO_TRAINING and node.args[5]
-    if training or node.args[3] is None:
-        raise FewSpikesError(
-            f"{describe(node)} uses the batch's own statistics; only running statistics can be converted"
-        )
+def _plain(graph: Graph, tensors: dict[str, Tensor], rules: Rules) -> Graph:
+    """The graph without identities, every view a reshape."""
+    signals = carriers(graph, rules)
+
+    def change(node: Node, made: Builder) -> object:
+        row = rules.circuits(Call(node, graph, rules, signals), {})
+        return row.expand(Call(node, graph, rules, signals), made) if row is not None and row.early else None
+
+    return rebuilt(graph, tensors, change)
 
 
-def _results(node: fx.Node) -> list[fx.Node]:
-    """Where the normalised value is read: the node itself, or its first item."""
-    if op_name(node) == "aten.batch_norm.default":
-        return [node]
-    return [user for user in node.users if user.target is operator.getitem and user.args[1] == 0]
+def _expanded(
+    graph: Graph, tensors: dict[str, Tensor], choices: Mapping[str, str], rules: Rules, notes: list[str]
+) -> Graph:
+    """The graph with each circuit in the place of its operator, until there is none left."""
+    changed: dict[str, list[str]] = {}
+    while True:
+        signals, before = carriers(graph, rules), graph
+        done = 0
 
+        def change(node: Node, made: Builder) -> object:
+            nonlocal done
+            call = Call(node, before, rules, signals)  # noqa: B023
+            row = rules.circuits(call, choices)
+            instead = None if row is None else row.expand(call, made)
+            if row is not None and instead is not None:
+                done += 1
+                notes.extend(made.notes)
+                made.notes.clear()
+                if row.kind is not None:
+                    changed.setdefault(f"circuits={{{row.kind!r}: {row.choice!r}}} {row.note}", []).append(node.path)
+            return instead
 
-def _scale_and_shift(captured: Captured, node: fx.Node) -> tuple[Tensor, Tensor]:
-    """y = scale x + shift per channel, in float64."""
-    weight, bias, mean, variance = (captured.value(n) for n in node.args[1:5])
-    assert mean is not None
-    assert variance is not None
-    epsilon = node.args[6 if op_name(node) == _NO_TRAINING else 7]
-    scale = (variance.double() + float(epsilon)).rsqrt()  # type: ignore[arg-type]
-    if weight is not None:
-        scale = scale * weight.double()
-    shift = -mean.double() * scale
-    return scale, shift if bias is None else shift + bias.double()
-
-
-def _is_foldable(node: fx.Node) -> bool:
-    """Whether the batch norm's channels are this map's outputs, read by nobody else, and its weights are constant."""
-    if op_name(node) not in _FOLDABLE or len(node.users) != 1:
-        return False
-    if op_name(node) == "aten.linear.default" and _ndim(node) != 2:
-        return False  # its outputs are the last axis, the batch norm's channels are axis 1
-    return all(n is None or n.op == "get_attr" for n in node.args[1:3])  # type: ignore[union-attr]
-
-
-def _fold_into(captured: Captured, node: fx.Node, scale: Tensor, shift: Tensor) -> fx.Node:
-    """Multiply the scale into the weights of the convolution (or linear map) and the shift into its bias."""
-    weight = captured.value(node.args[1])
-    bias = captured.value(node.args[2] if len(node.args) > 2 else None)
-    assert weight is not None
-    folded = (weight.double() * scale.view(-1, *[1] * (weight.ndim - 1))).to(weight.dtype)
-    shifted = (shift if bias is None else shift + bias.double() * scale).to(weight.dtype)
-    constants = (captured.add_constant(node, folded), captured.add_constant(node, shifted))
-    node.args = (node.args[0], *constants, *node.args[3:])
-    return node
-
-
-def _as_scale_and_shift(captured: Captured, node: fx.Node, scale: Tensor, shift: Tensor) -> fx.Node:
-    dtype = captured.value(node.args[3]).dtype  # type: ignore[union-attr]
-    ndim = _ndim(node.args[0])
-    shape = (-1, *[1] * (ndim - 2))
-    factor = captured.add_constant(node, scale.to(dtype).view(shape))
-    term = captured.add_constant(node, shift.to(dtype).view(shape))
-    with captured.graph.inserting_before(node):
-        scaled = captured.graph.call_function(torch.ops.aten.mul.Tensor, (node.args[0], factor))
-        shifted = captured.graph.call_function(torch.ops.aten.add.Tensor, (scaled, term))
-    scaled.meta = shifted.meta = {"path": node.meta["path"], "ndim": ndim}
-    return shifted
-
-
-def _ndim(node: Any) -> int:
-    return int(node.meta["ndim"])
-
-
-def _settle_max_pools(captured: Captured, max_pool: str, notes: list[str]) -> None:
-    if max_pool not in ("digital", "average"):
-        raise FewSpikesError(f"max_pool must be 'digital' or 'average'; got {max_pool!r}")
-    changed = []
-    for node in list(captured.graph.nodes):
-        node = _without_indices(captured, node)
-        if max_pool == "average" and op_name(node) in ("aten.max_pool1d.default", "aten.max_pool2d.default"):
-            _to_average(captured, node)
-            changed.append(node.meta["path"] or "the top of the model")
-    if changed:
-        message = (
-            f"max_pool='average' put average pools in place of the max pools at {', '.join(changed)}: a changed network"
-        )
+        graph = rebuilt(graph, tensors, change)
+        if not done:
+            break
+    for what, paths in changed.items():
+        message = f"{what} at {', '.join(path or 'the top of the model' for path in paths)}: a changed network"
         warn(f"{message}; it is compared with the ANN changed likewise")
         notes.append(message)
+    return graph
 
 
-def _without_indices(captured: Captured, node: fx.Node) -> fx.Node:
-    """A max pool whose indices nobody reads is a plain max pool."""
-    if op_name(node) != "aten.max_pool2d_with_indices.default":
-        return node
-    if any(user.args[1] != 0 for user in node.users):
-        raise FewSpikesError(f"{describe(node)} hands its indices on; max unpooling cannot be converted")
-    with captured.graph.inserting_before(node):
-        plain = captured.graph.call_function(torch.ops.aten.max_pool2d.default, node.args, node.kwargs)
-    plain.meta = {"path": node.meta["path"]}
-    for user in list(node.users):
-        user.replace_all_uses_with(plain)
-    captured.graph.eliminate_dead_code()
-    return plain
+def _with_sites(graph: Graph, tensors: dict[str, Tensor], rules: Rules) -> tuple[Graph, tuple[Site, ...]]:
+    """The graph with a site in the place of each elementwise part that is no weighted sum."""
+    signals = carriers(graph, rules)
+    found = {layer.end.name: layer for layer in Elementwise(graph, tensors, rules, signals).found()}
+    names = _names(list(found.values()))
+    sites: list[Site] = []
+
+    def change(node: Node, made: Builder) -> Ref | None:
+        layer = found.get(node.name)
+        if layer is None:
+            return None
+        ref = made.site(made.now(Ref(layer.source)), node.shape)
+        sites.append(Site(names[node.name], ref.name, layer.activation))
+        return ref
+
+    return rebuilt(graph, tensors, change), tuple(sites)
 
 
-def _to_average(captured: Captured, node: fx.Node) -> None:
-    """The average over the same windows; padding is left out of it, as it is left out of a maximum."""
-    x, kernel, stride, padding, dilation, ceil_mode = (tuple(node.args) + (None,) * 6)[:6]
-    stride, padding = stride or kernel, padding or [0]
-    if any(d != 1 for d in dilation or ()):  # type: ignore[union-attr]
-        raise FewSpikesError(f"{describe(node)} is dilated; there is no dilated average pool: use max_pool='digital'")
-    pool = torch.ops.aten.avg_pool1d.default if "1d" in op_name(node) else torch.ops.aten.avg_pool2d.default
-    node.target, node.args = pool, (x, kernel, stride, padding, bool(ceil_mode), False)
-
-
-def _fuse_silu(captured: Captured) -> None:
-    """x * sigmoid(x), written out, is one SiLU neuron instead of a gate and a digital product."""
-    for node in list(captured.graph.nodes):
-        if op_name(node) != "aten.mul.Tensor":
-            continue
-        for x, gate in (node.args, node.args[::-1]):
-            if (
-                isinstance(gate, fx.Node)
-                and op_name(gate) == "aten.sigmoid.default"
-                and gate.args[0] is x
-                and len(gate.users) == 1
-            ):
-                node.target, node.args = torch.ops.aten.silu.default, (x,)
-                break
-    captured.graph.eliminate_dead_code()
-
-
-def _place_sites(captured: Captured) -> list[Site]:
-    _mark_signals(captured.graph)
-    found = [(node, activation_of(node)) for node in captured.graph.nodes if node.meta["signal"]]
-    neurons = [(node, activation) for node, activation in found if activation is not None]
-    times = Counter(_place(node) for node, _ in neurons)
-    seen: Counter[str] = Counter()
-    sites = []
-    for i, (node, activation) in enumerate(neurons):
-        place = _place(node)
+def _names(layers: list[Found]) -> dict[str, str]:
+    """A site's name by the node that it replaces: the module's path, numbered where a module has several."""
+    places = {layer.end.name: layer.end.path or layer.activation.name for layer in layers}
+    times, seen = Counter(places.values()), Counter[str]()
+    names = {}
+    for node, place in places.items():
         seen[place] += 1
-        name = place if times[place] == 1 else f"{place}#{seen[place]}"
-        with captured.graph.inserting_before(node):
-            site = captured.graph.create_node("call_module", f"sites.{i}", (node.args[0],))
-        site.meta = {"path": node.meta["path"]}
-        node.replace_all_uses_with(site)
-        captured.graph.erase_node(node)
-        sites.append(Site(name, f"sites.{i}", activation))
-    return sites
-
-
-def _place(node: fx.Node) -> str:
-    return node.meta["path"] or op_name(node).split(".")[1]
+        names[node] = place if times[place] == 1 else f"{place}#{seen[place]}"
+    return names

@@ -1,55 +1,113 @@
-"""Which rule carries the connections through which operator. What is not listed here is unknown, and says so."""
+"""All rows, and what becomes of each operator of a graph by them."""
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
-from torch import fx
+from fewspikes.base.errors import FewSpikesError
+from fewspikes.graph.functions import PYTHON, is_elementwise
+from fewspikes.graph.graph import CONSTANT, INPUT, OUTPUT, SITE, Graph, Node
+from fewspikes.operators import bookkeeping, circuits, moving, neurons, summing, weighted
+from fewspikes.operators.call import Call
+from fewspikes.operators.rule import Digital, Elementwise, Kind, Linear, Neurons, Rule, Rules, Shapes
 
-from fewspikes.graph.capture import op_name
-from fewspikes.operators import maps, moves
-from fewspikes.operators.arguments import Shapes
-from fewspikes.operators.call import Known, Rule, call_of
-from fewspikes.reach.boxes import Box
-from fewspikes.reach.factors import Unknown
-
-
-def _rules() -> dict[str, Rule]:
-    by_rule: dict[Rule, str] = {
-        maps.convolved: "conv1d.default conv1d.padding conv2d.default conv2d.padding",
-        maps.linear: "linear.default",
-        maps.multiplied: "matmul.default mm.default",
-        maps.pooled: "avg_pool1d.default avg_pool2d.default",
-        maps.adaptively_pooled: "adaptive_avg_pool1d.default adaptive_avg_pool2d.default",
-        maps.summed: "mean.dim sum.dim_IntList",
-        maps.elementwise: (
-            "add.Tensor sub.Tensor rsub.Tensor mul.Tensor div.Tensor neg.default "
-            "add.Scalar sub.Scalar rsub.Scalar mul.Scalar div.Scalar"
-        ),
-        moves.reshaped: "flatten.using_ints reshape.default squeeze.dim squeeze.dims unsqueeze.default",
-        moves.transposed: "transpose.int t.default",
-        moves.permuted: "permute.default",
-        moves.expanded: "expand.default",
-        moves.sliced: "slice.Tensor",
-        moves.selected: "select.int",
-        moves.split: "split.Tensor split_with_sizes.default chunk.default unbind.int",
-        moves.padded: "pad.default constant_pad_nd.default",
-        moves.concatenated: "cat.default",
-        moves.stacked: "stack.default",
-    }
-    return {f"aten.{name}": rule for rule, names in by_rule.items() for name in names.split()}
+RULES = Rules(row for room in (weighted, summing, moving, neurons, circuits, bookkeeping) for row in room.ROWS)
+_SHOWN = 3  # paths in a message
+_NOTHING = frozenset((INPUT, CONSTANT, OUTPUT))
 
 
-RULES = _rules()
+class Fate(NamedTuple):
+    """What becomes of a node, by which row, and why if it stays digital."""
+
+    kind: Kind
+    rule: Rule | None = None
+    reason: str = ""
 
 
-def apply(node: fx.Node, known: Known, shapes: Shapes) -> Iterable[Box]:
-    """The connections of a linear operator's result (boxes not yet tidied or united).
+def carriers(graph: Graph, rules: Rules = RULES) -> frozenset[str]:
+    """The nodes whose values depend on the inputs' values."""
+    found: set[str] = set()
+    for node in graph:
+        if node.operator == INPUT or (found.intersection(node.reads) and not rules.has(Shapes, node.short)):
+            found.add(node.name)
+    return frozenset(found)
+
+
+def fates(graph: Graph, rules: Rules = RULES) -> dict[str, Fate]:
+    """What becomes of each node that is a call; inputs, constants and the output are left out.
 
     Raises:
-        Unknown: no rule for the operator, or the rule cannot tell.
+        FewSpikesError: operators that no row covers, all of them, with how often and where.
     """
-    name = op_name(node)
-    if name == "getitem":
-        return moves.piece(node, known, shapes)
-    if name not in RULES:
-        raise Unknown("no rule for its connections")
-    return RULES[name](call_of(node, known, shapes))
+    signals = carriers(graph, rules)
+    found, refused = {}, list[Node]()
+    for node in graph:
+        if node.operator not in _NOTHING:
+            fate = _fate(Call(node, graph, rules, signals))
+            if fate is None:
+                refused.append(node)
+            else:
+                found[node.name] = fate
+    if refused:
+        raise FewSpikesError(f"no rule for {_listed(refused)}; {remedy(rules)}")
+    return found
+
+
+def _fate(call: Call) -> Fate | None:
+    node, rules = call.node, call.rules
+    if node.operator == SITE:
+        return Fate(Kind.NEURON)
+    if node.operator == "getitem":
+        return Fate(Kind.SYNAPTIC if call.signals else Kind.BOOKKEEPING)
+    if (
+        node.operator in PYTHON
+        or rules.has(Shapes, node.short)
+        or (not call.signals and is_known(node.operator, rules))
+    ):
+        return Fate(Kind.BOOKKEEPING)
+    rule = rules.find(Linear, call)
+    if rule is not None:
+        return Fate(Kind.SYNAPTIC, rule)
+    digital = rules.find(Digital, call)
+    return None if digital is None else Fate(Kind.DIGITAL, digital, digital.reason)
+
+
+def is_known(operator: str, rules: Rules = RULES) -> bool:
+    """Whether a converted network may hold an operator: what a file of one is checked by."""
+    if operator in PYTHON:
+        return True
+    name = operator.split(".")[1] if operator.count(".") == 2 else ""
+    return any(rules.has(kind, name) for kind in (Linear, Digital, Shapes))
+
+
+def is_function(operator: str, rules: Rules = RULES) -> bool:
+    """Whether an operator may stand in an activation's expression: elementwise, and nothing else."""
+    if operator in PYTHON or operator.count(".") != 2 or not operator.startswith("aten."):
+        return False
+    name = operator.split(".")[1]
+    return rules.has(Elementwise, name) or rules.has(Neurons, name) or is_elementwise(operator)
+
+
+def _listed(refused: Sequence[Node]) -> str:
+    """The operators with how often and where, the commonest first."""
+    lines = []
+    for operator, times in Counter(node.operator for node in refused).most_common():
+        same = (node for node in refused if node.operator == operator)
+        paths = list(dict.fromkeys(node.path or "the top of the model" for node in same))
+        shown = ", ".join(paths[:_SHOWN]) + (", ..." if len(paths) > _SHOWN else "")
+        lines.append(f"operator {operator}{f' ({times} times)' if times > 1 else ''} at {shown}")
+    return "; ".join(lines)
+
+
+def remedy(rules: Rules = RULES) -> str:
+    """What to do about an operator without a row."""
+    return (
+        f"replace it by operators that have one ({', '.join(sorted(listed(rules)['weighted sums']))}, and anything "
+        "elementwise of one signal), or convert the part of the network without it"
+    )
+
+
+def listed(rules: Rules = RULES) -> dict[str, list[str]]:
+    """The operators by what becomes of them, for README and messages."""
+    kinds: Mapping[str, type[Any]] = {"weighted sums": Linear, "neurons": Neurons, "left digital": Digital}
+    return {word: sorted(name for name in rules.names(kind) if name[0] != "_") for word, kind in kinds.items()}

@@ -6,12 +6,15 @@ atoms, each a label of one factor; an axis of one position has no atoms.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from fewspikes.reach.factors import Factor, check_size, is_identity, join
+
+_LONG = 1024  # positions of an axis whose table of connections takes a megabyte
 
 Axes = tuple[tuple[int, ...], ...]
 
@@ -30,6 +33,11 @@ class Box:
     def shape(self) -> tuple[int, ...]:
         """The shape of the target tensor."""
         return tuple(torch.Size(self.size(label) for label in axis).numel() for axis in self.axes)
+
+    @property
+    def pairs(self) -> int:
+        """How many pairs of a source and a target element are connected."""
+        return prod(int(factor.table.sum()) for factor in self.factors)
 
     def size(self, label: int) -> int:
         """The number of positions along a label."""
@@ -86,6 +94,29 @@ def identity(shape: Sequence[int]) -> Box:
     return Box(factors, tuple((k,) for k in range(len(shape))))
 
 
+def counted_identity(shape: Sequence[int]) -> Box:
+    """`identity` for counting pairs alone: a long axis is of several labels, so that no table gets large."""
+    parts = [_parts(n) for n in shape]
+    labels = iter(range(sum(len(sizes) for sizes in parts)))
+    axes = tuple(tuple(next(labels) for _ in sizes) for sizes in parts)
+    factors = []
+    for label, n in enumerate(n for sizes in parts for n in sizes):
+        check_size((n, n))
+        factors.append(Factor(torch.eye(n, dtype=torch.bool), (-1 - label, label)))
+    return Box(tuple(factors), axes)
+
+
+def _parts(n: int) -> list[int]:
+    """The size as a product of sizes that are not long, as far as it can be divided."""
+    parts = [n]
+    while parts[-1] > _LONG:
+        largest = next(d for d in range(_LONG, 0, -1) if parts[-1] % d == 0)
+        if largest == 1:
+            break
+        parts[-1:] = [largest, parts[-1] // largest]
+    return parts
+
+
 def contract(box: Box, axis: int, matrix: Tensor) -> Box:
     """The weighted sums along an axis, by which target (columns) takes which position (rows)."""
     if bool(matrix.all()):
@@ -95,6 +126,14 @@ def contract(box: Box, axis: int, matrix: Tensor) -> Box:
     box = box.single(axis)
     factor = box.factor_of(box.axes[axis][0])
     return box.swap([factor], factor.through(box.axes[axis][0], matrix).separated())
+
+
+def contracted(relation: Iterable[Box], first: int, matrices: Sequence[Tensor]) -> list[Box]:
+    """Every box through one matrix for each axis from `first` on."""
+    result = list(relation)
+    for axis, matrix in enumerate(matrices, first):
+        result = [contract(box, axis, matrix) for box in result]
+    return result
 
 
 def dense(box: Box, axis: int, size: int) -> Box:

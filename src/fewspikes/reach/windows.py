@@ -1,13 +1,11 @@
 """Which input positions convolutions and pools take along one axis, as boolean matrices [inputs, outputs]."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from jaxtyping import Bool
 from torch import Tensor
-
-from fewspikes.graph.shapes import spread
 
 Matrix = Bool[Tensor, "inputs outputs"]
 
@@ -36,19 +34,27 @@ def groups_matrix(inputs: int, outputs: int, groups: int) -> Matrix:
     return row // (inputs // groups) == column // (outputs // groups)
 
 
-def conv_windows(given: Mapping[str, Any], x: Sequence[int], weight: Sequence[int], out: Sequence[int]) -> list[Matrix]:
-    """One matrix for each spatial axis of a convolution, from its arguments and the shapes."""
+def conv_windows(
+    stride: Any, padding: Any, dilation: Any, x: Sequence[int], weight: Sequence[int], out: Sequence[int]
+) -> list[Matrix]:
+    """One matrix for each spatial axis of a convolution, from its settings and the shapes."""
     count = len(weight) - 2
-    strides, dilations = spread(given["stride"], count), spread(given["dilation"], count)
+    strides, dilations = spread(stride, count), spread(dilation, count)
     kernels = tuple(weight[2:])
-    if given["padding"] == "same":
+    if padding == "same":
         # Of an odd total, PyTorch pads the odd row at the end.
         paddings = tuple(d * (k - 1) // 2 for d, k in zip(dilations, kernels, strict=True))
     else:
-        paddings = spread(0 if given["padding"] == "valid" else given["padding"], count)
+        paddings = spread(0 if padding == "valid" else padding, count)
     return [
         window(inputs, outputs, kernel, stride, padding, dilation)
         for inputs, outputs, kernel, stride, padding, dilation in zip(
             x[-count:], out[-count:], kernels, strides, paddings, dilations, strict=True
         )
     ]
+
+
+def spread(value: Any, count: int) -> tuple[int, ...]:
+    """One number for each of `count` axes, from a number or a list of one or `count` numbers."""
+    values = tuple(value) if isinstance(value, list | tuple) else (value,)
+    return values * count if len(values) == 1 else values

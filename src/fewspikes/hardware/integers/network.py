@@ -4,38 +4,40 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Self
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from fewspikes.base.errors import FewSpikesError
+from fewspikes.graph.builder import Builder
+from fewspikes.graph.functions import function, in_order
+from fewspikes.graph.graph import CONSTANT, SITE, Node, Ref
 from fewspikes.graph.inputs import check_autocast, check_inputs
-from fewspikes.graph.shapes import spread
+from fewspikes.graph.interpreter import Running
 from fewspikes.hardware.integers.codes import CodeNeuron, Values, is_binary, unit
 from fewspikes.hardware.integers.products import MaxPool, Product
 from fewspikes.network.report import ConversionReport
-from fewspikes.network.spiking import SpikingNetwork, build
-from fewspikes.operators.rewriting import Site
+from fewspikes.network.spiking import SpikingNetwork
+from fewspikes.operators.rule import Digital, Linear
 
-_PRODUCTS = (torch.ops.aten.conv2d.default, torch.ops.aten.linear.default)
-_SUM = torch.ops.aten.add.Tensor
-_MAX_POOL = torch.ops.aten.max_pool2d.default  # units are positive: the largest code stands for the largest value
-_RESHAPE = torch.ops.aten.reshape.default
-_PAD = torch.ops.aten.pad.default  # with zeros, which is the code of 0
 _AXIS = 1  # of the channels
 _LARGEST = 127  # of an 8-bit weight
+_SETTINGS = ("stride", "padding", "dilation", "groups")  # of a convolution
 
 
 class IntegerNetwork(nn.Module):
     """A network in which spikes are whole numbers and so are the weights that they meet.
 
     Attributes:
-        body: the graph.
+        running_graph: the graph with its layers.
         report: of the spiking network that it came from.
         engines: by the name of the weights, what computes each product: "onednn", "reference", or "float" and why.
     """
 
-    def __init__(self, snn: SpikingNetwork, body: fx.GraphModule, engines: Mapping[str, str]) -> None:
+    def __init__(
+        self, snn: SpikingNetwork, running: Running, neurons: Mapping[str, nn.Module], engines: Mapping[str, str]
+    ) -> None:
         super().__init__()
-        self.body, self.inputs, self.sites = body, snn.inputs, snn.sites
+        self.running_graph, self.inputs, self.sites = running, snn.inputs, snn.sites
+        self._places = {name: list(running.layers).index(layer) for name, layer in neurons.items()}
         self.report: ConversionReport = snn.report
         self.engines = dict(engines)
         self.eval()
@@ -54,7 +56,7 @@ class IntegerNetwork(nn.Module):
     @property
     def neurons(self) -> dict[str, Any]:
         """The layers of neurons by site name."""
-        return {site.name: self.body.get_submodule(site.target) for site in self.sites}
+        return {name: self.running_graph.layers[at] for name, at in self._places.items()}
 
     def forward(self, *args: Tensor) -> Any:
         """The output for a batch of float32 inputs.
@@ -64,7 +66,7 @@ class IntegerNetwork(nn.Module):
         """
         check_autocast()
         check_inputs(self.inputs, list(args), torch.float32, "this network")
-        return self.body(*args)
+        return self.running_graph(*args)
 
 
 def to_integer(snn: SpikingNetwork, engine: str = "auto") -> IntegerNetwork:
@@ -98,167 +100,209 @@ def to_integer(snn: SpikingNetwork, engine: str = "auto") -> IntegerNetwork:
         raise FewSpikesError(f"to_integer takes float32 on the CPU; got {snn.dtype} on {snn.device}")
     with torch.inference_mode(False), torch.no_grad():
         work = _Work(snn, engine)
-        body = work.body()
-    if not work.products:
+        running = work.running()
+    if not work.engines or all(engine.startswith("float") for engine in work.engines.values()):
         raise FewSpikesError(
             "no convolution or linear map of this network follows ReLU codes of at most 8 steps without an "
             "average pool or a product between; use the spiking network itself"
         )
-    return IntegerNetwork(snn, body, work.engines)
+    return IntegerNetwork(snn, running, work.neurons, work.engines)
 
 
 class _Codes(NamedTuple):
-    """The new node that gives an old one's values as codes, what a code of 1 is by channel, and the largest code."""
+    """What gives an old node's values as codes, what a code of 1 is by channel, and the largest code."""
 
-    node: fx.Node
+    ref: Ref
     unit: Tensor
     largest: int
 
 
+class _Sum(NamedTuple):
+    """What gives an old node's products of whole numbers, their scale and their bias by channel."""
+
+    ref: Ref
+    scale: Tensor
+    bias: Tensor | None
+
+
 class _Work:
-    """The graph rewritten node by node."""
+    """The graph rewritten node by node, by what the rows say of each operator."""
 
     def __init__(self, snn: SpikingNetwork, engine: str) -> None:
-        self.snn, self.engine, self.tensors = snn, engine, snn.tensors
-        self.graph = fx.Graph()
-        self.sites: dict[str, Site] = {site.target: site for site in snn.sites}
-        self.new: dict[fx.Node, fx.Node] = {}  # values, as in the old graph
-        self.codes: dict[fx.Node, _Codes] = {}
-        self.sums: dict[fx.Node, tuple[fx.Node, Tensor, Tensor | None]] = {}  # products, their scale and their bias
-        self.modules: dict[str, nn.Module] = {}
-        self.products: dict[str, Product] = {}
+        self.snn, self.engine, self.graph, self.tensors = snn, engine, snn.graph, snn.tensors
+        self.segments = snn.structure.segments
+        self.sites = {site.node: site for site in snn.sites}
+        self.made = Builder(self.graph, dict(self.tensors))
+        self.new: dict[str, Ref] = {}  # values, as in the old graph
+        self.codes: dict[str, _Codes] = {}
+        self.sums: dict[str, _Sum] = {}
+        self.layers: dict[str, nn.Module] = {}
+        self.neurons: dict[str, nn.Module] = {}  # by site
         self.engines: dict[str, str] = {}
 
-    def body(self) -> fx.GraphModule:
-        for node in self.snn.body.graph.nodes:
-            if node.op == "call_module":
+    def running(self) -> Running:
+        """The new graph with its layers."""
+        for node in self.graph:
+            self.made.path = node.path
+            if node.operator == SITE:
                 self._site(node)
-            elif not (node.target in _PRODUCTS and self._product(node)) and not self._kept(node):
-                self.new[node] = self.graph.node_copy(node, self._value)
-        for node in reversed(list(self.graph.nodes)):
-            if node.op not in ("placeholder", "output") and not node.users:  # weights and sums that went elsewhere
-                self.graph.erase_node(node)
-        used = {str(node.target) for node in self.graph.nodes}
-        tensors = {name: tensor for name, tensor in self.tensors.items() if name in used}
-        return build(self.graph, tensors, self.modules).eval()
+            elif not self._product(node) and not self._kept(node):
+                for name in node.reads:
+                    self.made.stands_for(self.graph[name], self._value(name))
+                self.new[node.name] = self.made.copy(node)
+        graph, tensors = self.made.graph(), self.made.tensors
+        used = {node.name for node in graph}
+        return Running(graph, tensors, {name: layer for name, layer in self.layers.items() if name in used}).eval()
 
-    def _site(self, node: fx.Node) -> None:
-        site = self.sites[str(node.target)]
-        neuron, source = self.snn.neurons[site.name], node.all_input_nodes[0]
+    def _layer(self, layer: nn.Module, *given: Ref) -> Ref:
+        """A new node for a layer."""
+        ref = self.made.append(SITE, dict(zip(("input", "other"), given, strict=False)))
+        self.layers[ref.name] = layer
+        return ref
+
+    def _site(self, node: Node) -> None:
+        site = self.sites[node.name]
+        neuron, source = self.snn.neurons[site.name], self.graph[node.arguments["input"].name]
         shape = self.snn.shape_at(site.name)
         axis_ok = len(shape) in (2, 4) and (not neuron.by_channel or neuron.axis == _AXIS)
         if not (is_binary(neuron) and axis_ok):
-            self.modules[str(node.target)] = neuron.replace()
-            self.new[node] = self.graph.call_module(str(node.target), (self._value(source),))
+            self.neurons[site.name] = neuron.replace()
+            self.new[node.name] = self._layer(self.neurons[site.name], self._value(source.name))
             return
-        channels = shape[_AXIS]
+        channels, alone = shape[_AXIS], len(self.graph.users(source.name)) == 1
         add = torch.zeros(channels, dtype=torch.float64) if neuron.shift is None else neuron.shift.double()
         divide = torch.ones(channels, dtype=torch.float64) if neuron.scale is None else neuron.scale.double()
         factors: tuple[Tensor, Tensor] | None = None
-        given: tuple[fx.Node, ...]
-        if source.target is _SUM and len(source.users) == 1 and self._joins(source, shape):
-            (first, f, b), (second, g, c) = (self._term(term, channels) for term in source.args)
+        given: tuple[Ref, ...]
+        if alone and self._joins(source):
+            (first, f, b), (second, g, c) = (self._term(ref.name, channels) for ref in _terms(source))
             add, factors, given = add + b + c, (f, g), (first, second)
-        elif source in self.sums and len(source.users) == 1:
-            product, scale, bias = self.sums[source]  # (p s + b + add) / divide = (p + (b + add) / s) / (divide / s)
+        elif alone and source.name in self.sums:
+            product, scale, bias = self.sums[
+                source.name
+            ]  # (p s + b + add) / divide = (p + (b + add) / s) / (divide / s)
             add, divide, given = (add if bias is None else add + bias) / scale, divide / scale, (product,)
         else:
-            given = (self._value(source),)
-        self.modules[str(node.target)] = CodeNeuron(neuron, add, divide, factors, _AXIS, self.engine)
-        made = self.graph.call_module(str(node.target), given)
-        self.codes[node] = _Codes(made, unit(neuron, channels), (1 << neuron.code.K) - 1)
+            given = (self._value(source.name),)
+        self.neurons[site.name] = CodeNeuron(neuron, add, divide, factors, _AXIS, self.engine)
+        made = self._layer(self.neurons[site.name], *given)
+        self.codes[node.name] = _Codes(made, unit(neuron, channels), (1 << neuron.code.K) - 1)
 
-    def _kept(self, node: fx.Node) -> bool:
-        """Rewrite what leaves codes codes: max pools, flattening, zeros around them; False if it is none of these."""
-        source = node.args[0] if node.args else None
-        known = node.target in (_MAX_POOL, _RESHAPE, _PAD) and not node.kwargs
-        if not known or not isinstance(source, fx.Node) or source not in self.codes:
+    def _kept(self, node: Node) -> bool:
+        """Rewrite what leaves codes codes: maxima, and what moves elements; False if it is none of these."""
+        fate = self.segments.fates.get(node.name)
+        source = next((name for name in node.reads if name in self.codes), None)
+        rule = None if fate is None or source is None else fate.rule
+        if source is None or rule is None:
             return False
         given = self.codes[source]
         units = given.unit
-        if node.target is _PAD:
-            _, amounts, *how = node.args
-            if how not in ([], ["constant"], ["constant", 0], ["constant", None]) or len(amounts) > 4:  # type: ignore[arg-type]
+        if isinstance(rule, Digital) and rule.kind == "max" and len(node.shape or ()) == 4:  # units are positive
+            names = ("kernel_size", "stride", "padding", "dilation", "ceil_mode")
+            made = self._layer(MaxPool([node.arguments[name] for name in names], self.engine), given.ref)
+        elif isinstance(rule, Linear) and rule.moves and not rule.terms and not rule.several:
+            moved = self._moved(node, rule, source, given.unit)
+            if moved is None:
                 return False
-            made = self.graph.call_function(torch.ops.aten.constant_pad_nd.default, (given.node, amounts, 0))
-        elif node.target is _RESHAPE:
-            before, after = self.snn.shape_of(source), self.snn.shape_of(node)
-            if len(after) != 2 or after[0] != before[0]:
-                return False
-            units = units.repeat_interleave(after[1] // len(units))
-            made = self.graph.node_copy(node, lambda n: given.node if n is source else self._value(n))
+            units = moved
+            self.made.stands_for(self.graph[source], given.ref)
+            for name in node.reads[1:]:
+                self.made.stands_for(self.graph[name], self._value(name))
+            made = self.made.append(node.operator, self.made.now(node.arguments))
         else:
-            target = f"pools.{len(self.modules)}"
-            self.modules[target] = MaxPool(node.args[1:], self.engine)
-            made = self.graph.call_module(target, (given.node,))
-        self.codes[node] = _Codes(made, units, given.largest)
+            return False
+        self.codes[node.name] = _Codes(made, units, given.largest)
         return True
 
-    def _joins(self, node: fx.Node, shape: tuple[int, ...]) -> bool:
+    def _moved(self, node: Node, rule: Linear, source: str, units: Tensor) -> Tensor | None:
+        """Units by channel after an operator that moves elements: those of what comes there, if they agree."""
+        before = self.graph.sizes(source, 2)
+        if (
+            len(node.shape or ()) not in (2, 4)
+            or len(before) not in (2, 4)
+            or any(node.arguments[n] for n in rule.zero)
+        ):
+            return None
+        call = self.segments.call(node)
+        first, *rest = node.arguments
+        spread = units.view(1, -1, *[1] * (len(before) - 2)).expand(before).contiguous()
+        args, kwargs = in_order(node.operator, {first: spread} | {name: call[name] for name in rest})
+        there = function(node.operator)(*args, **kwargs).movedim(_AXIS, 0).flatten(1)
+        largest = there.amax(1)
+        agrees = bool(((there == largest[:, None]) | (there == 0)).all())
+        return largest if agrees and self.graph.sizes(node.name, 2)[0] == before[0] else None
+
+    def _joins(self, node: Node) -> bool:
         """Whether a sum of two maps can be made inside the neuron: codes or products, alike in shape."""
-        terms = [term for term in node.args if isinstance(term, fx.Node)]
-        same = all(tuple(self.snn.shape_of(term)[1:]) == tuple(shape[1:]) for term in terms)
-        return len(terms) == 2 and not node.kwargs and same and any(t in self.sums or t in self.codes for t in terms)
-
-    def _term(self, node: Any, channels: int) -> tuple[fx.Node, Tensor, Tensor]:
-        """The new node of one map of a sum, with its factor and constant by channel."""
-        zeros, ones = torch.zeros(channels, dtype=torch.float64), torch.ones(channels, dtype=torch.float64)
-        if node in self.sums and len(node.users) == 1:
-            given, scale, bias = self.sums[node]
-            return given, scale, zeros if bias is None else bias
-        if node in self.codes:
-            return self.codes[node].node, self.codes[node].unit, zeros
-        return self._value(node), ones, zeros
-
-    def _product(self, node: fx.Node) -> bool:
-        """Rewrite a convolution or linear map of codes; False if it is not one."""
-        given: list[Any] = list(node.args)
-        source, weight_node, bias_node, *rest = given + [None] * (3 - len(given))
-        if source not in self.codes or weight_node.op != "get_attr":
+        terms = _terms(node)
+        if len(terms) != 2 or not _is_plain_sum(node) or any(self.graph[ref.name].shape != node.shape for ref in terms):
             return False
-        name = str(weight_node.target)
+        return any(ref.name in self.sums or ref.name in self.codes for ref in terms)
+
+    def _term(self, name: str, channels: int) -> tuple[Ref, Tensor, Tensor]:
+        """What gives one map of a sum, with its factor and constant by channel."""
+        zeros, ones = torch.zeros(channels, dtype=torch.float64), torch.ones(channels, dtype=torch.float64)
+        if name in self.sums and len(self.graph.users(name)) == 1:
+            given, scale, bias = self.sums[name]
+            return given, scale, zeros if bias is None else bias
+        if name in self.codes:
+            return self.codes[name].ref, self.codes[name].unit, zeros
+        return self._value(name), ones, zeros
+
+    def _product(self, node: Node) -> bool:
+        """Rewrite a weighted sum of codes; False if it is not one."""
+        weighs = self.segments.weighs(node)
+        source = next(iter(node.reads), "")
+        weight_node = None if weighs is None else self.graph[node.arguments[weighs].name]
+        rule = self.segments.fates[node.name].rule if weighs else None
+        known = isinstance(rule, Linear) and rule.outputs is not None and rule.outputs[0] == 0 and not rule.terms
+        if weight_node is None or source not in self.codes or not known or weight_node.operator != CONSTANT:
+            return False
+        name = str(weight_node.arguments["tensor"])
         weight = self.tensors[name].double()
-        bias = None if bias_node is None else self.tensors[str(bias_node.target)].double()
-        convolution = node.target is _PRODUCTS[0]
-        settings = _settings(rest) if convolution else ()
-        if settings is None:
+        settings = tuple(node.arguments[key] for key in _SETTINGS if key in node.arguments)
+        if weight.ndim != (4 if settings else 2) or len(settings) not in (0, len(_SETTINGS)):
+            self.engines[name] = "float: there is no product of whole numbers of this form"
+            return False
+        if any(isinstance(value, str) for value in settings):
             self.engines[name] = "float: its padding is given by name"
             return False
         codes, units, largest = self.codes[source]
         groups = settings[3] if settings else 1
-        units = units.view(groups, weight.shape[1])
-        units = units.repeat_interleave(len(weight) // groups, 0)
+        units = units.view(groups, weight.shape[1]).repeat_interleave(len(weight) // groups, 0)
         whole, scale = _quantised(weight * units.view(*units.shape, *[1] * (weight.ndim - 2)))
         product = Product(whole, largest, settings, self.engine)
         if not product.fits(largest):
             self.engines[name] = "float: its sums may reach 2^24"
             return False
-        target = f"products.{len(self.products)}"
-        self.modules[target] = self.products[target] = product
         self.engines[name] = product.engine
-        self.sums[node] = (self.graph.call_module(target, (codes,)), scale, bias)
+        ref = node.arguments.get("bias")
+        bias = None if ref is None else self.tensors[self.graph[ref.name].arguments["tensor"]].double()
+        self.sums[node.name] = _Sum(self._layer(product, codes), scale, bias)
         return True
 
-    def _value(self, node: Any) -> Any:
-        """The new node that gives an old node's values; made where only codes or products are there yet."""
-        if node not in self.new:
-            if node in self.sums:
-                given, scale, bias = self.sums[node]
+    def _value(self, name: str) -> Ref:
+        """What gives an old node's values; made where only codes or products are there yet."""
+        if name not in self.new:
+            if name in self.sums:
+                given, scale, bias = self.sums[name]
             else:
-                given, scale, bias = self.codes[node].node, self.codes[node].unit, None
-            target = f"values.{len(self.modules)}"
-            self.modules[target] = Values(scale, bias, _AXIS)
-            self.new[node] = self.graph.call_module(target, (given,))
-        return self.new[node]
+                given, scale, bias = self.codes[name].ref, self.codes[name].unit, None
+            self.new[name] = self._layer(Values(scale, bias, _AXIS), given)
+        return self.new[name]
 
 
-def _settings(given: list[Any]) -> tuple[Any, ...] | None:
-    """Stride, padding and dilation as two numbers each, and groups; None if the padding is a word."""
-    defaults: tuple[Any, ...] = ([1, 1], [0, 0], [1, 1], 1)
-    stride, padding, dilation, groups = (*given, *defaults[len(given) :])
-    if isinstance(padding, str):
-        return None
-    return (*(list(spread(value, 2)) for value in (stride, padding, dilation)), groups)
+def _terms(node: Node) -> list[Ref]:
+    return [value for value in node.arguments.values() if isinstance(value, Ref)]
+
+
+def _is_plain_sum(node: Node) -> bool:
+    """Whether an operator of two terms adds them as they are."""
+    if len(_terms(node)) != 2 or "alpha" not in node.arguments:
+        return False
+    one, zero = torch.ones(1), torch.zeros(1)
+    found = [function(node.operator)(a, b, alpha=node.arguments["alpha"]) for a, b in ((one, zero), (zero, one))]
+    return bool(found[0] == 1) and bool(found[1] == 1)
 
 
 def _quantised(weight: Tensor) -> tuple[Tensor, Tensor]:

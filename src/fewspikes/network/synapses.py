@@ -9,8 +9,12 @@ from jaxtyping import Int64, Shaped
 from torch import Tensor
 
 from fewspikes.base.errors import FewSpikesError
+from fewspikes.graph.graph import SITE, Node
+from fewspikes.network.segments import Segments
+from fewspikes.operators.call import IMAGES
 from fewspikes.reach.boxes import Box
 from fewspikes.reach.factors import Factor, Unknown
+from fewspikes.reach.union import disjoint_terms
 
 Term = dict[tuple[int, ...], Tensor]  # axes of an image (increasing) -> int64 weights; one () entry, each axis once
 
@@ -120,3 +124,30 @@ def _differing(a: Term, b: Term) -> tuple[int, ...] | None:
         return None
     axes = [axes for axes in a if not torch.equal(a[axes], b[axes])]
     return None if len(axes) > 1 else (axes[0] if axes else ())
+
+
+def fan_outs(segments: Segments) -> dict[str, FanOut]:
+    """The number of synapses that one spike of each neuron reaches, exact at borders, strides and groups.
+
+    Linear maps that follow each other with no neuron between count as one composite map. Its synapses are the pairs of
+    elements that some path connects, however many paths. Each consumer has synapses of its own: the input of a neuron
+    site, each operand of an operator left digital, and each tensor that the network returns. The count is structural:
+    a weight that happens to be 0 is a synapse all the same. Added constants (biases) are none.
+
+    Returns:
+        The counts by the sites' nodes. Where the connections cannot be followed, `.reason` says why.
+    """
+    return {node.name: _fan_out(node, segments) for node in segments.graph.of(SITE)}
+
+
+def _fan_out(site: Node, segments: Segments) -> FanOut:
+    sizes = segments.graph.sizes(site.name, IMAGES)
+    shape = tuple(sizes[1:])
+    try:
+        if sizes[:1] != (IMAGES,):
+            raise Unknown(f"axis 0 of {site.where} is not the batch")
+        relations = segments.reached(site.name, segments.from_source(site.name))
+        terms = gather(term_of(sign, box) for boxes in relations for sign, box in disjoint_terms(boxes))
+    except Unknown as error:
+        return FanOut(shape, reason=str(error))
+    return FanOut(shape, terms)

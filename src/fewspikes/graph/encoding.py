@@ -1,0 +1,111 @@
+"""Nodes as plain JSON data, and back. Nothing that is read is looked up by more than its name."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from math import isfinite
+from typing import Any
+
+import torch
+
+from fewspikes.base.errors import FewSpikesError
+from fewspikes.graph.functions import named, parameters
+from fewspikes.graph.graph import CONSTANT, INPUT, OUTPUT, SITE, Graph, Node, Ref
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_OWN = {INPUT: (), CONSTANT: ("tensor",), SITE: ("input",), OUTPUT: ("value",)}  # arguments of what is no operator
+
+
+def graph_to_json(graph: Graph) -> list[dict[str, Any]]:
+    """A list of plain dicts; arguments at their defaults, and shapes, are left out."""
+    return [_node_to_json(node) for node in graph]
+
+
+def graph_from_json(content: Sequence[Mapping[str, Any]], allowed: Callable[[str], bool]) -> Graph:
+    """The reverse of `graph_to_json`.
+
+    Args:
+        content: as it was read.
+        allowed: whether a graph may hold an operator of this name.
+
+    Raises:
+        FewSpikesError: an operator that is not allowed, a node out of order, or anything malformed.
+    """
+    nodes: dict[str, Node] = {}
+    for entry in content:
+        name, operator = str(entry["name"]), str(entry["operator"])
+        if not _NAME.fullmatch(name) or name in nodes:
+            raise FewSpikesError(f"{name!r} is no name for a node")
+        if nodes and next(reversed(nodes.values())).operator == OUTPUT:
+            raise FewSpikesError("the graph does not end in its output")
+        given = {str(key): _decode(value, nodes) for key, value in entry["arguments"].items()}
+        nodes[name] = Node(name, operator, _checked(operator, given, allowed), str(entry["path"]))
+    if not nodes or next(reversed(nodes.values())).operator != OUTPUT:
+        raise FewSpikesError("the graph does not end in its output")
+    return Graph(tuple(nodes.values()))
+
+
+def _checked(operator: str, given: dict[str, Any], allowed: Callable[[str], bool]) -> dict[str, Any]:
+    if operator not in _OWN:
+        if not allowed(operator):
+            raise FewSpikesError(f"operator {operator!r} is none that this library converts")
+        return named(operator, (), given)
+    if set(given) != set(_OWN[operator]):
+        raise FewSpikesError(f"a node {operator!r} with the arguments {', '.join(given) or 'none'}")
+    kind = {CONSTANT: str, SITE: Ref}.get(operator)
+    if kind is not None and not all(isinstance(value, kind) for value in given.values()):
+        raise FewSpikesError(f"a node {operator!r} whose argument is no {kind.__name__}")
+    return given
+
+
+def _node_to_json(node: Node) -> dict[str, Any]:
+    kept = dict(node.arguments)
+    if node.operator not in _OWN:
+        for p in parameters(node.operator):
+            if p.has_default and type(kept[p.name]) is type(p.default) and kept[p.name] == p.default:
+                del kept[p.name]
+    arguments = {key: _encode(value) for key, value in kept.items()}
+    return {"name": node.name, "operator": node.operator, "arguments": arguments, "path": node.path}
+
+
+def _encode(value: Any) -> Any:
+    """Arguments as JSON; what JSON has no word for becomes an object with one key that says what it is."""
+    if isinstance(value, Ref):
+        return {"node": value.name}
+    if isinstance(value, float) and not isfinite(value):
+        return {"float": str(value)}
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, tuple):
+        return {"tuple": [_encode(item) for item in value]}
+    if isinstance(value, list):
+        return [_encode(item) for item in value]
+    if isinstance(value, Mapping):
+        return {"dict": {str(key): _encode(item) for key, item in value.items()}}
+    for kind in (torch.dtype, torch.layout, torch.memory_format):
+        if isinstance(value, kind):
+            return {"torch": str(value).removeprefix("torch.")}
+    if isinstance(value, torch.device):
+        return None  # a network computes where it is
+    raise FewSpikesError(f"cannot save the argument {value!r} of a {type(value).__name__}")
+
+
+def _decode(value: Any, nodes: Mapping[str, Node]) -> Any:
+    if isinstance(value, list):
+        return [_decode(item, nodes) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if len(value) != 1:
+        raise FewSpikesError(f"unknown argument {value!r}")
+    ((kind, content),) = value.items()
+    if kind == "node" and content in nodes:
+        return Ref(content)
+    if kind == "float":
+        return float(content)
+    if kind == "tuple":
+        return tuple(_decode(item, nodes) for item in content)
+    if kind == "dict":
+        return {str(key): _decode(item, nodes) for key, item in content.items()}
+    found = getattr(torch, str(content), None) if kind == "torch" else None
+    if not isinstance(found, torch.dtype | torch.layout | torch.memory_format):
+        raise FewSpikesError(f"unknown argument {value!r}")
+    return found

@@ -1,0 +1,144 @@
+"""A network as a list of calls of operators: frozen, in the order in which they run.
+
+Beside the operators of ATen (named as in "aten.conv2d.default") and Python's own on sizes ("add", "getitem"), a node
+can be one of four things: INPUT, CONSTANT (a weight or a fixed tensor), SITE (a layer of neurons) and OUTPUT, the last.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import torch
+
+INPUT, CONSTANT, SITE, OUTPUT = "input", "constant", "site", "output"
+
+
+@dataclass(frozen=True)
+class Ref:
+    """Another node's result, as an argument."""
+
+    name: str
+
+
+class Batch(NamedTuple):
+    """A size that depends on the number of images: times x images + plus."""
+
+    times: int
+    plus: int = 0
+
+
+Size = int | Batch
+Shape = tuple[Size, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Node:
+    """One call.
+
+    Attributes:
+        name: unique in its graph.
+        operator: what is called.
+        arguments: by the schema's names, defaults filled in; plain data, `Ref`s, and lists, tuples or dicts of these. A
+            CONSTANT has the name of its "tensor", a SITE its "input", OUTPUT what it returns as "value".
+        path: of the module that made it, "" for the model itself.
+        shape: of the tensor that comes out; None where it is none.
+    """
+
+    name: str
+    operator: str
+    arguments: Mapping[str, Any]
+    path: str = ""
+    shape: Shape | None = None
+
+    @cached_property
+    def reads(self) -> tuple[str, ...]:
+        """The names of the nodes whose results it takes, in order, each once."""
+        return tuple(dict.fromkeys(ref.name for ref in refs(self.arguments)))
+
+    @property
+    def short(self) -> str:
+        """The operator's name in its schema: "conv2d" of "aten.conv2d.default"."""
+        return self.operator.split(".")[1] if "." in self.operator else self.operator
+
+    @property
+    def where(self) -> str:
+        """Operator and module path, for messages."""
+        return f"operator {self.operator} at {self.path or 'the top of the model'}"
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """The nodes of a network; each reads only such as stand before it, and the last is the output."""
+
+    nodes: tuple[Node, ...]
+
+    def __iter__(self) -> Iterator[Node]:
+        return iter(self.nodes)
+
+    def __getitem__(self, name: str) -> Node:
+        return self._by_name[name]
+
+    def users(self, name: str) -> tuple[Node, ...]:
+        """The nodes that take a node's result."""
+        return self._users[name]
+
+    def of(self, operator: str) -> tuple[Node, ...]:
+        """All nodes of an operator."""
+        return tuple(node for node in self.nodes if node.operator == operator)
+
+    @property
+    def output(self) -> Node:
+        """The last node."""
+        return self.nodes[-1]
+
+    def sizes(self, name: str, images: int) -> torch.Size:
+        """The shape of a node's tensor for so many images."""
+        return sizes(self[name].shape or (), images)
+
+    @cached_property
+    def _by_name(self) -> dict[str, Node]:
+        return {node.name: node for node in self.nodes}
+
+    @cached_property
+    def _users(self) -> dict[str, tuple[Node, ...]]:
+        found: dict[str, list[Node]] = {node.name: [] for node in self.nodes}
+        for node in self.nodes:
+            for name in node.reads:
+                found[name].append(node)
+        return {name: tuple(users) for name, users in found.items()}
+
+
+def refs(value: Any) -> Iterator[Ref]:
+    """All references in an argument, however deep."""
+    if isinstance(value, Ref):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from (ref for item in value.values() for ref in refs(item))
+    elif isinstance(value, list | tuple):
+        yield from (ref for item in value for ref in refs(item))
+
+
+def replaced(value: Any, by: Callable[[Ref], Any]) -> Any:
+    """An argument with every reference replaced."""
+    if isinstance(value, Ref):
+        return by(value)
+    if isinstance(value, Mapping):
+        return {key: replaced(item, by) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(replaced(item, by) for item in value)
+    return value
+
+
+def sizes(shape: Iterable[Size], images: int) -> torch.Size:
+    """A shape in numbers for so many images."""
+    return torch.Size([size if isinstance(size, int) else size.times * images + size.plus for size in shape])
+
+
+def shape_between(few: Iterable[int], more: Iterable[int], images: int, others: int) -> Shape:
+    """The shape that has the sizes `few` for `images` images and `more` for `others`."""
+    found: list[Size] = []
+    for a, b in zip(few, more, strict=True):
+        times = (b - a) // (others - images)
+        found.append(a if a == b else Batch(times, a - times * images))
+    return tuple(found)

@@ -1,0 +1,79 @@
+"""Multiply-adds per image, of the network and of the part of it that stays analog among spikes.
+
+Counted: one for every weight that a weighted sum applies to an input that exists (multiplications by zero padding do
+not count), and one for every element of a product of two signals. Pools, sums, biases and scales by a constant (a batch
+norm that stands alone) count no multiply-adds: they go into the weights beside them. So where no chains are collapsed,
+no pools, skips or digital operators stand, and every neuron spikes once, synaptic operations and analog multiply-adds
+together are the network's multiply-adds.
+"""
+
+from dataclasses import dataclass
+from math import prod
+
+from fewspikes.graph.graph import INPUT, Node
+from fewspikes.network.segments import Segments
+from fewspikes.operators.call import IMAGES
+from fewspikes.operators.rule import Digital, Kind, Linear
+from fewspikes.reach.boxes import counted_identity
+from fewspikes.reach.factors import Unknown
+
+
+@dataclass(frozen=True)
+class Macs:
+    """Multiply-adds per image: all of the network's, and those with an analog input in the spiking network.
+
+    `by_node` and `analog_by_node` split the two sums by the graph's nodes that have any.
+    """
+
+    by_node: dict[str, int]
+    analog_by_node: dict[str, int]
+
+    @property
+    def ann(self) -> int:
+        """What the network without spikes computes."""
+        return sum(self.by_node.values())
+
+    @property
+    def analog(self) -> int:
+        """What remains in the spiking network: products, and everything from an analog value to the next neurons."""
+        return sum(self.analog_by_node.values())
+
+
+def multiply_adds(segments: Segments) -> Macs:
+    """Count the multiply-adds per image.
+
+    Analog are the network's inputs, what operators left digital return, and what linear maps make of either, until a
+    neuron turns it into spikes. A map of analog values and spikes together (their sum, say) counts as analog.
+    """
+    analog: set[str] = set()
+    every, remaining = {}, {}
+    for node in segments.graph:
+        kind = segments.kind(node.name)
+        mixed = kind is Kind.SYNAPTIC and not analog.isdisjoint(node.reads)
+        if node.operator == INPUT or kind is Kind.DIGITAL or mixed:
+            analog.add(node.name)
+        count = _count(node, segments) // IMAGES if node.name in segments.fates else 0
+        if count:
+            every[node.name] = count
+        if count and node.name in analog:
+            remaining[node.name] = count
+    return Macs(every, remaining)
+
+
+def _count(node: Node, segments: Segments) -> int:
+    """The multiplications of one operator on two images."""
+    rule = segments.fates[node.name].rule
+    if isinstance(rule, Digital):
+        return prod(segments.graph.sizes(node.name, IMAGES)) if rule.multiplies else 0
+    if not isinstance(rule, Linear) or rule.weight is None:
+        return 0
+    call = segments.call(node)
+    (name,) = call.signals
+    ref = node.arguments[name]
+    try:
+        known = {ref.name: (counted_identity(call.shape_of(name)),)}
+        return sum(box.pairs for box in rule.reach(segments.call(node, known)))  # type: ignore[union-attr,misc]
+    except Unknown:  # a table that is too large: every output element takes one weight of each of its channel's
+        weight = call.shape_of(str(rule.weighs(call)))
+        channels = weight[rule.outputs[0]] if rule.outputs else 1
+        return prod(call.shape) * prod(weight) // channels

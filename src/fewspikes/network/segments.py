@@ -1,0 +1,179 @@
+"""Segments: the linear maps between neurons. Whatever follows from a graph's structure is worked out on them.
+
+A segment leads from its sources (sites, inputs, results of digital operators) to one operand of one consumer (a site,
+a digital operator, the network's output). Nobody else walks the graph.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from fewspikes.graph.functions import is_fresh
+from fewspikes.graph.graph import INPUT, OUTPUT, SITE, Graph, Node, Ref
+from fewspikes.operators.call import Call, Known, Relation
+from fewspikes.operators.rule import Kind, Linear, Rules
+from fewspikes.operators.rules import RULES, Fate, carriers, fates
+from fewspikes.reach.boxes import identity, is_empty, tidy
+from fewspikes.reach.factors import Unknown
+from fewspikes.reach.union import unite
+
+
+@dataclass(frozen=True, eq=False)
+class Segment:
+    """One linear map.
+
+    Attributes:
+        consumer: what takes its sum.
+        end: the node whose value that is; a source itself where nothing lies between.
+        nodes: the operators between, in order.
+        sources: the nodes that it comes from, in order.
+    """
+
+    consumer: Node
+    end: str
+    nodes: tuple[Node, ...]
+    sources: tuple[str, ...]
+
+
+class Segments:
+    """All segments of a graph, in the order of their consumers.
+
+    Args:
+        graph: of a spiking network, with shapes.
+        rules: the rows.
+
+    Raises:
+        FewSpikesError: an operator without a row.
+    """
+
+    def __init__(self, graph: Graph, rules: Rules = RULES) -> None:
+        self.graph, self.rules = graph, rules
+        self.carriers = carriers(graph, rules)
+        self.fates: Mapping[str, Fate] = fates(graph, rules)
+        self.all = tuple(self._found())
+
+    def __iter__(self) -> Iterator[Segment]:
+        return iter(self.all)
+
+    def call(self, node: Node, known: Known | None = None) -> Call:
+        """A node as its row sees it."""
+        return Call(node, self.graph, self.rules, self.carriers, {} if known is None else known)
+
+    def kind(self, name: str) -> Kind | None:
+        """What became of a node; None for inputs, constants and the output."""
+        return self.fates[name].kind if name in self.fates else None
+
+    def of(self, consumer: str) -> tuple[Segment, ...]:
+        """The segments that end at a consumer."""
+        return self._by_consumer.get(consumer, ())
+
+    def from_source(self, source: str) -> tuple[Segment, ...]:
+        """The segments that a source is in."""
+        return tuple(segment for segment in self.all if source in segment.sources)
+
+    def feeding(self, site: str) -> frozenset[str]:
+        """The sites whose spikes reach a site with no site between; digital operators are passed."""
+        return self._feeding[site]
+
+    def reached(self, source: str, segments: tuple[Segment, ...]) -> Iterator[Relation]:
+        """The connections from a source's result to the end of each segment.
+
+        Raises:
+            Unknown: they cannot be followed.
+        """
+        known: dict[str, Any] = {source: (identity(self.graph.sizes(source, 2)),)}
+        for segment in segments:
+            for node in segment.nodes:
+                if node.name not in known and any(name in known for name in node.reads):
+                    known[node.name] = self._through(node, known)
+            if known.get(segment.end):
+                yield known[segment.end]
+
+    def weighs(self, node: Node) -> str | None:
+        """The name of the argument that weighs, at a node that is a weighted sum."""
+        rule = self.fates[node.name].rule if node.name in self.fates else None
+        return rule.weighs(self.call(node)) if isinstance(rule, Linear) else None
+
+    @cached_property
+    def overwritable(self) -> frozenset[str]:
+        """The sites whose gate inputs lie in memory of their own and are read by nothing else."""
+        found = set()
+        for site in self.graph.of(SITE):
+            source = self.graph[site.arguments["input"].name]
+            rule = self.fates[source.name].rule if source.name in self.fates else None
+            fresh = isinstance(rule, Linear) and not rule.moves and is_fresh(source.operator)
+            if fresh and len(self.graph.users(source.name)) == 1:
+                found.add(site.name)
+        return frozenset(found)
+
+    def _found(self) -> Iterator[Segment]:
+        order = {node.name: at for at, node in enumerate(self.graph)}
+        for node in self.graph:
+            if node.operator in (SITE, OUTPUT) or self.kind(node.name) is Kind.DIGITAL:
+                for end in self._operands(node):
+                    yield self._back_from(node, end, order)
+
+    def _operands(self, node: Node) -> list[str]:
+        """The values that a consumer takes; x * x takes x twice, but a result returned twice is there once."""
+        if node.operator == OUTPUT:
+            return [name for name in node.reads if name in self.carriers]
+        given = [value.name for value in node.arguments.values() if isinstance(value, Ref)]
+        return [name for name in given if name in self.carriers]
+
+    def _back_from(self, consumer: Node, end: str, order: Mapping[str, int]) -> Segment:
+        between, sources, waiting = set[str](), set[str](), [end]
+        while waiting:
+            name = waiting.pop()
+            if name in between or name in sources or name not in self.carriers:
+                continue
+            if self.kind(name) is Kind.SYNAPTIC:
+                between.add(name)
+                waiting.extend(self.graph[name].reads)
+            elif self.graph[name].operator in (SITE, INPUT) or self.kind(name) is Kind.DIGITAL:
+                sources.add(name)
+        ordered = [tuple(sorted(names, key=order.__getitem__)) for names in (between, sources)]
+        return Segment(consumer, end, tuple(self.graph[name] for name in ordered[0]), ordered[1])
+
+    def _through(self, node: Node, known: Known) -> Any:
+        """The connections of a node's result; a tuple of them for an operator of several results."""
+        try:
+            if node.operator == "getitem":
+                return known[node.arguments["self"].name][node.arguments["index"]]
+            rule = self.fates[node.name].rule
+            assert isinstance(rule, Linear)
+            found = list(rule.reach(self.call(node, known)))
+            if rule.several:
+                return tuple(unite(_tidied(boxes)) for boxes in found)  # type: ignore[arg-type]
+            boxes = _tidied(found)  # type: ignore[arg-type]
+            wanted = tuple(self.graph.sizes(node.name, 2))
+            wrong = [box.shape for box in boxes if box.shape != wanted]
+            if wrong:
+                raise Unknown(f"its connections come out with shape {wrong[0]}, not {wanted}")
+            return unite(box for box in boxes if not is_empty(box))
+        except Unknown as error:
+            raise Unknown(f"{node.where}: {error}") from error
+
+    @cached_property
+    def _by_consumer(self) -> dict[str, tuple[Segment, ...]]:
+        found: dict[str, tuple[Segment, ...]] = {}
+        for segment in self.all:
+            found[segment.consumer.name] = (*found.get(segment.consumer.name, ()), segment)
+        return found
+
+    @cached_property
+    def _feeding(self) -> dict[str, frozenset[str]]:
+        found: dict[str, frozenset[str]] = {}  # of sites and digital operators
+        for segment in self.all:
+            through = (
+                found.get(name, frozenset()) if self.kind(name) is Kind.DIGITAL else frozenset((name,))
+                for name in segment.sources
+                if self.graph[name].operator != INPUT
+            )
+            name = segment.consumer.name
+            found[name] = found.get(name, frozenset()).union(*through)
+        return found
+
+
+def _tidied(boxes: Any) -> list[Any]:
+    return [tidy(box) for box in boxes]

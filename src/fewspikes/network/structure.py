@@ -1,0 +1,105 @@
+"""What a network is apart from its numbers: graph, inputs and sites, and what follows from these without running it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from fewspikes.graph.graph import Graph, Ref, sizes
+from fewspikes.graph.inputs import InputSpec
+from fewspikes.network.channels import channel_axis, gain_is_free
+from fewspikes.network.multiply_adds import Macs, multiply_adds
+from fewspikes.network.segments import Segments
+from fewspikes.network.synapses import FanOut, fan_outs
+from fewspikes.network.timing import interval_steps, latency_steps
+from fewspikes.operators.rewriting import Site
+
+
+@dataclass(frozen=True, eq=False)
+class Structure:
+    """A spiking network without its weights and codes; networks that differ in these alone share it.
+
+    Attributes:
+        graph: with the shape of every tensor.
+        inputs: what it takes, per image.
+        sites: the layers of neurons, in the order of the graph.
+        keywords: whether the original model is called with its inputs by name.
+    """
+
+    graph: Graph
+    inputs: tuple[InputSpec, ...]
+    sites: tuple[Site, ...]
+    keywords: bool = False
+
+    def site(self, name: str) -> Site:
+        """A site by its name."""
+        return self._by_name[name]
+
+    @cached_property
+    def segments(self) -> Segments:
+        """The linear maps between the sites."""
+        return Segments(self.graph)
+
+    @cached_property
+    def fan_out(self) -> dict[str, FanOut]:
+        """By site name: how many synapses a spike reaches from each position."""
+        found = fan_outs(self.segments)
+        return {site.name: found[site.node] for site in self.sites}
+
+    @cached_property
+    def macs(self) -> Macs:
+        """Multiply-adds of the ANN, and those left in the spiking network."""
+        return multiply_adds(self.segments)
+
+    @cached_property
+    def neurons(self) -> dict[str, int]:
+        """Neurons per image by site name."""
+        return {site.name: self._per_image(site.node) for site in self.sites}
+
+    @cached_property
+    def feeding(self) -> dict[str, tuple[str, ...]]:
+        """By site name, the sites that feed it directly, in the order of the graph."""
+        by_node = {site.node: site.name for site in self.sites}
+        found = {site.name: self.segments.feeding(site.node) for site in self.sites}
+        return {name: tuple(by_node[s.node] for s in self.sites if s.node in nodes) for name, nodes in found.items()}
+
+    def latency_steps(self, k: Mapping[str, int]) -> int:
+        """The steps from an image to its output, from K by site name."""
+        return latency_steps(self.segments, {site.node: k[site.name] for site in self.sites})
+
+    def interval_steps(self, k: Mapping[str, int]) -> int:
+        """The steps between two images in a pipeline, from K by site name."""
+        return interval_steps(self.segments, {site.node: k[site.name] for site in self.sites})
+
+    def channel_axis(self, site: str) -> int | None:
+        """The axis of the channels of a site's gate inputs; None where the maps before it do not tell."""
+        return channel_axis(self.segments, self.site(site).node)
+
+    def gain_is_free(self, site: str) -> str:
+        """Why a gain per channel would cost something at a site, or "" where it folds into the weights after it."""
+        return gain_is_free(self.segments, self.site(site).node)
+
+    def scale_is_free(self, site: str) -> str:
+        """Why a scale per channel would cost something at a site, or "" where it folds into the weights around it.
+
+        A homogeneous activation is the same at every scale; it must meet weights on every way to the output.
+        """
+        activation = self.site(site).activation
+        return self.gain_is_free(site) if activation.is_homogeneous else f"{activation.label} is not homogeneous"
+
+    def shape_at(self, site: str, images: int = 2) -> tuple[int, ...]:
+        """Shape of a site's gate inputs for so many images."""
+        return tuple(self.graph.sizes(self.site(site).node, images))
+
+    def output_shape(self) -> tuple[int, ...] | None:
+        """Shape per image of the output, or None if the network returns several tensors."""
+        value = self.graph.output.arguments["value"]
+        return tuple(self.graph.sizes(value.name, 2)[1:]) if isinstance(value, Ref) else None
+
+    def _per_image(self, node: str) -> int:
+        # The difference of two batch sizes, because a model may fold the batch into other axes.
+        shape = self.graph[node].shape or ()
+        return sizes(shape, 2).numel() - sizes(shape, 1).numel()
+
+    @cached_property
+    def _by_name(self) -> dict[str, Site]:
+        return {site.name: site for site in self.sites}

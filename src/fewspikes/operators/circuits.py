@@ -1,0 +1,103 @@
+"""Rows of operators that are rewritten into others: identities, views, batch norms, max pools without their indices."""
+
+from typing import Any
+
+from torch import Tensor
+
+from fewspikes.base.errors import FewSpikesError
+from fewspikes.graph.builder import Builder
+from fewspikes.graph.graph import Ref
+from fewspikes.operators.call import Call
+from fewspikes.operators.folding import scaled_and_shifted
+from fewspikes.operators.rule import circuit
+
+
+@circuit("clone", "contiguous", "alias", "detach", "lift_fresh_copy", early=True)
+def identity(call: Call, g: Builder) -> Any:
+    """What leaves its operand as it is."""
+    return g.now(call.node.arguments["self"])
+
+
+@circuit("dropout", "feature_dropout", "alpha_dropout", early=True)
+def dropped_out(call: Call, g: Builder) -> Any:
+    """Dropout of a network in eval mode."""
+    if call["train"]:
+        raise FewSpikesError(f"dropout at {call.node.path!r} is active; call model.eval() before converting")
+    return g.now(call.node.arguments["input"])
+
+
+@circuit("view", "_unsafe_view", early=True)
+def viewed(call: Call, g: Builder) -> Any:
+    """A reshape, which also takes channels-last inputs."""
+    self, size = (g.now(value) for value in call.node.arguments.values())
+    return g.call("reshape", self, size, like=call.node.shape)
+
+
+def _takes_everything(call: Call) -> bool:
+    given = call.node.arguments
+    return given["start"] in (0, None) and given["end"] in (None, 2**63 - 1) and given["step"] == 1
+
+
+@circuit("slice", takes=_takes_everything, early=True)
+def whole_slice(call: Call, g: Builder) -> Any:
+    """A slice that takes everything."""
+    return g.now(call.node.arguments["self"])
+
+
+@circuit("batch_norm", "native_batch_norm", "_native_batch_norm_legit_no_training")
+def normalised(call: Call, g: Builder) -> Any:
+    """A batch norm with running statistics: a scale and a shift per channel, folded into the map before it."""
+    given = call.node.arguments
+    mean, variance = (_value(given.get(name), g) for name in ("running_mean", "running_var"))
+    if given.get("training") or mean is None or variance is None:
+        raise FewSpikesError(
+            f"{call.node.where} uses the batch's own statistics; only running statistics can be converted"
+        )
+    weight, bias = (_value(given[name], g) for name in ("weight", "bias"))
+    scale = (variance.double() + float(given["eps"])).rsqrt()
+    scale = scale if weight is None else scale * weight.double()
+    shift = -mean.double() * scale
+    shift = shift if bias is None else shift + bias.double()
+    result = scaled_and_shifted(call, g, scale, shift, mean.dtype)
+    return result if call.node.short == "batch_norm" else (result, None, None)
+
+
+@circuit("max_pool2d_with_indices")
+def max_pool_without_indices(call: Call, g: Builder) -> Any:
+    """A max pool whose indices nobody reads is a plain max pool."""
+    if any(user.arguments["index"] != 0 for user in call.graph.users(call.node.name)):
+        raise FewSpikesError(f"{call.node.where} hands its indices on; max unpooling cannot be converted")
+    values = [g.now(value) for value in call.node.arguments.values()]
+    first = next(user for user in call.graph.users(call.node.name))
+    return (g.call("max_pool2d", *values, like=first.shape), None)
+
+
+def averaged(axes: int) -> Any:
+    """For max pools over so many axes: the average over the same windows.
+
+    Padding is left out of it, as it is left out of a maximum.
+    """
+
+    @circuit(f"max_pool{axes}d", kind="max", choice="average", note="put average pools in place of the max pools")
+    def average(call: Call, g: Builder) -> Any:
+        if any(d != 1 for d in call["dilation"]):
+            raise FewSpikesError(
+                f"{call.node.where} is dilated; there is no dilated average pool: use circuits={{'max': 'digital'}}"
+            )
+        kernel = call["kernel_size"]
+        settings = (kernel, call["stride"] or kernel, call["padding"], call["ceil_mode"], False)
+        return g.call(f"avg_pool{axes}d", g.now(call.node.arguments["self"]), *settings, like=call.node.shape)
+
+    return average
+
+
+def _value(ref: Any, g: Builder) -> Tensor | None:
+    if not isinstance(ref, Ref):
+        return None
+    node = g.old[ref.name]
+    return g.tensors[node.arguments["tensor"]] if "tensor" in node.arguments else None
+
+
+average_pools = tuple(averaged(axes) for axes in (1, 2))
+
+ROWS = (identity, dropped_out, viewed, whole_slice, normalised, max_pool_without_indices, *average_pools)

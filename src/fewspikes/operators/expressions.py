@@ -1,0 +1,246 @@
+"""Elementwise expressions: any elementwise part of a graph with one signal in and one out is one layer of neurons.
+
+It begins and ends at operators that are not linear: sums and scalings by constants before and behind it stay in the
+weighted sums. Where it is made of named activations and sums alone, each activation is a layer by itself. What it
+computes is kept as a small graph, in plain text, which is all that a file holds of it.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
+from typing import Any
+
+from torch import Tensor
+
+from fewspikes.base.errors import FewSpikesError
+from fewspikes.graph.builder import Builder
+from fewspikes.graph.encoding import graph_from_json, graph_to_json
+from fewspikes.graph.graph import CONSTANT, INPUT, OUTPUT, Graph, Node, Ref, refs, replaced
+from fewspikes.graph.interpreter import execute, filled, lowered
+from fewspikes.neuron.activation import Activation
+from fewspikes.operators.call import Call
+from fewspikes.operators.rule import Linear, Neurons, Rules, Written
+from fewspikes.operators.rules import is_function
+
+_X = Node("x", INPUT, {})
+_LONGEST = 60  # characters of a name
+
+
+class Found:
+    """A layer of neurons in a graph: what it reads, what it replaces, and what it computes."""
+
+    def __init__(self, source: str, end: Node, activation: Activation) -> None:
+        self.source, self.end, self.activation = source, end, activation
+
+
+class Elementwise:
+    """The elementwise parts of a graph.
+
+    Args:
+        graph: with the shapes of its tensors.
+        tensors: its constants.
+        rules: the rows.
+        carriers: the nodes that carry a signal.
+    """
+
+    def __init__(self, graph: Graph, tensors: Mapping[str, Tensor], rules: Rules, carriers: frozenset[str]) -> None:
+        self.graph, self.tensors, self.rules, self.carriers = graph, tensors, rules, carriers
+        self.root: dict[str, str] = {}  # by node: the signal that it is an elementwise function of, itself if of none
+        self.curved: set[str] = set()  # not a linear function of its root
+        self.linear: set[str] = set()  # linear in what they read, and to be left in the weighted sums
+        self.odd: set[str] = set()  # no function of its root by named activations and sums alone
+        self._order = {node.name: at for at, node in enumerate(graph)}
+        for node in graph:
+            self._place(node)
+
+    def found(self) -> Iterator[Found]:
+        """Every layer of neurons, in the order of the graph."""
+        leaving = self._leaving()
+        for node in self.graph:
+            if node.name in self.curved and node.name not in self.linear and node.name in leaving:
+                source = self._source(node)
+                yield Found(source, node, self._activation(source, node))
+
+    def _place(self, node: Node) -> None:
+        call = Call(node, self.graph, self.rules, self.carriers)
+        self.root[node.name] = node.name
+        signals = [name for name in node.reads if name in self.carriers]
+        if node.name not in self.carriers or not signals or not self._is_elementwise(call):
+            return
+        roots = {self.root[name] for name in signals}
+        shapes = {self.graph[name].shape for name in signals}
+        if len(roots) > 1 or shapes != {node.shape}:
+            return
+        self.root[node.name] = roots.pop()
+        curves, odd = self.curved.intersection(signals), not self.odd.isdisjoint(signals)
+        if self.rules.find(Linear, call) is None:
+            odd = odd or self.rules.find(Neurons, call) is None
+        elif not odd or len(curves) < 2:  # a sum of several curves is one curve
+            self.linear.add(node.name)
+        if odd:
+            self.odd.add(node.name)
+        if curves or node.name not in self.linear:
+            self.curved.add(node.name)
+
+    def _is_elementwise(self, call: Call) -> bool:
+        """Whether it is, and all but the signal are numbers."""
+        node = call.node
+        if not is_function(node.operator, self.rules):
+            return False
+        others = (ref.name for ref in refs(node.arguments) if ref.name not in self.carriers)
+        return all(self._number(name) is not None for name in others)
+
+    def _number(self, name: str) -> float | None:
+        """The value of a constant that is one number."""
+        node = self.graph[name]
+        value = self.tensors[node.arguments["tensor"]] if node.operator == CONSTANT else None
+        return value.item() if value is not None and value.ndim == 0 else None
+
+    def _leaving(self) -> set[str]:
+        """Nodes whose values go, perhaps through linear calls, to something that does not take them in."""
+        found: set[str] = set()
+        for node in reversed(self.graph.nodes):
+            for user in self.graph.users(node.name):
+                inside = self.root[user.name] == self.root[node.name] and user.name != self.root[user.name]
+                taken_in = inside and (user.name not in found if user.name in self.linear else user.name in self.odd)
+                if not taken_in:
+                    found.add(node.name)
+        return found
+
+    def _cone(self, end: Node, stop: str) -> list[Node]:
+        """The nodes of the part from `stop` (left out) to `end`, in order."""
+        found, waiting = {end.name}, [end]
+        while waiting:
+            for name in waiting.pop().reads:
+                if name in self.carriers and name not in (stop, self.root[end.name]) and name not in found:
+                    found.add(name)
+                    waiting.append(self.graph[name])
+        return sorted((self.graph[name] for name in found), key=lambda node: self._order[node.name])
+
+    def _source(self, end: Node) -> str:
+        """What it reads: the last node that is linear in the root and through which all of it goes."""
+        if end.name not in self.odd:
+            return next(name for name in end.reads if name in self.carriers)
+        root = self.root[end.name]
+        cone = self._cone(end, root)
+        straight = {name for node in cone if node.name in self.curved for name in node.reads}
+        chains = [self._chain(name, root) for name in straight if name in self.carriers and name not in self.curved]
+        return next(name for name in chains[0] if all(name in chain for chain in chains))
+
+    def _chain(self, name: str, root: str) -> list[str]:
+        """The node and what it is made of, back to the root, as long as that is one thing."""
+        chain = [name]
+        while chain[-1] != root:
+            signals = [read for read in self.graph[chain[-1]].reads if read in self.carriers]
+            chain.append(signals[0] if len(signals) == 1 else root)
+        return chain
+
+    def _activation(self, source: str, end: Node) -> Activation:
+        cone = self._cone(end, source)
+        row = self.rules.find(Neurons, Call(end, self.graph, self.rules, self.carriers)) if len(cone) == 1 else None
+        if row is not None:
+            return row.activation(Call(end, self.graph, self.rules, self.carriers))
+        text = _text(self._small(source, cone))
+        return _written(self.rules).get(text) or _expressed(text)
+
+    def _small(self, source: str, cone: Iterable[Node]) -> Graph:
+        """The cone as a graph of its own, with numbers in place of constants."""
+        names = {source: "x"}
+        nodes = [_X]
+
+        def ours(ref: Ref) -> Any:
+            return Ref(names[ref.name]) if ref.name in names else self._number(ref.name)
+
+        for node in cone:
+            names[node.name] = f"e{len(names)}"
+            nodes.append(Node(names[node.name], node.operator, replaced(node.arguments, ours)))
+        return Graph((*nodes, Node(OUTPUT, OUTPUT, {"value": Ref(nodes[-1].name)})))
+
+
+def activation_from_json(content: Mapping[str, Any]) -> Activation:
+    """An activation as a file holds it, named or an expression.
+
+    Raises:
+        FewSpikesError: an unknown name, or an expression of anything but elementwise operators.
+    """
+    text = content.get("expression", "")
+    return _expressed(str(text)) if text else Activation.from_json(dict(content))
+
+
+def _expressed(text: str) -> Activation:
+    try:
+        graph = graph_from_json(json.loads(text), is_function)
+        if [node.name for node in graph.of(INPUT)] != ["x"] or graph.of(CONSTANT):
+            raise FewSpikesError("it is no function of one x")
+        label = _label(graph)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise FewSpikesError(f"{text[:_LONGEST]!r} is no elementwise expression: {error}") from None
+    return Activation(label, expression=text, function=_Function(graph))
+
+
+class _Function:
+    """An expression as a function of a tensor."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.program = lowered(graph)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        values = self.program.values((x,), str)
+        execute(self.program.steps, values, {})
+        found: Tensor = filled(self.program.output, values)
+        return found if found.dtype == x.dtype else found.to(x.dtype)  # sign of a comparison, say
+
+
+def _text(graph: Graph) -> str:
+    return json.dumps(graph_to_json(graph), separators=(",", ":"), sort_keys=True)
+
+
+def _label(graph: Graph) -> str:
+    """How reports call it: what calls what."""
+    words: dict[str, str] = {"x": "x"}
+    for node in graph:
+        if node.operator not in (INPUT, OUTPUT):
+            shown = [words[v.name] if isinstance(v, Ref) else f"{v:g}" for v in node.arguments.values() if _is_shown(v)]
+            words[node.name] = f"{node.short}({', '.join(shown)})"
+            if len(words[node.name]) > _LONGEST:
+                words[node.name] = f"{node.short}(...)"
+    return words[graph.output.arguments["value"].name]
+
+
+def _is_shown(value: Any) -> bool:
+    return isinstance(value, Ref) or (isinstance(value, int | float) and not isinstance(value, bool))
+
+
+@cache
+def _written(rules: Rules) -> Mapping[str, Activation]:
+    """Named activations by the expressions that they are written in."""
+    found = {}
+    for row in rules.rows:
+        if isinstance(row, Written):
+            start = Graph((_X,))
+            for i, _ in enumerate(_ways(row, start)):
+                found[_text(_way(row, start, i))] = row.activation
+    return found
+
+
+def _ways(row: Written, start: Graph) -> list[Ref]:
+    return list(row.expressions(Builder(start, {}), Ref("x")))
+
+
+def _way(row: Written, start: Graph, number: int) -> Graph:
+    """The expression of this number, its nodes named like a cone's."""
+    made = Builder(start, {})
+    end = list(row.expressions(made, Ref("x")))[number]
+    nodes = {node.name: node for node in made.nodes}
+    needed: list[Node] = []
+
+    def take(name: str) -> None:
+        if name != "x" and nodes[name] not in needed:
+            for read in nodes[name].reads:
+                take(read)
+            needed.append(nodes[name])
+
+    take(end.name)
+    names = {"x": "x"} | {node.name: f"e{i}" for i, node in enumerate(needed, 1)}
+    renamed = [Node(names[n.name], n.operator, replaced(n.arguments, lambda r: Ref(names[r.name]))) for n in needed]
+    return Graph((_X, *renamed, Node(OUTPUT, OUTPUT, {"value": Ref(renamed[-1].name)})))

@@ -1,0 +1,139 @@
+"""Rows of operators that move elements and compute nothing: reshapes, slices, pieces, padding, concatenation."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from fewspikes.operators.call import Call
+from fewspikes.operators.rule import moves
+from fewspikes.reach import boxes
+from fewspikes.reach.boxes import Box
+from fewspikes.reach.factors import Unknown
+from fewspikes.reach.reshaping import reshape
+
+
+def _is_constant_pad(call: Call) -> bool:
+    return bool(call.get("mode", "constant") == "constant")
+
+
+@moves("flatten", "reshape", "squeeze", "unsqueeze", takes=lambda call: call.node.operator != "aten.squeeze.default")
+def reshaped(call: Call) -> Iterable[Box]:
+    """Any operator that keeps the elements in row-major order; the shapes say the rest."""
+    return [reshape(box, call.shape) for box in call.boxes()]
+
+
+@moves("transpose", "t")
+def transposed(call: Call) -> Iterable[Box]:
+    """Two axes change places."""
+    order = list(range(len(call.shape)))
+    first, second = (call.axis("dim0"), call.axis("dim1")) if call.node.short == "transpose" else (0, -1)
+    order[first], order[second] = order[second], order[first]
+    return _permuted(call, order)
+
+
+@moves("permute")
+def permuted(call: Call) -> Iterable[Box]:
+    """The axes in another order."""
+    return _permuted(call, [dim % len(call.shape) for dim in call["dims"]])
+
+
+@moves("expand")
+def expanded(call: Call) -> Iterable[Box]:
+    """Axes of one position, and new leading axes, repeated."""
+    return [boxes.broadcast(box, call.shape) for box in call.boxes()]
+
+
+@moves("slice")
+def sliced(call: Call) -> Iterable[Box]:
+    """Some of the positions along an axis."""
+    return [boxes.take(box, call.axis(), slice(call["start"], call["end"], call["step"])) for box in call.boxes()]
+
+
+@moves("select")
+def selected(call: Call) -> Iterable[Box]:
+    """One position along an axis, which is gone afterwards."""
+    axis = call.axis()
+    return [_selected(box, axis, call["index"] % call.shape_of("self")[axis]) for box in call.boxes()]
+
+
+@moves("unbind", several=True)
+def unbound(call: Call) -> Iterable[Iterable[Box]]:
+    """Every position along an axis by itself."""
+    axis = call.axis()
+    return [[_selected(box, axis, i) for box in call.boxes()] for i in range(call.shape_of("self")[axis])]
+
+
+@moves("split", "split_with_sizes", "chunk", several=True)
+def split(call: Call) -> Iterable[Iterable[Box]]:
+    """Pieces along an axis, one after the other."""
+    axis = call.axis()
+    first = 0
+    for size in _piece_sizes(call, call.shape_of("self")[axis]):
+        yield [boxes.take(box, axis, slice(first, first + size)) for box in call.boxes()]
+        first += size
+
+
+@moves("pad", "constant_pad_nd", zero=("value",), takes=_is_constant_pad)
+def padded(call: Call) -> Iterable[Box]:
+    """Constant padding, from the last axis backwards; negative padding crops."""
+    return [_padded(box, call["pad"]) for box in call.boxes()]
+
+
+@moves("cat", terms=("tensors",))
+def concatenated(call: Call) -> Iterable[Box]:
+    """Every operand at its place along the axis, with nothing around it."""
+    axis, first = int(call["dim"]) % len(call.shape), 0
+    for tensor in call["tensors"]:
+        size = call.graph.sizes(tensor.name, 2)[axis]
+        for box in call.connected(tensor):
+            yield boxes.pad(box, axis, first, call.shape[axis] - first - size)
+        first += size
+
+
+@moves("stack", terms=("tensors",))
+def stacked(call: Call) -> Iterable[Box]:
+    """Every operand at one position of a new axis."""
+    axis = int(call["dim"]) % len(call.shape)
+    for at, tensor in enumerate(call["tensors"]):
+        for box in call.connected(tensor):
+            yield boxes.pad(boxes.insert(box, axis), axis, at, call.shape[axis] - at - 1)
+
+
+def _permuted(call: Call, order: Sequence[int]) -> list[Box]:
+    return [replace(box, axes=tuple(box.axes[axis] for axis in order)) for box in call.boxes()]
+
+
+def _selected(box: Box, axis: int, index: int) -> Box:
+    return boxes.drop(boxes.take(box, axis, slice(index, index + 1)), axis)
+
+
+def _padded(box: Box, amounts: Sequence[int]) -> Box:
+    for at in range(0, len(amounts), 2):
+        if amounts[at] or amounts[at + 1]:
+            box = boxes.pad(box, len(box.axes) - 1 - at // 2, amounts[at], amounts[at + 1])
+    return box
+
+
+def _piece_sizes(call: Call, total: int) -> list[int]:
+    """How long the pieces along the axis are."""
+    sizes = call.get("split_sizes", call.get("split_size"))
+    if isinstance(sizes, list):
+        return sizes
+    size = -(-total // call["chunks"]) if sizes is None else sizes
+    if size < 1:
+        raise Unknown("pieces without a size")
+    return [min(size, total - first) for first in range(0, total, size)]
+
+
+ROWS = (
+    reshaped,
+    transposed,
+    permuted,
+    expanded,
+    sliced,
+    selected,
+    unbound,
+    split,
+    padded,
+    concatenated,
+    stacked,
+)
