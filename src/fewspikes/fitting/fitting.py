@@ -17,7 +17,7 @@ from fewspikes.fitting.descent import Pool
 from fewspikes.fitting.grids import best_on_grid
 from fewspikes.fitting.histogram import Histogram
 from fewspikes.fitting.inputs import Inputs, Known, resolve, shares, uniform
-from fewspikes.fitting.problem import BINS, PREFERENCE, Function, Problem, Vector, sum_up
+from fewspikes.fitting.problem import BINS, Function, Problem, Vector, sum_up
 from fewspikes.fitting.relu import least_error_relu
 from fewspikes.fitting.result import FitResult, measure
 from fewspikes.fitting.search import EFFORTS, best_codes, silent_code
@@ -120,17 +120,8 @@ def fit(
         return _within(measure(parameters, wanted, domain, seen, started), limit)
     region = _region(wanted, domain)
     check_function(wanted.function, wanted.label, region)
-    problem = even_and_seen(
-        wanted.function,
-        region,
-        seen,
-        wanted.main_region,
-        offset=offset,
-        spike_price=price,
-        limit=limit * (1 - _SLACK),
-        centred=settings.grid is None,
-    )
-    p, grid = _fitted(problem, settings)
+    free = {"offset": offset, "spike_price": price, "limit": limit * (1 - _SLACK), "centred": settings.grid is None}
+    p, grid = _fitted(even_and_seen(wanted.function, region, seen, wanted.main_region, **free), settings)
     provenance = {
         "method": method,
         "effort": effort,
@@ -149,12 +140,7 @@ def even_and_seen(
     domain: tuple[float, float],
     inputs: Known,
     main_region: tuple[float, float] | None = None,
-    *,
-    offset: bool = True,
-    spike_price: float = 0.0,
-    preference: float = PREFERENCE,
-    limit: float = inf,
-    centred: bool = True,
+    **settings: Any,
 ) -> Problem:
     """What `fit` minimises: errors weighted half by the inputs, half evenly with the main region four times.
 
@@ -165,7 +151,7 @@ def even_and_seen(
         domain: (low, high), finite.
         inputs: as `inputs.resolve` gives them.
         main_region: where the paper's loss weighs more.
-        offset, spike_price, preference, limit, centred: as for `problem.sum_up`.
+        settings: offset, spike_price, preference, limit and centred, as for `problem.sum_up`.
 
     Raises:
         FewSpikesError: none of the inputs lies in the domain.
@@ -173,17 +159,7 @@ def even_and_seen(
     edges = np.linspace(*domain, BINS + 1)
     density = shares(inputs, edges)
     weight = uniform(edges) if isinstance(inputs, str) else (density + uniform(edges, main_region)) / 2
-    return sum_up(
-        function,
-        domain,
-        weight,
-        density,
-        offset=offset,
-        spike_price=spike_price,
-        preference=preference,
-        limit=limit,
-        centred=centred,
-    )
+    return sum_up(function, domain, weight, density, **settings)
 
 
 def _method(method: str | None, target: Target, alpha: Any, rounding: Any, bits: Any, price: float) -> str:

@@ -95,20 +95,9 @@ def sum_up(
         np.cumsum(part, out=sums[1:, column])
     sums[:-1, 2] = weight * rise / 2
     densities = np.ascontiguousarray(np.stack([weight / width, mean, density / width, rise], axis=1))
-    return Problem(
-        float(low),
-        float(high),
-        sums,
-        densities,
-        float(weight @ _mean(f**2)),
-        middle,
-        variance,
-        constant,
-        offset,
-        float(spike_price) * variance,
-        preference,
-        float(limit),
-    )
+    square, cost = float(weight @ _mean(f**2)), float(spike_price) * variance
+    ends = float(low), float(high)
+    return Problem(*ends, sums, densities, square, middle, variance, constant, offset, cost, preference, float(limit))
 
 
 def _mean(f: Vector) -> Vector:

@@ -12,11 +12,7 @@ from fewspikes.base.errors import FewSpikesError
 from fewspikes.neuron.activation import Activation
 from fewspikes.neuron.parameters import MAX_STEPS, FSParameters
 
-PAPER = {
-    "title": "Optimized spiking neurons can classify images with high accuracy through temporal coding with two spikes",
-    "authors": "C. Stöckl, W. Maass",
-    "doi": "10.1038/s42256-021-00311-4",
-}
+PAPER_DOI = "10.1038/s42256-021-00311-4"
 _PUBLISHED = {"silu": "silu_k16_published.json", "sigmoid": "sigmoid_k12_published.json"}
 PAPER_RELU_STEPS, PAPER_RELU_ALPHA = 10, 25.0
 ROUNDINGS = ("down", "nearest")
@@ -64,7 +60,7 @@ def relu_parameters(K: int = 10, alpha: float = 25.0, rounding: str = "down", ca
     checks.one_of("rounding", rounding, ROUNDINGS)
     bits = alpha * 2.0 ** -np.arange(1, K + 1)
     lowered = alpha * 2.0 ** -(K + 1) if rounding == "nearest" else 0.0
-    provenance = {"method": "closed form", "alpha": alpha, "rounding": rounding, "source": PAPER["doi"]}
+    provenance = {"method": "closed form", "alpha": alpha, "rounding": rounding, "source": PAPER_DOI}
     domain = (-inf, alpha if cap is None else inf)
     return FSParameters(bits - lowered, bits, bits, 0.0, Activation("relu", cap).label, domain, provenance)
 
