@@ -64,9 +64,10 @@ def test_the_price_is_in_shares_of_the_outputs_variance(price):
     assert result.mse == pytest.approx((1 + price**2 / 3) / 12, abs=0.002)
 
 
-def test_silence_is_the_best_code_where_a_spike_costs_more_than_it_saves():
+@pytest.mark.parametrize("effort", ["quick", "normal"])
+def test_silence_is_the_best_code_where_a_spike_costs_more_than_it_saves(effort):
     # The line of the test above at T = price / 3: 1/4 + price / 2 - price^2 / 12 reaches silence's 1 at price 3.
-    result = fs.fit(lambda x: x, 4, domain=(-1, 1), inputs="uniform", spike_price=3.5)
+    result = fs.fit(lambda x: x, 4, domain=(-1, 1), inputs="uniform", spike_price=3.5, effort=effort)
     assert (result.mean_spikes, result.parameters.offset) == (0.0, pytest.approx(0.0, abs=1e-9))
 
 

@@ -100,6 +100,13 @@ def test_backpropagation_through_time_learns():
     assert few.offset == many.offset == 0.0
 
 
+def test_backpropagation_through_time_learns_to_spare_spikes():
+    free, priced = (even_and_seen(SILU, (-8.0, 12.0), (-0.112, 1.99), spike_price=price) for price in (0.0, 1.0))
+    alone = Training(restarts=1, steps=300)  # so that there is nothing to choose among
+    spikes = [error_and_spikes(train(made, 4, 0, alone), priced)[1] for made in (free, priced)]
+    assert spikes[1] < spikes[0] / 2
+
+
 def test_the_search_beats_backpropagation_through_time():
     trained = fs.fit("silu", 8, method="bptt", effort="quick")
     assert trained.parameters.provenance["method"] == "bptt"
