@@ -23,13 +23,12 @@ import fewspikes as fs
 from fewspikes.base.files import write_json
 from fewspikes.bench import conditions
 from fewspikes.fitting import FitResult, measure, shipped
-from fewspikes.fitting.descent import price
-from fewspikes.fitting.islands import random_code
-from fewspikes.fitting.objective import objective
+from fewspikes.fitting.descent import objective, random_code
+from fewspikes.fitting.fitting import even_and_seen
 from fewspikes.fitting.problem import Problem
 from fewspikes.fitting.staircase import workspace
 from fewspikes.neuron.activation import Activation
-from fewspikes.neuron.parameters import Grid
+from fewspikes.neuron.grid import Grid
 
 SILU, SIGMOID = Activation("silu"), Activation("sigmoid")
 SEEDS = (0, 1, 2, 3, 4)
@@ -122,12 +121,12 @@ def steps() -> Iterator[dict[str, Any]]:
 def against_cma() -> Iterator[dict[str, Any]]:
     """The package `cma` with restarts on the same objective (d and offset by the same least squares), equal time."""
     for K in (8, 16):
-        problem = objective(SILU, SILU.domain, SILU.typical_inputs or "uniform", SILU.main_region)
+        problem = even_and_seen(SILU, SILU.domain, SILU.typical_inputs or "uniform", SILU.main_region)
         started = time.perf_counter()
         found, seed = [], 0
         while time.perf_counter() - started < CMA_SECONDS:
             p = fs.fit("silu", K, seed=seed, warm=False).parameters
-            found.append(price(np.concatenate([p.T, p.h]), problem, workspace(K)))
+            found.append(objective(np.concatenate([p.T, p.h]), problem, workspace(K)))
             seed += 1
         theirs = evolve(problem, K)
         yield {
@@ -152,7 +151,7 @@ def evolve(problem: Problem, K: int) -> float | None:
         es = cma.CMAEvolutionStrategy(start, 1.0, options)
         while not es.stop() and time.perf_counter() - started < CMA_SECONDS:
             codes = es.ask()
-            es.tell(codes, [price(np.asarray(code), problem, work) for code in codes])
+            es.tell(codes, [objective(np.asarray(code), problem, work) for code in codes])
         least = min(least, float(es.result.fbest))
     return least
 

@@ -1,5 +1,6 @@
 """`fit`: what it finds, what it keeps to, and what it refuses."""
 
+import itertools
 import json
 
 import numpy as np
@@ -8,9 +9,11 @@ import torch
 
 import fewspikes as fs
 from fewspikes.fitting import FitResult, measure
+from fewspikes.fitting.fitting import even_and_seen
 from fewspikes.fitting.histogram import Histogram
+from fewspikes.fitting.staircase import error_and_spikes
 from fewspikes.neuron.activation import Activation
-from fewspikes.neuron.parameters import Grid
+from fewspikes.neuron.grid import Grid
 
 SILU = Activation("silu")
 
@@ -48,7 +51,64 @@ def test_a_tight_limit_of_spikes_is_kept_too(limit):
 
 
 def test_a_price_on_spikes_saves_spikes():
-    assert fs.fit("silu", 6, spike_weight=2.0).mean_spikes < fs.fit("silu", 6).mean_spikes - 0.2
+    assert fs.fit("silu", 6, spike_price=0.01).mean_spikes < fs.fit("silu", 6).mean_spikes - 0.2
+
+
+@pytest.mark.parametrize("price", [0.0, 0.3, 0.9, 1.5, 2.4])
+def test_the_price_is_in_shares_of_the_outputs_variance(price):
+    # f(x) = x on [-1, 1], all inputs alike: Var(f) = 1/3. One step with threshold T fires for a share (1 - T) / 2, and
+    # the best two outputs are the means of both sides, so E = ((1 + T)^3 + (1 - T)^3) / 24 = (1 + 3 T^2) / 12 and
+    # E / Var(f) + price S = (1 + 3 T^2) / 4 + price (1 - T) / 2: least at T = price / 3.
+    result = fs.fit(lambda x: x, 1, domain=(-1, 1), inputs="uniform", spike_price=price)
+    assert result.mean_spikes == pytest.approx((1 - price / 3) / 2, abs=0.003)  # of which 0.001 is the preference's
+    assert result.mse == pytest.approx((1 + price**2 / 3) / 12, abs=0.002)
+
+
+@pytest.mark.parametrize("effort", ["quick", "normal"])
+def test_silence_is_the_best_code_where_a_spike_costs_more_than_it_saves(effort):
+    # The line of the test above at T = price / 3: 1/4 + price / 2 - price^2 / 12 reaches silence's 1 at price 3.
+    result = fs.fit(lambda x: x, 4, domain=(-1, 1), inputs="uniform", spike_price=3.5, effort=effort)
+    assert (result.mean_spikes, result.parameters.offset) == (0.0, pytest.approx(0.0, abs=1e-9))
+
+
+def test_the_best_code_of_two_steps_is_found_at_every_price():
+    # All codes of two steps on a grid of 25 thresholds and resets, each with its best weights on 401 inputs.
+    x = np.linspace(-1, 1, 401)
+    f = np.tanh(3 * x)
+    least = dict.fromkeys((0.01, 0.1, 0.4), np.inf)
+    steps = np.linspace(-1.5, 1.5, 25)
+    for T1, h1, T2 in itertools.product(steps, steps, steps):
+        first = x >= T1
+        second = (x - h1 * first) >= T2
+        columns = np.stack([first, second, np.ones(401)], axis=1)
+        error = ((columns @ np.linalg.lstsq(columns, f, rcond=None)[0] - f) ** 2).mean()
+        for price in least:
+            least[price] = min(least[price], error / f.var() + price * (first.mean() + second.mean()))
+    for price, best in least.items():
+        p = fs.fit(lambda x: torch.tanh(3 * x), 2, domain=(-1, 1), inputs="uniform", spike_price=price).parameters
+        y, fired = fs.apply(torch.from_numpy(x), p)
+        found = float(((y - torch.from_numpy(f)) ** 2).mean()) / f.var() + price * float(fired.double().mean())
+        assert found <= 1.01 * best
+
+
+@pytest.mark.parametrize("offset", [True, False])
+def test_a_higher_price_never_has_more_spikes_and_never_less_error(offset):
+    problem = even_and_seen(SILU, SILU.domain, SILU.typical_inputs, SILU.main_region, offset=offset)
+    prices = (0.0, 0.001, 0.01, 0.1, 1.0, 5.0)
+    codes = [fs.fit("silu", 5, spike_price=price, offset=offset).parameters for price in prices]
+    errors, spikes = zip(*(error_and_spikes(p, problem) for p in codes), strict=True)
+    assert list(spikes) == sorted(spikes, reverse=True)
+    assert list(errors) == sorted(errors)
+    assert spikes[-1] < 0.01  # those far out, where few inputs and much of the even weight lie
+    for price, error, fired in zip(prices[1:], errors[1:], spikes[1:], strict=True):
+        every = [e / problem.variance + price * s for e, s in zip(errors, spikes, strict=True)]
+        assert error / problem.variance + price * fired <= min(every) * 1.001
+
+
+@pytest.mark.parametrize("method", ["search", "bptt"])
+def test_a_price_acts_with_either_way_of_searching(method):
+    free, priced = (fs.fit("silu", 4, method=method, effort="quick", spike_price=price) for price in (0.0, 1.0))
+    assert priced.mean_spikes < free.mean_spikes - 0.1
 
 
 def test_without_an_offset_silence_is_0():
@@ -126,8 +186,8 @@ def test_a_result_is_the_same_after_json():
 
 
 def test_provenance_says_how_the_parameters_were_made():
-    made = fs.fit("silu", 3, seed=5, spike_weight=0.1, inputs="uniform").parameters.provenance
-    assert (made["method"], made["seed"], made["spike_weight"], made["inputs"]) == ("search", 5, 0.1, "uniform")
+    made = fs.fit("silu", 3, seed=5, spike_price=0.01, inputs="uniform").parameters.provenance
+    assert (made["method"], made["seed"], made["spike_price"], made["inputs"]) == ("search", 5, 0.01, "uniform")
 
 
 def test_fit_reports_the_published_errors_of_silu():
@@ -173,8 +233,14 @@ def by_place(x):
         (lambda: fs.fit(torch.Tensor.float, 4, (-1, 1)), "must return a float64 tensor .* got torch.float32"),
         (lambda: fs.fit(lambda x: 1.0, 4, (-1, 1)), "must return a float64 tensor .* got float"),
         (lambda: fs.fit(lambda x: 1 / 0, 4, (-1, 1)), "raised on a float64 tensor .* ZeroDivisionError"),
-        (lambda: fs.fit("silu", 4, max_spikes=-1), "max_spikes must be a number >= 0; got -1"),
-        (lambda: fs.fit("silu", 4, spike_weight=float("nan")), "spike_weight must be a number >= 0"),
+        (lambda: fs.fit("silu", 4, max_spikes=-1), "max_spikes must be a finite number >= 0; got -1"),
+        (lambda: fs.fit("silu", 4, spike_price=float("nan")), "spike_price must be a finite number >= 0"),
+        (lambda: fs.fit("silu", 4, spike_price=np.inf), "spike_price must be a finite number >= 0; got inf"),
+        (lambda: fs.fit("silu", 4, spike_price=-0.1), "spike_price must be a finite number >= 0; got -0.1"),
+        (lambda: fs.fit("silu", 4, spike_price="much"), "spike_price must be a finite number >= 0; got 'much'"),
+        (lambda: fs.fit("relu", 4, spike_price=0.1), "spike_price has no effect on a closed form; use method='search'"),
+        (lambda: fs.fit("silu", method="closed", spike_price=0.1), "spike_price has no effect on a closed form"),
+        (lambda: fs.fit("reciprocal", 4, (-1, 1.37)), "reciprocal is not finite at x = .*e-"),
         (lambda: fs.fit("silu", method="closed", max_spikes=1), "max_spikes=1 cannot be met: the best .* fires 2.266"),
         (lambda: fs.fit("silu", 4, inputs="normal"), "inputs must be 'uniform', .*; got 'normal'"),
         (lambda: fs.fit("silu", 4, inputs=(0.0, 0.0)), "variance must be > 0"),
@@ -191,7 +257,7 @@ def by_place(x):
         (lambda: fs.fit("relu6", alpha=3.0), "range of relu6 is its cap"),
         (lambda: fs.fit("relu", 4, method="closed", bits=8), r"use .quantize\(bits\)"),
         (lambda: fs.fit("silu", 4, bits=0), "bits must be a whole number from 1 to 24; got 0"),
-        (lambda: fs.fit("silu", 4, bits=Grid(8, scale=-1.0)), "the scale must be > 0"),
+        (lambda: fs.fit("silu", 4, bits=Grid(8, scale=-1.0)), "the scale must be a finite number > 0; got -1.0"),
         (lambda: measure(fs.published("silu"), SILU, domain=(0.0, float("inf"))), "must be finite"),
     ],
 )

@@ -6,14 +6,12 @@ import numpy as np
 import pytest
 
 import fewspikes as fs
-from fewspikes.fitting.annealing import price_on_grid, repair
-from fewspikes.fitting.bptt import Training, train
-from fewspikes.fitting.expected import expected
-from fewspikes.fitting.objective import objective
-from fewspikes.fitting.quantised import neuron_on_grid
-from fewspikes.fitting.staircase import workspace
+from fewspikes.fitting.backpropagation import Training, train
+from fewspikes.fitting.fitting import even_and_seen
+from fewspikes.fitting.grids import neuron_on_grid, objective_on_grid, repair
+from fewspikes.fitting.staircase import error_and_spikes, workspace
 from fewspikes.neuron.activation import Activation
-from fewspikes.neuron.parameters import Grid
+from fewspikes.neuron.grid import Grid
 
 SILU = Activation("silu")
 
@@ -57,24 +55,25 @@ def test_a_quantised_fit_is_the_same_again():
     assert a == b
 
 
-def test_the_price_on_the_grid_is_that_of_the_neuron_on_the_grid():
+def test_the_objective_on_the_grid_is_that_of_the_neuron_on_the_grid():
     grid, K = Grid(8), 5
-    made = objective(SILU, (-8.0, 8.0), "uniform", spike_weight=0.2, centred=False)
+    made = even_and_seen(SILU, (-8.0, 8.0), "uniform", spike_price=0.2, centred=False)
     code = grid.round(np.array([4.0, 2.1, 1.0, 0.4, 0.1, 4.0, 2.0, 1.0, 0.5, 0.2]))
     work, L, b = workspace(K), np.empty((K + 1, K + 1)), np.empty(K + 1)
-    price = price_on_grid(code, made, work, grid.first, grid.step, 255, L, b)
-    error, spikes = expected(neuron_on_grid(made, code, grid), made)
-    assert price == pytest.approx(np.log(error) + made.spike_weight * spikes, abs=1e-9)
+    found = objective_on_grid(code, made, work, grid.first, grid.step, 255, L, b)
+    error, spikes = error_and_spikes(neuron_on_grid(made, code, grid), made)
+    paid = error + 0.2 * made.variance * spikes
+    assert found == pytest.approx(np.log(paid) + made.preference * spikes, abs=1e-9)
 
 
 def test_rounded_weights_are_nearly_the_best_on_the_grid():
     grid = Grid(5)
-    made = objective(SILU, (-8.0, 8.0), "uniform", centred=False)
+    made = even_and_seen(SILU, (-8.0, 8.0), "uniform", centred=False)
     code = grid.round(np.array([4.0, 2.0, 1.0, 4.0, 2.0, 1.0]))
     p = neuron_on_grid(made, code, grid)
     around = itertools.product(*([value + i * grid.step for i in (-2, -1, 0, 1, 2)] for value in [*p.d, p.offset]))
-    best = min(expected(fs.FSParameters(p.T, p.h, other[:3], other[3]), made)[0] for other in around)
-    assert expected(p, made)[0] <= 1.05 * best
+    best = min(error_and_spikes(fs.FSParameters(p.T, p.h, other[:3], other[3]), made)[0] for other in around)
+    assert error_and_spikes(p, made)[0] <= 1.05 * best
 
 
 def test_repair_moves_each_weight_to_its_best_place():
@@ -94,11 +93,18 @@ def test_the_last_value_is_a_step_below_the_end_or_the_end_itself():
 
 
 def test_backpropagation_through_time_learns():
-    made = objective(SILU, (-8.0, 12.0), (-0.112, 1.99), (-2.0, 2.0), offset=False)
+    made = even_and_seen(SILU, (-8.0, 12.0), (-0.112, 1.99), (-2.0, 2.0), offset=False)
     few, many = (train(made, 4, 0, Training(restarts=4, steps=steps)) for steps in (1, 150))
-    errors = [expected(fs.FSParameters(code[:4], code[4:], d, c), made)[0] for code, d, c in (few, many)]
+    errors = [error_and_spikes(p, made)[0] for p in (few, many)]
     assert errors[1] < errors[0] / 2
-    assert few[2] == many[2] == 0.0
+    assert few.offset == many.offset == 0.0
+
+
+def test_backpropagation_through_time_learns_to_spare_spikes():
+    free, priced = (even_and_seen(SILU, (-8.0, 12.0), (-0.112, 1.99), spike_price=price) for price in (0.0, 1.0))
+    alone = Training(restarts=1, steps=300)  # so that there is nothing to choose among
+    spikes = [error_and_spikes(train(made, 4, 0, alone), priced)[1] for made in (free, priced)]
+    assert spikes[1] < spikes[0] / 2
 
 
 def test_the_search_beats_backpropagation_through_time():

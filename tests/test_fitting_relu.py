@@ -7,9 +7,8 @@ from hypothesis import strategies as st
 
 import fewspikes as fs
 from fewspikes.fitting import least_error_relu
-from fewspikes.fitting.closed_form import squared_error
 from fewspikes.fitting.histogram import Histogram
-from fewspikes.fitting.relu_code import cap_code, fewer_spikes
+from fewspikes.fitting.relu import cap_code, fewer_spikes, squared_error
 
 SAMPLES = torch.randn(200_000, generator=torch.Generator().manual_seed(1), dtype=torch.float64) * 1.5 - 0.3
 
@@ -68,13 +67,13 @@ def test_a_code_with_a_step_on_the_cap_fires_once_where_it_is_saturated():
 
 @pytest.mark.parametrize("K", [1, 2, 4, 6])
 def test_moved_thresholds_put_each_boundary_where_error_and_spikes_together_are_least(K):
-    price = 0.2  # in squared steps; the largest move of these codes stays within its bounds
+    worth = 0.2  # in squared steps; the largest move of these codes stays within its bounds
     plain = fs.relu_parameters(K, 2.0**K, "nearest")  # the step is 1
-    p = fewer_spikes(plain, price)
+    p = fewer_spikes(plain, worth)
     x = torch.linspace(-1.0, 2.0**K, 20_001, dtype=torch.float64)
     levels = torch.arange(2**K, dtype=torch.float64)
     fired = torch.tensor([bin(k).count("1") for k in range(2**K)])
-    best = ((x[:, None] - levels) ** 2 + price * fired).argmin(1)
+    best = ((x[:, None] - levels) ** 2 + worth * fired).argmin(1)
     y, spikes = fs.apply(x, p)
     assert float((y == best).double().mean()) > 0.999  # but for points on a boundary
     assert torch.equal(spikes.long(), fired[y.long()])

@@ -3,14 +3,17 @@
 import json
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
 
 import fewspikes as fs
-from fewspikes.fitting import cache, fit_site
+from fewspikes.fitting import cache, fit_site, layer_fit
 from fewspikes.fitting.histogram import Histogram
+from fewspikes.fitting.relu import sparing_relu_codes
+from fewspikes.hardware.integers.codes import is_binary
 from fewspikes.neuron.activation import Activation
 
 SILU, RELU6 = Activation("silu"), Activation("relu", 6.0)
@@ -50,17 +53,19 @@ def test_another_draw_of_the_same_inputs_has_the_same_error():
     assert error(p, fresh.clamp(*p.domain)) < 1.5 * error(fit_site(SILU, 8, Histogram.of(fresh)), fresh)
 
 
-def test_a_few_inputs_far_out_do_not_come_out_wild():
+def test_a_few_inputs_far_out_do_not_come_out_wild(monkeypatch):
     x = torch.cat([inputs(1_000_000), torch.tensor([-30.0, 25.0, 40.0], dtype=torch.float64)])
     p = fit_site(SILU, 8, Histogram.of(x))
     whole = torch.linspace(-30, 40, 1001, dtype=torch.float64)
     assert float((fs.apply(whole, p)[0] - SILU(whole)).abs().max()) < 12
-    assert float((fs.apply(whole, fit_site(SILU, 8, Histogram.of(x), floor=0.0))[0] - SILU(whole)).abs().max()) > 12
+    monkeypatch.setattr(layer_fit, "FLOOR", 0.0)
+    without = fit_site(SILU, 8, Histogram.of(x), seed=1)  # another fit than that which is kept
+    assert float((fs.apply(whole, without)[0] - SILU(whole)).abs().max()) > 12
 
 
 def test_a_price_on_spikes_saves_spikes():
     x, seen = inputs(), Histogram.of(inputs())
-    assert spikes(fit_site(SILU, 8, seen, spike_weight=1.0), x) < spikes(fit_site(SILU, 8, seen), x) - 0.1
+    assert spikes(fit_site(SILU, 8, seen, spike_price=0.01), x) < spikes(fit_site(SILU, 8, seen), x) - 0.1
 
 
 def test_quick_normal_and_long_get_better():
@@ -79,35 +84,82 @@ def test_a_relu_gets_the_binary_code_of_least_error_with_an_open_domain():
     assert p.domain[0] == -np.inf
 
 
-@pytest.mark.parametrize("K", [3, 5, 8])
-def test_a_price_on_spikes_moves_a_relus_thresholds_where_that_costs_least(K):
-    relu, x = Activation("relu"), inputs()
-    seen = Histogram.of(x)
-    found = [fit_site(relu, K, seen, spike_weight=weight) for weight in (0.0, 1.0, 3.0, 8.0)]
-    errors, fired = [error(p, x, relu) for p in found], [spikes(p, x) for p in found]
-    assert errors == sorted(errors)
-    assert fired == sorted(fired, reverse=True)
-    alphas = found[0].provenance["alpha"] * np.linspace(0.7, 1.5, 33)
-    plain = [fs.relu_parameters(K, float(alpha), "nearest") for alpha in alphas]
-    for weight, e, f in zip((1.0, 3.0, 8.0), errors[1:], fired[1:], strict=True):  # no range by itself does as well
-        assert np.log(e) + weight * f < min(np.log(error(p, x, relu)) + weight * spikes(p, x) for p in plain)
+PRICES = (0.0, 1e-6, 1e-5, 1e-4, 1e-3, 0.01, 0.03, 0.1, 0.3, 1.0, 10.0)
+
+
+@pytest.mark.parametrize("K", [1, 3, 5, 8, 14])
+@pytest.mark.parametrize(("activation", "scale"), [(Activation("relu"), 1.2), (RELU6, 6.0)])
+def test_a_relus_spikes_fall_with_their_price_from_the_binary_code_to_silence(activation, scale, K):
+    x = inputs(scale=scale)
+    found = [fit_site(activation, K, Histogram.of(x), spike_price=price) for price in PRICES]
+    errors, fired = [error(p, x, activation) for p in found], [spikes(p, x) for p in found]
+    assert all(b >= 0.999 * a for a, b in pairwise(errors))  # samples, not their histogram
+    assert all(b <= 1.001 * a for a, b in pairwise(fired))
+    assert found[0] == fs.fitting.least_error_relu(K, Histogram.of(x), "nearest", activation.cap)
+    assert fired[-1] == 0.0
+
+
+@pytest.mark.parametrize("price", [1e-5, 1e-3, 0.02, 0.2])
+def test_no_binary_code_of_any_bits_and_range_is_worth_more_at_the_price(price):
+    relu, x, K = Activation("relu"), inputs(), 6
+    variance = float(relu(x).var())
+    p = fit_site(relu, K, Histogram.of(x), spike_price=price)
+    ranges = float(x.max()) * np.linspace(0.3, 1.2, 31)
+    plain = [fs.relu_parameters(bits, float(alpha), "nearest") for bits in range(1, K + 1) for alpha in ranges]
+    worth = [error(q, x, relu) / variance + price * spikes(q, x) for q in (p, *plain)]
+    assert worth[0] <= 1.001 * min(worth[1:])
+
+
+def test_a_relu_with_a_price_is_the_best_of_the_codes_offered():
+    relu, x, K = Activation("relu"), inputs(), 4
+    seen, variance = Histogram.of(x), float(relu(x).var())
+    offered = list(sparing_relu_codes(relu, K, seen))
+    for price in PRICES[1:]:
+        p = fit_site(relu, K, seen, spike_price=price)
+        worth = [error(q, x, relu) / variance + price * spikes(q, x) for q in (p, *offered)]
+        assert worth[0] <= 1.001 * min(worth[1:])
+
+
+def test_a_relu_with_a_price_keeps_the_form_that_integers_need():
+    seen = Histogram.of(inputs())
+    for price in PRICES:
+        assert is_binary(fs.FSNeuron(fit_site(Activation("relu"), 8, seen, spike_price=price)))
 
 
 def test_a_capped_relu_spends_a_step_on_its_cap_when_that_pays():
     x = inputs(scale=6.0)
     seen = Histogram.of(x)
-    binary, forced = fit_site(RELU6, 6, seen), fit_site(RELU6, 6, seen, cap_step=True)
-    assert binary == fs.fitting.least_error_relu(6, seen, "nearest", 6.0)
-    priced = fit_site(RELU6, 6, seen, spike_weight=8.0)
-    assert priced == fit_site(RELU6, 6, seen, spike_weight=8.0, cap_step=True)
+    priced = fit_site(RELU6, 6, seen, spike_price=0.003)
     assert priced.h[0] > 6.0
-    assert spikes(forced, x) < 0.8 * spikes(binary, x)
-    assert forced.domain == (-np.inf, np.inf)
+    assert spikes(priced, x) < 0.8 * spikes(fit_site(RELU6, 6, seen), x)
+    assert priced.domain == (-np.inf, np.inf)
 
 
 def test_a_capped_relu_that_never_reaches_its_cap_spends_no_step_on_it():
     seen = Histogram.of(inputs().clamp(max=3.0))
-    assert fit_site(RELU6, 6, seen, cap_step=True) == fit_site(RELU6, 6, seen, cap_step=False)
+    assert all((p.h < 6.0).all() for p in sparing_relu_codes(RELU6, 5, seen))
+
+
+def test_the_unit_of_the_price_is_the_variance_of_the_output():
+    seen, wide = Histogram.of(inputs()), Histogram.of(inputs() * 4)  # a ReLU scales with its inputs
+    one, other = (fit_site(Activation("relu"), 6, h, spike_price=0.01) for h in (seen, wide))
+    assert (other.T / one.T).tolist() == pytest.approx([4.0] * 6, rel=1e-3)
+
+
+def test_an_expression_needs_no_more_than_a_label_a_json_form_and_to_be_called():
+    class Softsign:
+        name, cap, label, domain, turning_points = "expression", None, "softsign", (-8.0, 8.0), None
+
+        def __call__(self, x):
+            return x / (1 + x.abs())
+
+        def to_json(self):
+            return {"expression": ["div", "x", ["add", 1, ["abs", "x"]]]}
+
+    p = fit_site(Softsign(), 6, Histogram.of(inputs()))
+    assert error(p, inputs(), Softsign()) < 1e-3
+    assert p.activation == "softsign"
+    assert fs.fitting.largest_error(p, Softsign()) is None
 
 
 @pytest.mark.parametrize("name", ["silu", "sigmoid", "gelu"])
@@ -138,28 +190,63 @@ def test_a_fit_is_the_same_again_from_memory_from_disk_and_from_nothing(own_cach
     assert fit_site(SILU, 4, seen) == first
 
 
-def test_the_disk_is_what_is_read_and_a_damaged_file_is_not(own_cache):
+def kept_file(own_cache):
+    (file,) = own_cache.iterdir()
+    return file, json.loads(file.read_text())
+
+
+def test_the_disk_is_what_is_read(own_cache):
     seen = Histogram.of(inputs())
     first = fit_site(SILU, 4, seen)
-    (file,) = own_cache.iterdir()
-    content = json.loads(file.read_text())
-    file.write_text(json.dumps(content | {"offset": 123.0}))
+    file, _ = kept_file(own_cache)
+    other = fs.FSParameters(first.T, first.h, first.d, 123.0, "silu", first.domain, first.provenance)
+    cache.keep(file.stem, other)
     cache.forget()
     assert fit_site(SILU, 4, seen).offset == 123.0
-    for damaged in ('{"format": ', "[]", "{}", '{"version": 1}', "\xff"):
+
+
+def test_a_damaged_file_counts_as_none(own_cache):
+    seen = Histogram.of(inputs())
+    first = fit_site(SILU, 4, seen)
+    file, content = kept_file(own_cache)
+    changed = content | {"parameters": content["parameters"] | {"offset": 123.0}}
+    endless = json.dumps(content).replace(str(content["parameters"]["T"][0]), "Infinity", 1)
+    whole = json.dumps(content)
+    for damaged in (json.dumps(changed), endless, whole[:-9], "[]", "{}", '{"format": "fewspikes-fit"}', "\xff"):
         file.write_text(damaged, encoding="latin-1")
         cache.forget()
         assert fit_site(SILU, 4, seen) == first
 
 
+@pytest.mark.parametrize(("name", "K"), [("silu", 3), ("gelu", 4)])
+def test_a_whole_file_of_another_activation_or_k_counts_as_none(own_cache, name, K):
+    seen = Histogram.of(inputs())
+    first = fit_site(SILU, 4, seen)
+    file, _ = kept_file(own_cache)
+    cache.keep(file.stem, fs.fit(name, K, effort="quick").parameters)
+    cache.forget()
+    assert fit_site(SILU, 4, seen) == first
+
+
+def test_a_file_under_another_name_counts_as_none(own_cache):
+    seen = Histogram.of(inputs())
+    first = fit_site(SILU, 4, seen)
+    file, _ = kept_file(own_cache)
+    other = fit_site(SILU, 4, seen, offset=False)
+    (wrong,) = (found for found in own_cache.iterdir() if found != file)
+    file.write_bytes(wrong.read_bytes())
+    cache.forget()
+    assert fit_site(SILU, 4, seen) == first != other
+
+
 def test_every_setting_and_every_count_has_a_fit_of_its_own(own_cache):
     seen, fewer = Histogram.of(inputs()), Histogram.of(inputs()[1:])
-    for arguments in ({}, {"seed": 1}, {"spike_weight": 0.5}, {"offset": False}, {"floor": 0.1}, {"effort": "quick"}):
+    for arguments in ({}, {"seed": 1}, {"spike_price": 0.5}, {"offset": False}, {"effort": "quick"}):
         fit_site(SILU, 3, seen, **arguments)
     fit_site(SILU, 3, fewer)
     fit_site(SILU, 2, seen)
     fit_site(Activation("gelu"), 3, seen)
-    assert len(list(own_cache.iterdir())) == 9
+    assert len(list(own_cache.iterdir())) == 8
 
 
 def test_the_cache_can_be_off_and_need_not_be_writable(own_cache, monkeypatch):
@@ -175,8 +262,12 @@ def test_the_cache_can_be_off_and_need_not_be_writable(own_cache, monkeypatch):
     [
         ({"K": 0}, "K must be a whole number from 1 to 24"),
         ({"effort": "best"}, "effort must be"),
-        ({"spike_weight": -1}, "spike_weight must be a number >= 0"),
-        ({"floor": 2.0}, "floor must be from 0 to 1"),
+        ({"spike_price": -1}, "spike_price must be a finite number >= 0"),
+        ({"spike_price": np.inf}, "spike_price must be a finite number >= 0; got inf"),
+        (
+            {"inputs": Histogram.of(torch.linspace(-1, 1.3, 257)), "activation": Activation("reciprocal")},
+            "not finite at x",
+        ),
         ({"activation": Activation("reciprocal")}, "reciprocal is not finite at x = 0"),
         ({"activation": Activation("rsqrt")}, "rsqrt is not finite"),
         ({"inputs": Histogram(0.0, 1.0, -12, 0, np.zeros(4097, np.int64))}, "holds no counts"),

@@ -7,13 +7,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fewspikes as fs
-from fewspikes.fitting.bounds import largest_error, staircase
-from fewspikes.fitting.code import parameters_of
-from fewspikes.fitting.descent import descend, objective, price
-from fewspikes.fitting.expected import expected
-from fewspikes.fitting.islands import random_code
-from fewspikes.fitting.objective import objective as make
-from fewspikes.fitting.staircase import intervals, least_squares, solve, workspace
+from fewspikes.fitting.bounds import largest_error, steps_of
+from fewspikes.fitting.descent import descend, objective, objective_and_gradient, random_code
+from fewspikes.fitting.fitting import even_and_seen
+from fewspikes.fitting.staircase import (
+    error_and_spikes,
+    intervals,
+    least_squares,
+    parameters_of,
+    solve,
+    workspace,
+)
 from fewspikes.neuron.activation import Activation
 from strategies import arguments
 
@@ -21,7 +25,7 @@ SILU = Activation("silu")
 
 
 def problem(**options):
-    return make(SILU, (-8.0, 12.0), (-0.112, 1.99), (-2.0, 2.0), **options)
+    return even_and_seen(SILU, (-8.0, 12.0), (-0.112, 1.99), (-2.0, 2.0), **options)
 
 
 def code(K, seed=0):
@@ -34,7 +38,7 @@ def code(K, seed=0):
 @given(arguments(), st.lists(st.floats(-25, 25), min_size=1, max_size=50))
 def test_each_interval_has_the_spikes_and_the_output_of_the_neuron(drawn, values):
     p = fs.FSParameters(*drawn)
-    edges, outputs, patterns = staircase(p, (-30.0, 30.0))
+    edges, outputs, patterns = steps_of(p, (-30.0, 30.0))
     x = torch.tensor([v for v in values if np.abs(v - edges).min() > 1e-9], dtype=torch.float64)
     at = np.searchsorted(edges, x.numpy(), side="right") - 1
     spikes = fs.encode(x, p).numpy()
@@ -46,7 +50,7 @@ def test_each_interval_has_the_spikes_and_the_output_of_the_neuron(drawn, values
 def test_the_compiled_intervals_are_those_of_the_readable_staircase(K):
     p, made, work = code(K), problem(), workspace(K)
     n, _ = intervals(p, made, work)
-    edges, _, patterns = staircase(fs.FSParameters(p[:K], p[K:], np.zeros(K)), (-8.0, 12.0))
+    edges, _, patterns = steps_of(fs.FSParameters(p[:K], p[K:], np.zeros(K)), (-8.0, 12.0))
     found, i = [], 0
     while i != 1:  # the list ends with interval 1, the end of the domain
         found.append((work.place[i, 0], work.pattern[i]))
@@ -57,28 +61,28 @@ def test_the_compiled_intervals_are_those_of_the_readable_staircase(K):
 
 
 @pytest.mark.parametrize("K", [2, 5, 8, 13])
-@pytest.mark.parametrize("options", [{}, {"spike_weight": 0.4, "max_spikes": 0.5}, {"offset": False}])
+@pytest.mark.parametrize("options", [{}, {"spike_price": 0.4}, {"spike_price": 0.02, "limit": 0.5}, {"offset": False}])
 def test_the_gradient_is_that_of_finite_differences(K, options):
     p, made, work = code(K, seed=K), problem(**options), workspace(K)
     gradient, step = np.empty(2 * K), 1e-6
-    objective(p, made, work, gradient)
+    assert objective_and_gradient(p, made, work, gradient) == objective(p, made, work)
     for k in range(2 * K):
         shift = np.zeros(2 * K)
         shift[k] = step
-        slope = (price(p + shift, made, work) - price(p - shift, made, work)) / (2 * step)
+        slope = (objective(p + shift, made, work) - objective(p - shift, made, work)) / (2 * step)
         assert gradient[k] == pytest.approx(slope, abs=2e-5 * (1 + np.abs(gradient).max()))
 
 
 @pytest.mark.parametrize("K", [4, 8, 16])
 def test_the_error_and_spikes_are_those_of_the_neuron_on_samples(K):
-    made = make(SILU, (-8.0, 12.0), (-0.112, 1.99))
+    made = even_and_seen(SILU, (-8.0, 12.0), (-0.112, 1.99))
     p, work = code(K), workspace(K)
     descend(p, made, work, 60, np.inf)  # so that the error is small, and its own error shows
     error, spikes = least_squares(p, made, work)
     x = torch.linspace(-8, 12, 2_000_001, dtype=torch.float64)
     gauss = torch.exp(-((x + 0.112) ** 2) / (2 * 1.99))
     weight = (gauss / gauss.sum() + 1 / len(x)) / 2
-    y, fired = fs.apply(x, parameters_of(p, made, "silu", (-8.0, 12.0), {}))
+    y, fired = fs.apply(x, parameters_of(p, made))
     assert error == pytest.approx(float(weight @ (y - SILU(x)) ** 2), rel=0.01)
     assert spikes == pytest.approx(float(gauss @ fired.double() / gauss.sum()), rel=0.001)
 
@@ -86,13 +90,13 @@ def test_the_error_and_spikes_are_those_of_the_neuron_on_samples(K):
 @pytest.mark.parametrize("offset", [True, False])
 def test_no_other_weights_have_a_smaller_error(offset):
     made, K = problem(offset=offset), 6
-    p = parameters_of(code(K), made, "silu", (-8.0, 12.0), {})
-    least, _ = expected(p, made)
+    p = parameters_of(code(K), made)
+    least, _ = error_and_spikes(p, made)
     random = np.random.default_rng(0)
     for _ in range(20):
         d = p.d + random.normal(size=K) * 0.01
         other = fs.FSParameters(p.T, p.h, d, p.offset + (random.normal() * 0.01 if offset else 0.0))
-        assert expected(other, made)[0] > least
+        assert error_and_spikes(other, made)[0] > least
     assert offset or p.offset == 0.0
 
 
@@ -107,10 +111,10 @@ def test_cholesky_solves_a_symmetric_system():
 
 def test_a_descent_ends_far_lower_at_the_objective_that_it_says():
     made, p, work = problem(), code(8), workspace(8)
-    before = price(p, made, work)
+    before = objective(p, made, work)
     after = descend(p, made, work, 400, np.inf)
     assert after < before - 1
-    assert after == pytest.approx(price(p, made, work), abs=1e-12)
+    assert after == pytest.approx(objective(p, made, work), abs=1e-12)
 
 
 def test_a_descent_that_leads_nowhere_is_broken_off():

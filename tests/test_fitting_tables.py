@@ -6,11 +6,11 @@ import torch
 
 import fewspikes as fs
 from fewspikes.fitting import largest_error, shipped
-from fewspikes.fitting.descent import price
-from fewspikes.fitting.objective import objective
+from fewspikes.fitting.descent import objective
+from fewspikes.fitting.fitting import even_and_seen
 from fewspikes.fitting.staircase import workspace
 from fewspikes.neuron.activation import Activation
-from fewspikes.neuron.shipped import SHIPPED, VARIANTS, all_shipped
+from fewspikes.neuron.known_codes import SHIPPED, VARIANTS, all_shipped
 
 STEPS = range(3, 17)
 
@@ -61,11 +61,11 @@ def test_more_steps_are_no_worse_and_low_spikes_fire_less(name):
     errors = [shipped(name, K).provenance["mse"] for K in STEPS]
     assert all(errors[i + 2] < 1.02 * errors[i] for i in range(len(errors) - 2))
     activation = Activation(name)
-    made = objective(activation, activation.domain, activation.typical_inputs or "uniform", activation.main_region)
+    made = even_and_seen(activation, activation.domain, activation.typical_inputs or "uniform", activation.main_region)
     for K in STEPS:
         low_error, low_spikes = (shipped(name, K, variant) for variant in VARIANTS)
         codes = [np.concatenate([p.T, p.h]) for p in (low_error, low_spikes)]
-        least, other = (price(code, made, workspace(K)) for code in codes)
+        least, other = (objective(code, made, workspace(K)) for code in codes)
         assert least <= other + 1e-4  # log of the weighted error
         assert low_spikes.provenance["mean_spikes"] <= (1 + 1e-4) * low_error.provenance["mean_spikes"]
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 
 from fewspikes import FewSpikesError, FSParameters, published, relu_parameters
-from fewspikes.neuron.parameters import round_scale
+from fewspikes.neuron.known_codes import round_scale
 from strategies import arguments
 
 
@@ -193,7 +193,7 @@ def test_a_grid_out_of_range_raises(arguments, message):
 
 
 def test_a_scale_is_positive_and_chosen_around_0_only():
-    with pytest.raises(FewSpikesError, match="the scale must be > 0"):
+    with pytest.raises(FewSpikesError, match="the scale must be a finite number > 0; got 0.0"):
         relu_parameters().quantize(8, scale=0.0)
     with pytest.raises(FewSpikesError, match="range around 0 only"):
         relu_parameters().quantize(8, 1.0, 2.0, scale=None)

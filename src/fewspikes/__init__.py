@@ -9,8 +9,9 @@ from fewspikes.measure.counting import Counts, count
 from fewspikes.measure.evaluation import EvaluationReport, evaluate
 from fewspikes.network.file import load, save
 from fewspikes.neuron.kernels import apply
+from fewspikes.neuron.known_codes import published, relu_parameters
 from fewspikes.neuron.layer import FSNeuron
-from fewspikes.neuron.parameters import FSParameters, published, relu_parameters
+from fewspikes.neuron.parameters import FSParameters
 from fewspikes.neuron.recurrence import decode, encode
 
 __version__ = "0.1.0"

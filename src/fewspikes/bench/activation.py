@@ -12,10 +12,10 @@ from fewspikes.bench.timing import Timing, alternate
 from fewspikes.fitting import fit
 from fewspikes.neuron.kernels.dispatch import run
 from fewspikes.neuron.kernels.reference import apply as plain_loop
+from fewspikes.neuron.known_codes import shipped
 from fewspikes.neuron.layer import FSNeuron, overwriting
 from fewspikes.neuron.parameters import FSParameters
 from fewspikes.neuron.recurrence import cast
-from fewspikes.neuron.shipped import shipped
 
 STEPS, SIZES = (4, 8, 16), (1 << 16, 1 << 22)
 

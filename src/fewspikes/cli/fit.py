@@ -32,7 +32,9 @@ def fit(
         typer.Option(metavar="LOW HIGH", help="Inputs to fit on. Default: the activation's."),
     ] = None,
     max_spikes: Annotated[float | None, typer.Option(help="The most mean spikes, a hard limit.")] = None,
-    spike_weight: Annotated[float, typer.Option(help="How much log(error) may rise to save a mean spike.")] = 0.0,
+    spike_price: Annotated[
+        float, typer.Option(help="The rise of the squared error, as a share of the variance, that a spike is worth.")
+    ] = 0.0,
     no_offset: Annotated[bool, typer.Option("--no-offset", help="Silence stands for 0, as in the paper.")] = False,
     inputs: Annotated[
         str | None, typer.Option(help="uniform, or MEAN,VARIANCE of a Gaussian. Default: the activation's usual.")
@@ -60,7 +62,7 @@ def fit(
         steps,
         domain,
         max_spikes=max_spikes,
-        spike_weight=spike_weight,
+        spike_price=spike_price,
         offset=not no_offset,
         inputs=None if inputs is None else _inputs(inputs),
         method=method,

@@ -14,14 +14,8 @@ from fewspikes.base.progress import in_threads
 from fewspikes.fitting import fit_site, least_error_relu, shipped
 from fewspikes.measure.calibration import Calibration
 from fewspikes.neuron.activation import Activation
-from fewspikes.neuron.parameters import (
-    MAX_STEPS,
-    PAPER_RELU_ALPHA,
-    PAPER_RELU_STEPS,
-    FSParameters,
-    published,
-    relu_parameters,
-)
+from fewspikes.neuron.known_codes import PAPER_RELU_ALPHA, PAPER_RELU_STEPS, published, relu_parameters
+from fewspikes.neuron.parameters import MAX_STEPS, FSParameters
 from fewspikes.operators.rewriting import Site
 
 DEFAULT_STEPS = 8  # with calibration data and no K
@@ -155,7 +149,7 @@ def site_parameters(site: Site, choice: Choice, calibration: Calibration | None)
     if activation.name == "relu" and choice.rounding == "down":
         return least_error_relu(steps, seen, "down", activation.cap)
     weight, effort, seed = choice.spike_weight, choice.effort, choice.seed
-    return fit_site(activation, steps, seen, offset=choice.offset, spike_weight=weight, seed=seed, effort=effort)
+    return fit_site(activation, steps, seen, offset=choice.offset, spike_price=weight, seed=seed, effort=effort)
 
 
 def _table(site: Site, K: int | None) -> FSParameters:

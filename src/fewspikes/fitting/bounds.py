@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fewspikes.base.errors import FewSpikesError
+from fewspikes.base import checks
 from fewspikes.fitting.problem import Function
 from fewspikes.neuron.activation import Activation
 from fewspikes.neuron.parameters import FSParameters
@@ -26,7 +26,7 @@ class Steps(NamedTuple):
     patterns: NDArray[np.int64]
 
 
-def staircase(p: FSParameters, domain: tuple[float, float]) -> Steps:
+def steps_of(p: FSParameters, domain: tuple[float, float]) -> Steps:
     """The steps of the neuron on the domain, exact but for the rounding of T[t] + h[s] + h[r] + ...
 
     Each time step splits the intervals in which its threshold falls, and moves the parts that fire by its reset.
@@ -46,7 +46,7 @@ def staircase(p: FSParameters, domain: tuple[float, float]) -> Steps:
     return Steps(np.append(left, high), outputs, patterns)
 
 
-def largest_error(p: FSParameters, activation: Activation, domain: tuple[float, float] | None = None) -> float:
+def largest_error(p: FSParameters, activation: Activation, domain: tuple[float, float] | None = None) -> float | None:
     """A proven bound: the largest |f(x) - y(x)| over the domain.
 
     On a step of the staircase y is constant, so the error is largest at an end of the step or where f turns, and both
@@ -59,7 +59,7 @@ def largest_error(p: FSParameters, activation: Activation, domain: tuple[float, 
         domain: (low, high); by default p's own. An open end is fine where f is flat beyond it.
 
     Returns:
-        The bound; inf where an open end lets the error grow without one.
+        The bound; inf where an open end lets the error grow without one; None where it is not known where f turns.
 
     Raises:
         FewSpikesError: low >= high.
@@ -68,9 +68,9 @@ def largest_error(p: FSParameters, activation: Activation, domain: tuple[float, 
     >>> largest_error(relu_parameters(K=3, alpha=8.0), Activation("relu"), (-4.0, 8.0))
     1.0
     """
-    low, high = p.domain if domain is None else domain
-    if not low < high:
-        raise FewSpikesError(f"the domain must be (low, high) with low < high; got {low}, {high}")
+    low, high = checks.interval("the domain", p.domain if domain is None else domain)
+    if activation.turning_points is None:
+        return None
     found = error_at_edges(p, activation, (max(low, -_FAR), min(high, _FAR)), activation.turning_points)
     return found if found < _FAR / 2 else inf
 
@@ -79,7 +79,7 @@ def error_at_edges(
     p: FSParameters, function: Function, domain: tuple[float, float], turning_points: tuple[float, ...]
 ) -> float:
     """The largest error at both ends of each step and at the turning points within it."""
-    steps = staircase(p, domain)
+    steps = steps_of(p, domain)
     f = function(torch.from_numpy(steps.edges)).numpy()
     worst = float(np.maximum(np.abs(f[:-1] - steps.outputs), np.abs(f[1:] - steps.outputs)).max())
     for x in turning_points:

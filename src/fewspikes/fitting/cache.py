@@ -9,10 +9,11 @@ from threading import Lock
 from typing import Any
 
 from fewspikes.base.errors import FewSpikesError
-from fewspikes.base.files import write_json
+from fewspikes.base.files import read_json, write_json
 from fewspikes.fitting.histogram import Histogram
 from fewspikes.neuron.parameters import FSParameters
 
+_FORMAT = "fewspikes-fit"
 _MOST_KEPT = 4096  # fits in memory
 
 _kept: dict[str, FSParameters] = {}
@@ -26,16 +27,20 @@ def key(content: dict[str, Any], inputs: Histogram) -> str:
     return digest.hexdigest()
 
 
-def look_up(name: str) -> FSParameters | None:
-    """The fit of this name, or None; a file that is damaged counts as none."""
+def look_up(name: str, label: str, K: int) -> FSParameters | None:
+    """The fit of this name, or None; a file that is damaged, or holds another activation or K, counts as none."""
     if name in _kept:
         return _kept[name]
     folder = _folder()
     if folder is None:
         return None
     try:
-        found = FSParameters.from_json(json.loads((folder / f"{name}.json").read_text()))
-    except (OSError, ValueError, AttributeError):
+        content = read_json(folder / f"{name}.json", _FORMAT)
+        found = FSParameters.from_json(content["parameters"])  # raises where a number is not finite
+        whole = content["checksum"] == _checksum(name, found)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return None
+    if not whole or (found.activation, found.K) != (label, K):
         return None
     _remember(name, found)
     return found
@@ -47,9 +52,10 @@ def keep(name: str, parameters: FSParameters) -> None:
     folder = _folder()
     if folder is None:
         return
+    content = {"format": _FORMAT, "checksum": _checksum(name, parameters), "parameters": parameters.to_json()}
     with suppress(OSError, FewSpikesError):
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / f"{name}.json", parameters.to_json())
+        write_json(folder / f"{name}.json", content)
 
 
 def forget() -> None:
@@ -57,8 +63,13 @@ def forget() -> None:
     _kept.clear()
 
 
+def _checksum(name: str, parameters: FSParameters) -> str:
+    """Of the numbers and of the name, so that a file under another name counts as damaged, too."""
+    return hashlib.sha256(json.dumps([name, parameters.to_json()], sort_keys=True).encode()).hexdigest()
+
+
 def _remember(name: str, parameters: FSParameters) -> None:
-    with _lock:  # several sites are fitted at once
+    with _lock:  # several layers are fitted at once
         if len(_kept) >= _MOST_KEPT:
             _kept.pop(next(iter(_kept)))
         _kept[name] = parameters

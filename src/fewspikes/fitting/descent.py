@@ -1,12 +1,15 @@
-"""Downhill in T and h: the objective, and a quasi-Newton descent that copes with its kinks; compiled."""
+"""Downhill in T and h by L-BFGS, and a local search that disturbs and descends again; compiled, the same by seed."""
+
+from typing import NamedTuple
 
 import numba
 import numpy as np
 
 from fewspikes.fitting.problem import Problem, Vector
-from fewspikes.fitting.staircase import Work, least_squares, slopes
+from fewspikes.fitting.staircase import Work, least_squares, slopes, workspace
 
-STRICTNESS = 20.0  # of the spike limit, in log(error) per spike: far above what a spike ever gains
+STRICTNESS = 20.0  # of the spike limit, in units of the objective per spike: far above what a spike ever gains
+STEPS = 160  # of one descent in a local search
 _MEMORY = 12  # pairs that the descent remembers
 _FIRST = 0.02  # of the domain: the length of the first step
 _TRIALS = 24  # of one line search
@@ -14,38 +17,60 @@ _DECREASE, _CURVATURE = 1e-4, 0.9  # of the weak Wolfe conditions
 _GAIN = 1e-7  # less than this in a step ends the descent
 _PATIENCE = 12.0  # after s steps a descent that gets good in the end is rarely further from it than _PATIENCE / s
 _PROBATION = 10  # steps that every descent may take
+_SAME = 1e-4  # objectives closer than this are taken for the same code's
+_PROGRESS = 2e-4  # less is none, for the local search
+_PLACES = 32  # tried for a new step, each at the price of one evaluation; a descent costs hundreds
+
+
+class Pool(NamedTuple):
+    """The best codes so far, best first: [m, 2 K] and their objectives [m], infinite where there is none."""
+
+    codes: Vector
+    values: Vector
+
+
+def empty_pool(K: int, size: int) -> Pool:
+    """A pool without codes."""
+    return Pool(np.zeros((size, 2 * K)), np.full(size, np.inf))
+
+
+def seed_of(*numbers: int) -> int:
+    """A seed of its own for each part of a search."""
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
 
 @numba.njit(cache=True, nogil=True)
-def objective(p: Vector, problem: Problem, work: Work, gradient: Vector) -> tuple[float, float, float]:
-    """log(error) + spike_weight spikes + STRICTNESS max(0, spikes - limit), with its gradient in p = (T, h).
-
-    Returns (objective, error, mean spikes); infinite where the code has too many intervals.
-    """
-    K = len(p) // 2
-    error, spikes = least_squares(p, problem, work)
-    if not error < np.inf:
-        gradient[:] = 0.0
-        return np.inf, error, spikes
-    slopes(problem, work)
-    per_spike = problem.spike_weight
-    value = np.log(error) + per_spike * spikes
-    if spikes > problem.limit:
-        per_spike += STRICTNESS
-        value += STRICTNESS * (spikes - problem.limit)
-    for k in range(2 * K):
-        gradient[k] = work.slopes[0, k] / error + per_spike * work.slopes[1, k]
-    return value, error, spikes
-
-
-@numba.njit(cache=True, nogil=True)
-def price(p: Vector, problem: Problem, work: Work) -> float:
-    """The objective alone, see `objective`."""
-    error, spikes = least_squares(p, problem, work)
+def total(error: float, spikes: float, problem: Problem) -> float:
+    """The objective of `problem` for an error and mean spikes, with STRICTNESS for each spike above the limit."""
     if not error < np.inf:
         return np.inf
-    value = np.log(error) + problem.spike_weight * spikes
+    value = np.log(error + problem.spike_cost * spikes) + problem.preference * spikes
     return float(value + STRICTNESS * max(0.0, spikes - problem.limit))
+
+
+@numba.njit(cache=True, nogil=True)
+def objective(p: Vector, problem: Problem, work: Work) -> float:
+    """The objective of the code p = (T, h) with its best d and offset; infinite where it has too many intervals."""
+    error, spikes = least_squares(p, problem, work)
+    return total(error, spikes, problem)
+
+
+@numba.njit(cache=True, nogil=True)
+def objective_and_gradient(p: Vector, problem: Problem, work: Work, gradient: Vector) -> float:
+    """`objective`, with `gradient` [2 K] filled with its derivatives in p."""
+    error, spikes = least_squares(p, problem, work)
+    value = total(error, spikes, problem)
+    if not value < np.inf:
+        gradient[:] = 0.0
+        return value
+    slopes(problem, work)
+    paid = error + problem.spike_cost * spikes
+    per_spike = problem.preference + problem.spike_cost / paid
+    if spikes > problem.limit:
+        per_spike += STRICTNESS
+    for k in range(len(p)):
+        gradient[k] = work.slopes[0, k] / paid + per_spike * work.slopes[1, k]
+    return value
 
 
 @numba.njit(cache=True, nogil=True)
@@ -78,7 +103,7 @@ def line_search(
     for _ in range(_TRIALS):
         for i in range(len(p)):
             trial[i] = p[i] - stride * direction[i]
-        new, _, _ = objective(trial, problem, work, g)
+        new = objective_and_gradient(trial, problem, work, g)
         if not new < value + _DECREASE * stride * slope:
             upper = stride
         elif -np.dot(g, direction) < _CURVATURE * slope:
@@ -103,7 +128,7 @@ def descend(p: Vector, problem: Problem, work: Work, steps: int, wanted: float) 
     n = len(p)
     S, Y = np.empty((_MEMORY, n)), np.empty((_MEMORY, n))
     g, g_new, direction, trial = np.empty(n), np.empty(n), np.empty(n), np.empty(n)
-    value, _, _ = objective(p, problem, work, g)
+    value = objective_and_gradient(p, problem, work, g)
     if not value < np.inf:
         return value
     held = last = 0
@@ -136,3 +161,153 @@ def descend(p: Vector, problem: Problem, work: Work, steps: int, wanted: float) 
         if gained < _GAIN:
             break
     return value
+
+
+@numba.njit(cache=True, nogil=True)
+def random_code(low: float, high: float, p: Vector) -> None:
+    """Fill p with a random code: resets that shrink geometrically, thresholds of their size."""
+    K = len(p) // 2
+    ratio = np.random.uniform(0.45, 0.9)
+    size = (high - low) * np.random.uniform(0.2, 0.7)
+    shift = np.random.normal() * 0.015 * (high - low)
+    for t in range(K):
+        p[t] = size * np.random.uniform(0.2, 1.2) + shift
+        p[K + t] = size * np.random.uniform(0.5, 1.3)
+        size *= ratio
+
+
+@numba.njit(cache=True, nogil=True)
+def move_step(p: Vector, i: int, j: int) -> None:
+    """Take step i out and put it in again as step j."""
+    K = len(p) // 2
+    step = 1 if j > i else -1
+    for base in (0, K):
+        held = p[base + i]
+        for k in range(i, j, step):
+            p[base + k] = p[base + k + step]
+        p[base + j] = held
+
+
+@numba.njit(cache=True, nogil=True)
+def disturb(base: Vector, low: float, high: float, p: Vector) -> None:
+    """Fill p with a neighbour of `base`: noise, one step changed, two exchanged, or one made anew elsewhere."""
+    K = len(base) // 2
+    p[:] = base
+    size = (high - low) * 2.0 ** -np.random.uniform(1.0, 7.0)
+    i, j = np.random.randint(K), np.random.randint(K)
+    move = np.random.randint(5)
+    if move == 0:
+        noise = 0.02 * 3.0 ** np.random.randint(3)
+        for k in range(2 * K):
+            p[k] += np.random.normal() * noise * abs(p[k])
+    elif move == 1:
+        p[i] += np.random.normal() * size
+        p[K + i] += np.random.normal() * size
+    elif move == 2:
+        p[i], p[j] = base[j], base[i]
+        p[K + i], p[K + j] = base[K + j], base[K + i]
+    else:
+        move_step(p, i, j)
+        p[j] = np.random.normal() * size
+        p[K + j] = np.random.normal() * size if move == 3 else abs(np.random.normal()) * size
+
+
+@numba.njit(cache=True, nogil=True)
+def replace_step(base: Vector, skipped: int, place: int, T: float, h: float, p: Vector) -> None:
+    """Fill p with `base` less the step `skipped` (-1: none), and with (T, h) put in at `place`."""
+    n, K = len(base) // 2, len(p) // 2
+    source = 0
+    for t in range(K):
+        if t == place:
+            p[t], p[K + t] = T, h
+            continue
+        if source == skipped:
+            source += 1
+        p[t], p[K + t] = base[source], base[n + source]
+        source += 1
+
+
+@numba.njit(cache=True, nogil=True)
+def new_step(base: Vector, problem: Problem, work: Work, p: Vector, trial: Vector) -> None:
+    """Fill p with `base` and the best of some random new steps, in place of one of its own if p is no longer."""
+    n, K = len(base) // 2, len(p) // 2
+    skipped = np.random.randint(n) if n == K else -1
+    least = np.inf
+    for k in range(_PLACES):
+        size = (problem.high - problem.low) * 2.0 ** -np.random.uniform(1.0, 7.0 + K / 4)
+        T, h = np.random.normal() * size, np.random.normal() * size
+        replace_step(base, skipped, np.random.randint(K), T, abs(h) if np.random.random() < 0.5 else h, trial)
+        value = objective(trial, problem, work)
+        if k == 0 or value < least:
+            least = value
+            p[:] = trial
+
+
+@numba.njit(cache=True, nogil=True)
+def enter(p: Vector, value: float, pool: Vector, values: Vector) -> None:
+    """Put a code into the sorted pool, unless it is no better than the last there or the same as one."""
+    n = len(values)
+    if not value < values[n - 1]:
+        return
+    for k in range(n):
+        if abs(values[k] - value) < _SAME:
+            if value < values[k]:
+                values[k] = value
+                pool[k] = p
+            return
+    k = n - 1
+    while k > 0 and values[k - 1] > value:
+        values[k] = values[k - 1]
+        pool[k] = pool[k - 1]
+        k -= 1
+    values[k] = value
+    pool[k] = p
+
+
+@numba.njit(cache=True, nogil=True)
+def local_search(
+    seed: int, starts: Vector, fresh: int, idle: int, most: int, problem: Problem, pool: Vector, values: Vector
+) -> int:
+    """Descend from `starts` and from `fresh` random codes, then disturb the best until nothing is gained any more.
+
+    Args:
+        seed: of everything random here.
+        starts: [n, 2 K], codes to begin from; or [n, 2 K - 2], codes that get a step more; or none.
+        fresh: how many random codes beside them.
+        idle: how many disturbances in a row without gain end the search.
+        most: how many descents end it at the latest, those from the starts included.
+        problem: what is minimised.
+        pool: [m, 2 K], filled with the best codes found, best first.
+        values: [m], their objectives; infinite at first.
+
+    Returns:
+        How many descents it took.
+    """
+    np.random.seed(seed)
+    K = pool.shape[1] // 2
+    p, trial, work = np.empty(2 * K), np.empty(2 * K), workspace(K)
+    low, high, last = problem.low, problem.high, len(values) - 1
+    descents = 0
+    for k in range(len(starts) + fresh):
+        if k >= len(starts):
+            random_code(low, high, p)
+        elif starts.shape[1] == 2 * K:
+            p[:] = starts[k]
+        else:
+            new_step(starts[k], problem, work, p, trial)
+        enter(p, descend(p, problem, work, STEPS, values[last]), pool, values)
+        descents += 1
+    without = 0
+    while without < idle and descents < most:
+        chosen = min(int(np.random.exponential(1.5)), last)
+        if not values[chosen] < np.inf:
+            chosen = 0
+        if np.random.random() < 0.5:
+            disturb(pool[chosen], low, high, p)
+        else:
+            new_step(pool[chosen], problem, work, p, trial)
+        best = values[0]
+        enter(p, descend(p, problem, work, STEPS, values[last]), pool, values)
+        descents += 1
+        without = 0 if values[0] < best - _PROGRESS else without + 1
+    return descents

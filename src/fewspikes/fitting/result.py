@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fewspikes.base import checks
 from fewspikes.fitting.bounds import error_at_edges
-from fewspikes.fitting.masses import Inputs, masses, resolve
-from fewspikes.fitting.target import Target, checked_domain, target_of
+from fewspikes.fitting.inputs import Inputs, resolve, shares
+from fewspikes.fitting.target import Target, target_of
 from fewspikes.neuron.activation import Activation
 from fewspikes.neuron.kernels import apply
 from fewspikes.neuron.parameters import FSParameters
@@ -29,7 +30,7 @@ class FitResult:
         mse_main, mse_outer: the same inside and outside of the activation's main region; None where it has none.
         mean_spikes: spikes per neuron, averaged over the inputs.
         max_error: the largest error over the domain.
-        max_error_proven: whether that is a proven bound (named activations), or the largest of a sample.
+        max_error_proven: whether that is a bound (all turning points are known), or the largest of a sample.
         seconds: how long the fit took.
     """
 
@@ -74,13 +75,13 @@ def measure(
     """
     started = time.perf_counter() if started is None else started
     target = target_of(activation) if isinstance(activation, Activation) else activation
-    low, high = checked_domain(domain or target.domain or _domain(parameters, activation))
+    low, high = checks.interval("the domain", domain or target.domain or _domain(parameters, target), "finite")
     x = torch.linspace(low, high, POINTS, dtype=torch.float64)
     y, spikes = apply(x, parameters)
     difference = (y - target.function(x)).numpy()
     main, outer = _regions(difference**2, x.numpy(), target.main_region)
     cells = np.concatenate([[low], (x.numpy()[1:] + x.numpy()[:-1]) / 2, [high]])
-    share = masses(resolve(inputs if inputs is not None else target.typical_inputs or "uniform"), cells)
+    share = shares(resolve(inputs if inputs is not None else target.typical_inputs or "uniform"), cells)
     proven = target.turning_points is not None
     largest = error_at_edges(parameters, target.function, (low, high), target.turning_points or ())
     return FitResult(
@@ -95,10 +96,10 @@ def measure(
     )
 
 
-def _domain(parameters: FSParameters, activation: Activation | Target) -> tuple[float, float]:
+def _domain(parameters: FSParameters, target: Target) -> tuple[float, float]:
     """For a ReLU twice its largest weight: what a binary code reaches."""
     alpha = 2 * float(parameters.d.max())
-    cap = activation.cap if isinstance(activation, Activation) else None
+    cap = None if target.activation is None else target.activation.cap
     return (-alpha, cap or alpha)
 
 

@@ -9,13 +9,16 @@ best, the error's derivative in T and h is that of the intervals' edges alone: a
 outputs a (left) and b (right), moving the edge right changes the error by weight(x) ((f(x) - a)^2 - (f(x) - b)^2).
 """
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from fewspikes.base.errors import FewSpikesError
 from fewspikes.fitting.problem import Problem, Vector
+from fewspikes.neuron.parameters import FSParameters
 
 MAX_INTERVALS = 6144  # a good code of 16 steps has some hundreds
 _RIDGE = 1e-13  # of the total weight: keeps steps that never fire from making the system singular
@@ -195,6 +198,25 @@ def least_squares(p: Vector, problem: Problem, work: Work) -> tuple[float, float
 
 
 @numba.njit(cache=True, nogil=True)
+def mirror(A: Vector, n: int) -> None:
+    """Copy the lower part of A[:n, :n] to the upper one."""
+    for i in range(n):
+        for j in range(i):
+            A[j, i] = A[i, j]
+
+
+@numba.njit(cache=True, nogil=True)
+def error_of(d: Vector, problem: Problem, work: Work) -> float:
+    """The weighted squared error with the weights d, [K + 1] or [K], after `intervals` and `mirror`."""
+    error = problem.square
+    for i in range(len(d)):
+        error -= 2 * d[i] * work.b[i]
+        for j in range(len(d)):
+            error += d[i] * d[j] * work.A[i, j]
+    return float(max(error, 1e-300))
+
+
+@numba.njit(cache=True, nogil=True)
 def outputs(d: Vector, table: Vector) -> None:
     """Fill table[group, 0] with the sums of d over each pattern of a group of four steps."""
     K = len(d) - 1
@@ -246,3 +268,42 @@ def slopes(problem: Problem, work: Work) -> None:
         left = right
     unfold(table, 1, K, of_error[K:])
     unfold(table, 2, K, of_spikes[K:])
+
+
+def parameters_of(
+    code: Vector, problem: Problem, label: str = "custom", provenance: Mapping[str, Any] | None = None
+) -> FSParameters:
+    """The neuron of the code (T, h) with the best d and offset for `problem`, and its domain."""
+    K = len(code) // 2
+    work = workspace(K)
+    least_squares(code, problem, work)
+    offset = float(work.d[K]) + problem.middle if problem.offset else 0.0
+    return FSParameters(code[:K], code[K:], work.d[:K], offset, label, (problem.low, problem.high), provenance)
+
+
+def constant_neuron(
+    problem: Problem, K: int, value: float, label: str = "custom", provenance: Mapping[str, Any] | None = None
+) -> FSParameters:
+    """A neuron with one value only.
+
+    With an offset it never fires; without one its first step always fires, unless the value is 0.
+    """
+    span = problem.high - problem.low
+    T, d, offset = np.full(K, problem.high + span), np.zeros(K), value
+    if not problem.offset and value != 0:
+        T[0], d[0], offset = problem.low - span, value, 0.0
+    return FSParameters(T, np.zeros(K), d, offset, label, (problem.low, problem.high), provenance)
+
+
+def error_and_spikes(p: FSParameters, problem: Problem) -> tuple[float, float]:
+    """The weighted squared error and the mean spikes of any neuron on the problem.
+
+    Raises:
+        FewSpikesError: the neuron has more than 6144 steps of its staircase.
+    """
+    work = workspace(p.K)
+    n, spikes = intervals(np.concatenate([p.T, p.h]), problem._replace(offset=True), work)
+    if n == 0:
+        raise FewSpikesError(f"a code of K={p.K} has too many intervals to be measured here, over {MAX_INTERVALS}")
+    mirror(work.A, p.K + 1)
+    return error_of(np.append(p.d, p.offset - problem.middle), problem, work), float(spikes)

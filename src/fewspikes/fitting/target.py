@@ -3,16 +3,16 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import isfinite
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from fewspikes.base.errors import FewSpikesError
-from fewspikes.fitting.problem import Function
+from fewspikes.fitting.problem import BINS, Function
 from fewspikes.neuron.activation import Activation
 
 _PROBES = 257  # points on which a function is checked; odd, so that no vector width divides them
+_ZOOMS, _GROWTH = 3, 1000.0  # at a pole 1 / x each look closer, 8192 times, finds values so many times as large
 _SAME = 1e-9  # relative; a vector unit may round the last bits of a value differently from place to place
 
 
@@ -59,53 +59,52 @@ def target_of(what: str | Activation | Callable[[Tensor], Tensor]) -> Target:
     return Target(getattr(what, "__name__", type(what).__name__), what)
 
 
-def checked_domain(domain: Any) -> tuple[float, float]:
-    """(low, high) as floats.
-
-    Raises:
-        FewSpikesError: no two numbers, an end that is infinite, or low >= high.
-    """
-    try:
-        low, high = (float(end) for end in domain)
-    except (TypeError, ValueError):
-        raise FewSpikesError(f"the domain must be (low, high); got {domain!r}") from None
-    if not (isfinite(low) and isfinite(high) and low < high):
-        raise FewSpikesError(f"the domain must be finite with low < high; got {low}, {high}")
-    return low, high
-
-
-def check_function(target: Target, domain: tuple[float, float]) -> None:
-    """Try the function on the domain.
+def check_function(function: Function, label: str, domain: tuple[float, float]) -> None:
+    """Try a function on the domain.
 
     Raises:
         FewSpikesError: it raises, returns no float64 tensor of its input's shape, NaN or inf, or is not elementwise.
     """
     x = torch.linspace(*domain, _PROBES, dtype=torch.float64)
-    y = _values(target, x)
-    if not bool(y.isfinite().all()):
-        at = float(x[~y.isfinite()][0])
-        raise FewSpikesError(f"{target.label} is not finite at x = {at:g}; choose a domain without that point")
+    y = _values(function, label, x)
+    at = _pole(function, label, domain)
+    if at is not None:
+        raise FewSpikesError(f"{label} is not finite at x = {at:g}; choose a domain without that point")
     order = torch.randperm(_PROBES, generator=torch.Generator().manual_seed(0))
     tries = ((x[order], y[order]), (x[: _PROBES // 2], y[: _PROBES // 2]), (x[None, 1:].T, y[None, 1:].T))
     size = float(y.abs().max())
     for part, wanted in tries:
-        if not torch.allclose(_values(target, part), wanted, rtol=_SAME, atol=_SAME * size):
+        if not torch.allclose(_values(function, label, part), wanted, rtol=_SAME, atol=_SAME * size):
             raise FewSpikesError(
-                f"{target.label} is not elementwise: its values change with the place or the company of an input; "
+                f"{label} is not elementwise: its values change with the place or the company of an input; "
                 "give a function of one number, such as torch.tanh"
             )
 
 
-def _values(target: Target, x: Tensor) -> Tensor:
+def _pole(function: Function, label: str, domain: tuple[float, float]) -> float | None:
+    """Where the function is not finite, or grows beyond all bounds as one looks closer; None: nowhere found."""
+    (low, high), first = domain, 0.0
+    for _ in range(_ZOOMS):
+        x = torch.linspace(low, high, 2 * BINS + 1, dtype=torch.float64)
+        size = _values(function, label, x).abs()
+        if not bool(size.isfinite().all()):
+            return float(x[~size.isfinite()][0])
+        i = int(size.argmax())
+        first = first or float(size[i])
+        if float(size[i]) > _GROWTH * first:
+            return float(x[i])
+        low, high = float(x[max(i - 1, 0)]), float(x[min(i + 1, 2 * BINS)])
+    return None
+
+
+def _values(function: Function, label: str, x: Tensor) -> Tensor:
     try:
-        y = target.function(x)
+        y = function(x)
     except Exception as error:
         raise FewSpikesError(
-            f"{target.label} raised on a float64 tensor of shape {tuple(x.shape)}: {type(error).__name__}: {error}"
+            f"{label} raised on a float64 tensor of shape {tuple(x.shape)}: {type(error).__name__}: {error}"
         ) from error
     if not isinstance(y, Tensor) or y.shape != x.shape or y.dtype != torch.float64:
         got = f"{y.dtype}, {tuple(y.shape)}" if isinstance(y, Tensor) else type(y).__name__
-        raise FewSpikesError(
-            f"{target.label} must return a float64 tensor of its input's shape {tuple(x.shape)}; got {got}"
-        )
+        raise FewSpikesError(f"{label} must return a float64 tensor of its input's shape {tuple(x.shape)}; got {got}")
     return y.detach()

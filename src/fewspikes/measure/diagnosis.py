@@ -162,7 +162,7 @@ def _cosine(product: float, a: float, b: float) -> float:
 def _largest(neuron: FSNeuron, site: Site) -> float | None:
     """The table's bound, widened by the channels' gains and ranges: y = g r f̂((x + s) / r)."""
     bound = largest_error(neuron.code, site.activation)
-    if bound == float("inf"):
+    if bound is None or bound == float("inf"):
         return None
     table, one = neuron.code, torch.ones(1)
     scale, gain = (one if values is None else values for values in (neuron.scale, neuron.gain))

@@ -3,27 +3,20 @@
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from importlib import resources
+from dataclasses import dataclass, field
 from math import inf, isfinite
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fewspikes.base import checks
 from fewspikes.base.errors import FewSpikesError
 from fewspikes.base.files import read_json, write_json
-from fewspikes.neuron.activation import Activation
+from fewspikes.neuron.grid import Grid
 
 MAX_STEPS = 24  # a float32 holds 24 bits; more steps than bits cannot be told apart
-PAPER = {
-    "title": "Optimized spiking neurons can classify images with high accuracy through temporal coding with two spikes",
-    "authors": "C. Stöckl, W. Maass",
-    "doi": "10.1038/s42256-021-00311-4",
-}
 _FORMAT, _VERSION = "fewspikes-parameters", 1
-_PUBLISHED = {"silu": "silu_k16_published.json", "sigmoid": "sigmoid_k12_published.json"}
-PAPER_RELU_STEPS, PAPER_RELU_ALPHA = 10, 25.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,9 +63,9 @@ class FSParameters:
             object.__setattr__(self, name, _vector(name, values))
         if not len(self.T) == len(self.h) == len(self.d):
             raise FewSpikesError(f"T, h and d must have one length K; got {len(self.T)}, {len(self.h)}, {len(self.d)}")
-        object.__setattr__(self, "offset", _finite("offset", offset))
+        object.__setattr__(self, "offset", checks.finite("offset", offset))
         object.__setattr__(self, "activation", str(activation))
-        object.__setattr__(self, "domain", _interval(domain))
+        object.__setattr__(self, "domain", checks.interval("the domain", domain))
         object.__setattr__(self, "provenance", _plain(provenance or {}))
 
     @property
@@ -80,11 +73,16 @@ class FSParameters:
         """Number of time steps."""
         return len(self.T)
 
+    @property
+    def numbers(self) -> NDArray[np.float64]:
+        """T, h, d and the offset in one vector, [3 K + 1]."""
+        return np.concatenate([self.T, self.h, self.d, [self.offset]])
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, FSParameters) and self.to_json() == other.to_json()
 
     def __hash__(self) -> int:
-        return hash((*self.T.tolist(), *self.h.tolist(), *self.d.tolist(), self.offset))
+        return hash(tuple(self.numbers.tolist()))
 
     def quantize(
         self, bits: int, low: float = -8.0, high: float = 8.0, *, endpoint: bool = False, scale: float | None = 1.0
@@ -101,10 +99,10 @@ class FSParameters:
 
         Source: paper, Fig. 8c, d.
 
-        >>> relu_parameters(K=3, alpha=3.3).quantize(6).d
-        array([1.75, 0.75, 0.5 ])
+        >>> FSParameters([1.65], [1.65], [1.65]).quantize(6).d
+        array([1.75])
         """
-        grid = Grid(bits, low, high, endpoint, scale).scaled_for(self)
+        grid = Grid(bits, low, high, endpoint, scale).scaled_for(self.numbers)
         T, h, d, offset = (grid.round(values) for values in (self.T, self.h, self.d, np.array([self.offset])))
         provenance = {**self.provenance, "grid": grid.to_json()}
         return FSParameters(T, h, d, float(offset[0]), self.activation, self.domain, provenance)
@@ -151,149 +149,6 @@ class FSParameters:
             FewSpikesError: the file is missing, is no such JSON, or holds invalid parameters.
         """
         return cls.from_json(read_json(path, _FORMAT))
-
-
-@dataclass(frozen=True)
-class Grid:
-    """The values that a chip's parameters can take: 2^bits of them, equally spaced from low on, times a scale.
-
-    Without its endpoint the spacing is (high - low) / 2^bits and the last value is one step below high; with it the
-    spacing is (high - low) / (2^bits - 1) and the last value is high.
-
-    Args:
-        bits: Q, 1 to 24.
-        low, high: the range.
-        endpoint: whether high itself is a value.
-        scale: what one unit of the values stands for; None: the least power of two with which the parameters fit in.
-
-    Raises:
-        FewSpikesError: bits out of range, an empty range, or a scale that is not positive.
-
-    Source: paper, Fig. 8c, d (2^Q values in [-8, 8]).
-
-    >>> Grid(8).step
-    0.0625
-    """
-
-    bits: int
-    low: float = -8.0
-    high: float = 8.0
-    endpoint: bool = False
-    scale: float | None = 1.0
-
-    def __post_init__(self) -> None:
-        bits = self.bits
-        if isinstance(bits, bool) or not isinstance(bits, int | np.integer) or not 1 <= bits <= MAX_STEPS:
-            raise FewSpikesError(f"bits must be a whole number from 1 to {MAX_STEPS}; got {bits!r}")
-        _interval((_finite("low", self.low), _finite("high", self.high)))
-        if self.scale is not None and not _finite("scale", self.scale) > 0:
-            raise FewSpikesError(f"the scale must be > 0; got {self.scale}")
-
-    @property
-    def step(self) -> float:
-        """The spacing, in units of the parameters."""
-        return float((self.high - self.low) / (2**self.bits - self.endpoint) * (self.scale or 1.0))
-
-    @property
-    def first(self) -> float:
-        """The lowest value, in units of the parameters."""
-        return self.low * (self.scale or 1.0)
-
-    def round(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The nearest value for each of `values`; what lies outside gets the value at that end."""
-        places = np.clip(np.round((values - self.first) / self.step), 0, 2**self.bits - 1)
-        return np.asarray(self.first + places * self.step, np.float64)
-
-    def scaled_for(self, p: "FSParameters") -> "Grid":
-        """With a scale: the given one, or the least power of two that keeps p's numbers from being cut off."""
-        if self.scale is not None:
-            return self
-        if not self.low < 0 < self.high:
-            raise FewSpikesError(f"a scale can be chosen for a range around 0 only; got [{self.low}, {self.high}]")
-        numbers = np.concatenate([p.T, p.h, p.d, [p.offset]])
-        need = max(float(numbers.max()) / self.high, float(numbers.min()) / self.low, 2.0**-60)
-        return replace(self, scale=float(2.0 ** np.ceil(np.log2(need))))
-
-    def to_json(self) -> dict[str, Any]:
-        """A plain dict for JSON files."""
-        return asdict(self)
-
-
-def relu_parameters(K: int = 10, alpha: float = 25.0, rounding: str = "down", cap: float | None = None) -> FSParameters:
-    """The ReLU code in closed form: h[t] = d[t] = alpha 2^-t, a binary number, most significant bit first.
-
-    "down" has T = h, the paper's code: y is x rounded down to a multiple of alpha 2^-K. "nearest" lowers every
-    threshold by half a step, alpha 2^-(K+1): y is the nearest multiple. Both saturate at alpha (1 - 2^-K).
-
-    Args:
-        K: time steps, 1 to 24.
-        alpha: the range, > 0, in units of the input.
-        rounding: "down" or "nearest".
-        cap: the cap of a capped ReLU (6 for ReLU6); its inputs above the cap are not clipped, they are at the cap.
-
-    Raises:
-        FewSpikesError: K, alpha or rounding out of range.
-
-    Source: paper, section 1.2.2 ("down").
-
-    >>> relu_parameters(K=3, alpha=8.0).d
-    array([4., 2., 1.])
-    """
-    if isinstance(K, bool) or not isinstance(K, int | np.integer) or not 1 <= K <= MAX_STEPS:
-        raise FewSpikesError(f"K must be a whole number from 1 to {MAX_STEPS}; got {K!r}")
-    alpha = _finite("alpha", alpha)
-    if not alpha > 0 or alpha * 2.0 ** -(K + 1) == 0:
-        raise FewSpikesError(f"alpha must be a finite number > 0; got {alpha}")
-    if rounding not in ("down", "nearest"):
-        raise FewSpikesError(f"rounding must be 'down' or 'nearest'; got {rounding!r}")
-    bits = alpha * 2.0 ** -np.arange(1, K + 1)
-    lowered = alpha * 2.0 ** -(K + 1) if rounding == "nearest" else 0.0
-    provenance = {"method": "closed form", "alpha": alpha, "rounding": rounding, "source": PAPER["doi"]}
-    domain = (-inf, alpha if cap is None else inf)
-    return FSParameters(bits - lowered, bits, bits, 0.0, Activation("relu", cap).label, domain, provenance)
-
-
-def published(activation: str) -> FSParameters:
-    """The parameters of the paper: "silu" (K=16), "sigmoid" (K=12), or "relu" (K=10, alpha=25, rounding down).
-
-    Raises:
-        FewSpikesError: the paper published none for this activation.
-
-    >>> published("sigmoid").K
-    12
-    """
-    if activation == "relu":
-        return relu_parameters(PAPER_RELU_STEPS, PAPER_RELU_ALPHA, "down")
-    if activation not in _PUBLISHED:
-        raise FewSpikesError(f"no published parameters for {activation!r}; there are silu, sigmoid and relu")
-    text = resources.files("fewspikes").joinpath("neuron", "tables", _PUBLISHED[activation]).read_text()
-    return FSParameters.from_json(json.loads(text))
-
-
-def round_scale(alpha: float, bits: int = 12) -> float:
-    """Round a positive range to `bits` significant bits, so that alpha 2^-K k stays exact in float32 for K <= 12."""
-    mantissa, exponent = np.frexp(alpha)
-    return float(np.ldexp(np.round(np.ldexp(mantissa, bits)), int(exponent) - bits))
-
-
-def _finite(name: str, value: Any) -> float:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        raise FewSpikesError(f"{name} must be a finite number; got {value!r}") from None
-    if not isfinite(number):
-        raise FewSpikesError(f"{name} must be a finite number; got {number}")
-    return number
-
-
-def _interval(domain: Any) -> tuple[float, float]:
-    try:
-        low, high = (float(end) for end in domain)
-    except (TypeError, ValueError):
-        raise FewSpikesError(f"the domain must be (low, high); got {domain!r}") from None
-    if not low < high:
-        raise FewSpikesError(f"the domain must be (low, high) with low < high; got {domain}")
-    return low, high
 
 
 def _plain(provenance: Mapping[str, Any]) -> dict[str, Any]:

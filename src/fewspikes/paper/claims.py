@@ -5,7 +5,7 @@ from dataclasses import asdict
 import torch
 
 from fewspikes.neuron.kernels import apply
-from fewspikes.neuron.parameters import relu_parameters
+from fewspikes.neuron.known_codes import relu_parameters
 from fewspikes.paper import published
 from fewspikes.paper.cifar import CALIBRATED_STEPS, table2
 from fewspikes.paper.imagenet import table1

@@ -10,7 +10,8 @@ from torch import Tensor
 from fewspikes.fitting import fit, measure, shipped
 from fewspikes.neuron.activation import Activation
 from fewspikes.neuron.kernels import apply
-from fewspikes.neuron.parameters import FSParameters, published, relu_parameters
+from fewspikes.neuron.known_codes import published, relu_parameters
+from fewspikes.neuron.parameters import FSParameters
 from fewspikes.neuron.recurrence import encode
 from fewspikes.paper import published as paper
 from fewspikes.paper.cifar import fig8a, gate_inputs

@@ -1,4 +1,4 @@
-"""How inputs are spread over a domain: the share of them in each bin of a grid."""
+"""How a neuron's inputs are spread over a domain: the share of them in each bin of a grid."""
 
 from math import isfinite, sqrt
 
@@ -13,18 +13,22 @@ from fewspikes.fitting.histogram import Histogram
 Inputs = str | tuple[float, float] | Histogram | Tensor | NDArray
 """A Gaussian's (mean, variance), samples, a histogram, or "uniform"."""
 
-MAIN_FACTOR = 4.0  # how much more a point of the main region counts
+Known = str | tuple[float, float] | Histogram
+"""The same, checked, with samples counted: what `resolve` gives."""
+
+_MAIN_FACTOR = 4.0  # how much more a point of the main region counts
 
 
-def resolve(inputs: Inputs) -> str | tuple[float, float] | Histogram:
+def resolve(inputs: Inputs) -> Known:
     """Check what was given as inputs, and count samples.
 
     Raises:
         FewSpikesError: another word, a variance that is not positive, samples that are empty or not finite.
     """
+    wanted = "inputs must be 'uniform', (mean, variance), samples or a histogram"
     if isinstance(inputs, str):
         if inputs != "uniform":
-            raise FewSpikesError(f"inputs must be 'uniform', (mean, variance), samples or a histogram; got {inputs!r}")
+            raise FewSpikesError(f"{wanted}; got {inputs!r}")
         return inputs
     if isinstance(inputs, Histogram):
         if inputs.total < 1:
@@ -35,15 +39,13 @@ def resolve(inputs: Inputs) -> str | tuple[float, float] | Histogram:
     try:
         mean, variance = (float(number) for number in inputs)
     except (TypeError, ValueError):
-        raise FewSpikesError(
-            f"inputs must be 'uniform', (mean, variance), samples or a histogram; got {inputs!r}"
-        ) from None
+        raise FewSpikesError(f"{wanted}; got {inputs!r}") from None
     if not (isfinite(mean) and isfinite(variance) and variance > 0):
         raise FewSpikesError(f"the inputs' mean must be finite and their variance must be > 0; got {mean}, {variance}")
     return mean, variance
 
 
-def masses(inputs: str | tuple[float, float] | Histogram, edges: NDArray[np.float64]) -> NDArray[np.float64]:
+def shares(inputs: Known, edges: NDArray[np.float64]) -> NDArray[np.float64]:
     """The share of the inputs between neighbouring edges, of those that fall between the first and the last.
 
     Args:
@@ -77,20 +79,20 @@ def uniform(edges: NDArray[np.float64], main: tuple[float, float] | None = None)
     weight = np.diff(edges)
     if main is not None:
         inside = np.clip(edges, *main)
-        weight = weight + (MAIN_FACTOR - 1) * np.diff(inside)
+        weight = weight + (_MAIN_FACTOR - 1) * np.diff(inside)
     return np.asarray(weight / weight.sum(), np.float64)
 
 
-def smooth(mass: NDArray[np.float64], half_width: float) -> NDArray[np.float64]:
-    """Spread each bin's mass over its neighbours, in a triangle of `half_width` bins on either side.
+def smooth(share: NDArray[np.float64], half_width: float) -> NDArray[np.float64]:
+    """Spread each bin's share over its neighbours, in a triangle of `half_width` bins on either side.
 
     What would fall off an end stays in the last bin there.
     """
     reach = int(half_width)
     if reach < 1:
-        return mass
+        return share
     kernel = np.maximum(1 - np.abs(np.arange(-reach, reach + 1)) / (half_width + 1e-9), 0)
-    spread = np.convolve(mass, kernel / kernel.sum())
+    spread = np.convolve(share, kernel / kernel.sum())
     spread[reach] += spread[:reach].sum()
     spread[-reach - 1] += spread[len(spread) - reach :].sum()
     return spread[reach : len(spread) - reach]

@@ -1,11 +1,18 @@
-"""Search over codes whose every number lies on a grid: simulated annealing with d rounded and repaired; compiled."""
+"""Codes whose every number lies on a chip's grid: snapped, then annealed with d rounded and repaired; compiled."""
 
 import numba
 import numpy as np
 
-from fewspikes.fitting.descent import STRICTNESS
+from fewspikes.base.progress import track
+from fewspikes.fitting.descent import Pool, seed_of, total
 from fewspikes.fitting.problem import Problem, Vector
-from fewspikes.fitting.staircase import Work, intervals, solve, workspace
+from fewspikes.fitting.staircase import Work, error_of, intervals, mirror, parameters_of, solve, workspace
+from fewspikes.neuron.grid import Grid
+from fewspikes.neuron.parameters import FSParameters
+
+_TRIES = {"quick": 3_000, "normal": 60_000, "long": 600_000}  # changes of each annealing; some microseconds each
+_STARTS = 4  # codes of the search that are annealed
+_HOT, _COLD = 0.3, 0.003  # temperatures, in units of the objective
 
 _ROUNDS = 8  # of the repair; it settles in two or three
 _RIDGE = 1e-9  # of the total weight: keeps useless steps' weights near 0
@@ -28,10 +35,8 @@ def weights_on_grid(problem: Problem, work: Work, first: float, step: float, las
     """
     A, d = work.A, work.d
     n = len(d) if problem.offset else len(d) - 1
-    for i in range(n):
-        for j in range(i):
-            A[j, i] = A[i, j]
-        b[i] = work.b[i]
+    mirror(A, n)
+    b[:n] = work.b[:n]
     for i in range(n):
         for j in range(n):
             L[i, j] = A[i, j]
@@ -46,12 +51,7 @@ def weights_on_grid(problem: Problem, work: Work, first: float, step: float, las
             centre += L[i, k] / L[k, k] * (b[i] - d[i])
         d[k] = nearest(centre, first, step, last)
     repair(A, work.b, d, n, first, step, last)
-    error = problem.square
-    for i in range(n):
-        error -= 2 * d[i] * work.b[i]
-        for j in range(n):
-            error += d[i] * d[j] * A[i, j]
-    return float(max(error, 1e-300))
+    return error_of(d[:n], problem, work)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -76,16 +76,14 @@ def repair(A: Vector, b: Vector, d: Vector, n: int, first: float, step: float, l
 
 
 @numba.njit(cache=True, nogil=True)
-def price_on_grid(
+def objective_on_grid(
     p: Vector, problem: Problem, work: Work, first: float, step: float, last: int, L: Vector, b: Vector
 ) -> float:
-    """log(error) + spike_weight spikes + STRICTNESS max(0, spikes - limit) of a code on the grid."""
+    """The objective of a code on the grid, with weights on the grid."""
     n, spikes = intervals(p, problem, work)
     if n == 0:
         return np.inf
-    error = weights_on_grid(problem, work, first, step, last, L, b)
-    value = np.log(error) + problem.spike_weight * spikes
-    return float(value + STRICTNESS * max(0.0, spikes - problem.limit))
+    return total(weights_on_grid(problem, work, first, step, last, L, b), spikes, problem)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -94,14 +92,10 @@ def shake(p: Vector, first: float, step: float, last: int) -> None:
     K = len(p) // 2
     move = np.random.random()
     i = np.random.randint(K)
-    if move < 0.35:
-        k = np.random.randint(2 * K)
-        p[k] = nearest(p[k] + jump(last) * step, first, step, last)
-    elif move < 0.75:
-        k = np.random.randint(2 * K)
-        p[k] = nearest(p[k] + jump(last) * step, first, step, last)
-        k = np.random.randint(2 * K)
-        p[k] = nearest(p[k] + jump(last) * step, first, step, last)
+    if move < 0.75:
+        for _ in range(1 if move < 0.35 else 2):
+            k = np.random.randint(2 * K)
+            p[k] = nearest(p[k] + jump(last) * step, first, step, last)
     elif move < 0.85:
         j = np.random.randint(K)
         p[i], p[j] = p[j], p[i]
@@ -131,13 +125,13 @@ def anneal(
     step: float,
     last: int,
 ) -> tuple[Vector, float]:
-    """The best code on the grid found by annealing from `start`, and its price.
+    """The best code on the grid found by annealing from `start`, and its objective.
 
     Args:
         seed: of everything random here.
         start: [2 K], a code on the grid.
         tries: how many changes are tried.
-        hot, cold: the temperature at first and in the end, in units of log(error).
+        hot, cold: the temperature at first and in the end, in units of the objective.
         problem: what is minimised, with nothing taken off f (`middle` 0).
         first, step, last: the grid first + i step, i = 0 to last.
     """
@@ -147,14 +141,14 @@ def anneal(
     L, b = np.empty((K + 1, K + 1)), np.empty(K + 1)
     work = workspace(K)
     p, trial, best = start.copy(), start.copy(), start.copy()
-    value = price_on_grid(p, problem, work, first, step, last, L, b)
+    value = objective_on_grid(p, problem, work, first, step, last, L, b)
     least = value
     cooling = (cold / hot) ** (1.0 / max(tries, 1))
     temperature = hot
     for _ in range(tries):
         trial[:] = p
         shake(trial, first, step, last)
-        new = price_on_grid(trial, problem, work, first, step, last, L, b)
+        new = objective_on_grid(trial, problem, work, first, step, last, L, b)
         if new <= value + temperature * np.random.exponential():
             value = new
             p[:] = trial
@@ -163,3 +157,41 @@ def anneal(
                 best[:] = trial
         temperature *= cooling
     return best, least
+
+
+def best_on_grid(
+    problem: Problem, pool: Pool, grid: Grid, effort: str, seed: int, progress: bool | None = False
+) -> tuple[FSParameters, Grid]:
+    """The best neuron on the grid found from the codes of `pool`, and the grid with its scale.
+
+    T and h are rounded and then annealed; for each code d and the offset are solved, rounded and repaired.
+
+    Args:
+        problem: what is minimised, not centred.
+        pool: good codes without the grid, best first.
+        grid: the values; without a scale it gets the least power of two that holds the best code.
+        effort: "quick", "normal" or "long".
+        seed: of everything random.
+        progress: whether to show a bar; None: on a terminal.
+    """
+    grid = grid.scaled_for(parameters_of(pool.codes[0], problem).numbers)
+    first, step, last = grid.first, grid.step, grid.last
+    starts = pool.codes[pool.values < np.inf][:_STARTS]
+    best, least = grid.round(starts[0]), np.inf
+    for i in track(range(2 * len(starts)), f"annealing on {last + 1} values", 2 * len(starts), progress):
+        # The first half begins from the search's codes, the second from the best so far, each time a little cooler.
+        start = grid.round(starts[i]) if i < len(starts) else best
+        hot = _HOT if i < len(starts) else _HOT / 2.0 ** (i - len(starts) + 1)
+        code, value = anneal(seed_of(seed, i), start, _TRIES[effort], hot, _COLD, problem, first, step, last)
+        if value < least:
+            best, least = code, value
+    return neuron_on_grid(problem, best, grid), grid
+
+
+def neuron_on_grid(problem: Problem, code: Vector, grid: Grid) -> FSParameters:
+    """The neuron of a code (T, h) on the grid, with its weights and offset rounded and repaired."""
+    K = len(code) // 2
+    work, L, b = workspace(K), np.empty((K + 1, K + 1)), np.empty(K + 1)
+    objective_on_grid(code, problem, work, grid.first, grid.step, grid.last, L, b)
+    offset = float(work.d[K]) if problem.offset else 0.0
+    return FSParameters(code[:K], code[K:], work.d[:K], offset)

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from fewspikes.base.progress import track
-from fewspikes.fitting.problem import Problem, Vector
-from fewspikes.neuron.parameters import Grid
+from fewspikes.fitting.problem import Problem
+from fewspikes.neuron.grid import Grid
+from fewspikes.neuron.parameters import FSParameters
 from fewspikes.neuron.recurrence import TriangleSpike, spike_train
 
 _POINTS = 512  # inputs of a step: one from each cell of an even division of the domain, at random
@@ -21,6 +22,13 @@ class Training:
     restarts: int = 24
     steps: int = 1500
     rate: float = 0.01
+
+
+TRAININGS = {
+    "quick": Training(restarts=8, steps=300),
+    "normal": Training(),
+    "long": Training(restarts=64, steps=6000),
+}
 
 
 @dataclass(frozen=True)
@@ -39,10 +47,10 @@ class Code:
 
 def train(
     problem: Problem, K: int, seed: int, training: Training, grid: Grid | None = None, progress: bool | None = False
-) -> tuple[Vector, Vector, float]:
-    """The best of many neurons trained by Adam: (T, h) as one vector, d, and the offset.
+) -> FSParameters:
+    """The best of many neurons trained by Adam.
 
-    The loss is the problem's weighted squared error plus its price of spikes. With a grid, the forward pass sees the
+    The loss is the problem's objective. With a grid, the forward pass sees the
     rounded parameters and the gradient passes straight through the rounding.
     """
     random = torch.Generator().manual_seed(seed)
@@ -53,7 +61,8 @@ def train(
     for _ in track(range(training.steps), "training by backpropagation", training.steps, progress):
         x, f, weight, density = _sample(problem, random)
         error, spikes = _errors(_rounded(code, grid), x, f, weight, density)
-        loss = error / error.detach() + problem.spike_weight * spikes  # the gradient of log(error)
+        paid = error + problem.spike_cost * spikes
+        loss = paid / paid.detach() + problem.preference * spikes  # the gradient of log(paid)
         adam.zero_grad()
         loss.sum().backward()
         adam.step()
@@ -97,7 +106,7 @@ def _rounded(code: Code, grid: Grid | None) -> Code:
     return Code(*(t + (torch.from_numpy(grid.round(t.detach().numpy())).float() - t.detach()) for t in code.tensors()))
 
 
-def _best(problem: Problem, code: Code) -> tuple[Vector, Vector, float]:
+def _best(problem: Problem, code: Code) -> FSParameters:
     """The neuron of least objective on the whole grid of the problem."""
     bins = len(problem.densities)
     x = torch.from_numpy(problem.low + (np.arange(bins) + 0.5) * (problem.high - problem.low) / bins).float()
@@ -106,6 +115,6 @@ def _best(problem: Problem, code: Code) -> tuple[Vector, Vector, float]:
         weight, density = rows[:, 0] / rows[:, 0].sum(), rows[:, 2] / rows[:, 2].sum()
         error, spikes = _errors(code, x, rows[:, 1] + problem.middle, weight, density)
     allowed = torch.where(spikes <= problem.limit, 0.0, torch.inf)
-    best = int(torch.argmin(torch.log(error) + problem.spike_weight * spikes + allowed))
+    best = int(torch.argmin(torch.log(error + problem.spike_cost * spikes) + problem.preference * spikes + allowed))
     T, h, d, offset = (t[best].detach().double().numpy() for t in code.tensors())
-    return np.concatenate([T, h]), d, float(offset[0])
+    return FSParameters(T, h, d, float(offset[0]))

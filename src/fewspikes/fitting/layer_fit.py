@@ -1,0 +1,135 @@
+"""One layer's fit: its activation, imitated on what this layer really sees."""
+
+from functools import lru_cache
+
+import numpy as np
+import torch
+
+from fewspikes.base import checks
+from fewspikes.base.errors import FewSpikesError
+from fewspikes.fitting import cache
+from fewspikes.fitting.histogram import Histogram
+from fewspikes.fitting.inputs import shares, smooth, uniform
+from fewspikes.fitting.problem import BINS, Problem, sum_up
+from fewspikes.fitting.relu import least_error_relu, sparing_relu_codes
+from fewspikes.fitting.search import EFFORTS, best_codes_of_a_layer
+from fewspikes.fitting.staircase import constant_neuron, error_and_spikes, parameters_of
+from fewspikes.fitting.target import check_function
+from fewspikes.neuron.activation import Activation
+from fewspikes.neuron.parameters import MAX_STEPS, FSParameters
+
+ALGORITHM = 9  # raise it when fits change, so that kept ones are made again
+FLOOR = 0.01  # of the weight is spread evenly over the range: a few inputs far out must not come out wild
+# Later inputs go further than those seen: on either side so much of the range is added, and more where few were seen.
+_MARGIN, _UNSEEN, _MOST = 0.02, 1.5, 0.25  # the share is _MARGIN + _UNSEEN n^(-1/3) for n inputs, _MOST at most
+_ROOM = 0.01  # around a constant, of its size
+_SMOOTHING = 0.25  # of the width that is best for drawing a density; a staircase needs it finer
+_TRIANGLE = 2.2  # a triangle's half width that smooths like a Gaussian of sigma 1 is 2.45; a little less
+
+
+def fit_site(
+    activation: Activation,
+    K: int,
+    inputs: Histogram,
+    *,
+    offset: bool = True,
+    spike_price: float = 0.0,
+    seed: int = 0,
+    effort: str = "normal",
+) -> FSParameters:
+    """Fit `activation` with K steps to the gate inputs of one layer.
+
+    Minimises E / Var(f) + spike_price * (mean spikes) over the measured range and a margin; E is the weighted mean
+    squared error and Var(f) the variance of f under the same weight (for a constant f its mean square). The weight is
+    the inputs' density, smoothed as far as so many inputs allow to tell, and a floor of even weight. A ReLU gets the
+    binary code of least error, with a price the best of `relu.sparing_relu_codes`. The same arguments give the same
+    parameters; they are kept, see `cache`.
+
+    Args:
+        activation: what is imitated: elementwise on float64 tensors, with a label and a JSON form.
+        K: time steps, 1 to 24.
+        inputs: gate inputs, as measured.
+        offset: whether silence may stand for another value than 0.
+        spike_price: the rise of the squared error, as a share of the output's variance, that one spike per neuron is
+            worth; finite, >= 0.
+        seed: of everything random.
+        effort: "quick" (milliseconds: the nearest shipped table, d solved again), "normal" (about a second) or
+            "long" (a minute or two).
+
+    Returns:
+        The parameters; their domain is the range that they were fitted on, open where a ReLU is flat beyond it.
+
+    Raises:
+        FewSpikesError: an argument out of range, a histogram of zeros, or a range where the activation is not finite.
+    """
+    if inputs.total < 1:
+        raise FewSpikesError("the site's histogram holds no counts; calibrate on data that reach it")
+    K, seed = checks.whole("K", K, 1, MAX_STEPS), checks.whole("the seed", seed, 0)
+    price = checks.at_least_0("spike_price", spike_price)
+    effort = checks.one_of("effort", effort, EFFORTS)
+    settings = {"offset": offset, "spike_price": price, "seed": seed, "effort": effort}
+    name = cache.key({"algorithm": ALGORITHM, "activation": activation.to_json(), "K": K, **settings}, inputs)
+    found = cache.look_up(name, activation.label, K)
+    if found is None:
+        if activation.name == "relu":
+            found = _relu_code(activation, K, inputs, price)
+        else:
+            provenance = {"method": "search", "inputs": "measured", **settings}
+            found = _searched(activation, K, inputs, layer_problem(activation, inputs, offset, price), provenance)
+        cache.keep(name, found)
+    return found
+
+
+def layer_problem(activation: Activation, inputs: Histogram, offset: bool, spike_price: float) -> Problem:
+    """What a layer's fit minimises: the error over its inputs, smoothed, with a floor of even weight."""
+    low, high = domain = _range(inputs)
+    check_function(activation, activation.label, domain)
+    edges = np.linspace(low, high, BINS + 1)
+    density = smooth(shares(inputs, edges), _half_width(inputs) / float(edges[1] - edges[0]))
+    weight = (1 - FLOOR) * density + FLOOR * uniform(edges)
+    return sum_up(activation, domain, weight, density, offset=offset, spike_price=spike_price)
+
+
+def _searched(activation: Activation, K: int, inputs: Histogram, problem: Problem, provenance: dict) -> FSParameters:
+    if inputs.low == inputs.high or problem.constant:
+        value = float(activation(torch.tensor(inputs.low, dtype=torch.float64)))
+        return constant_neuron(problem, K, value, activation.label, provenance)
+    code = best_codes_of_a_layer(problem, K, provenance["effort"], provenance["seed"]).codes[0]
+    return parameters_of(code, problem, activation.label, provenance)
+
+
+def _relu_code(activation: Activation, K: int, inputs: Histogram, spike_price: float) -> FSParameters:
+    if spike_price == 0:
+        return least_error_relu(K, inputs, "nearest", activation.cap)
+    codes = _measured_relu_codes(activation, K, inputs)
+    return min(codes, key=lambda code: code[1] + spike_price * code[2])[0]
+
+
+@lru_cache(maxsize=8)  # a site may be asked at several prices, one after the other
+def _measured_relu_codes(activation: Activation, K: int, inputs: Histogram) -> list[tuple[FSParameters, float, float]]:
+    """A ReLU's codes, each with E / Var(f) and mean spikes over the inputs as they are.
+
+    Its few numbers need neither smoothing nor a floor.
+    """
+    domain = _range(inputs)
+    density = shares(inputs, np.linspace(*domain, BINS + 1))
+    problem = sum_up(activation, domain, density, density, offset=False)
+    found = ((p, *error_and_spikes(p, problem)) for p in sparing_relu_codes(activation, K, inputs))
+    return [(p, error / problem.variance, spikes) for p, error, spikes in found]
+
+
+def _range(inputs: Histogram) -> tuple[float, float]:
+    """The measured range with a margin; a constant gets a little room around it."""
+    span = inputs.high - inputs.low
+    share = min(_MARGIN + _UNSEEN * inputs.total ** (-1 / 3), _MOST)
+    margin = share * span if span > 0 else _ROOM * max(abs(inputs.low), 1.0)
+    return inputs.low - margin, inputs.high + margin
+
+
+def _half_width(inputs: Histogram) -> float:
+    """How far to smooth: by Silverman's rule, scaled down, with a spread that outliers do not move."""
+    parts, centres = inputs.counts / inputs.total, inputs.centres
+    quarter, three = (float(centres[np.searchsorted(np.cumsum(parts), q)]) for q in (0.25, 0.75))
+    deviation = float(np.sqrt(parts @ (centres - parts @ centres) ** 2))
+    spread = min(deviation, (three - quarter) / 1.34) or deviation
+    return float(_SMOOTHING * _TRIANGLE * spread * inputs.total**-0.2)
