@@ -84,7 +84,11 @@ class Structure:
         A homogeneous activation is the same at every scale; it must meet weights on every way to the output.
         """
         activation = self.site(site).activation
-        return self.gain_is_free(site) if activation.is_homogeneous else f"{activation.label} is not homogeneous"
+        return (
+            self.gain_is_free(site)
+            if activation.is_homogeneous
+            else f"{activation.label} is not positively homogeneous"
+        )
 
     def shape_at(self, site: str, images: int = 2) -> tuple[int, ...]:
         """Shape of a site's gate inputs for so many images."""

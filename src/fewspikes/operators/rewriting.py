@@ -156,9 +156,13 @@ def _with_sites(graph: Graph, tensors: dict[str, Tensor], rules: Rules) -> tuple
     return rebuilt(graph, tensors, change), tuple(sites)
 
 
+def _word(layer: Found) -> str:
+    return layer.end.short if layer.activation.expression else layer.activation.name
+
+
 def _names(layers: list[Found]) -> dict[str, str]:
     """A site's name by the node that it replaces: the module's path, numbered where a module has several."""
-    places = {layer.end.name: layer.end.path or layer.activation.name for layer in layers}
+    places = {layer.end.name: layer.end.path or _word(layer) for layer in layers}
     times, seen = Counter(places.values()), Counter[str]()
     names = {}
     for node, place in places.items():
