@@ -225,7 +225,7 @@ def _steps(given: Any) -> int:
 
 def _range(given: Any) -> float:
     if not (_is_number(given) and given > 0):
-        raise FewSpikesError(f"alpha must be a number > 0; got {given!r}")
+        raise FewSpikesError(f"alpha must be a finite number > 0; got {given!r}")
     return float(given)
 
 
