@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch.utils.data import Subset
 
-from fewspikes.conversion.conversion import calibrate_model
+from fewspikes.conversion.building import calibrate_model
 from fewspikes.images import loader, open_images
 from fewspikes.models import LITE0_PREPROCESSING, efficientnet_lite0
 

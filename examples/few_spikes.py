@@ -27,7 +27,7 @@ def main() -> None:
     test = loader(open_images(arguments.folder, "evaluation", loaded.preprocessing, 10, limit=arguments.images), 250)
 
     # Every site is fitted to what it sees on the training images; labels are not used.
-    snn = fs.convert(loaded.model, torch.zeros(1, 3, 32, 32), calibration=train, K=6, spike_weight=0.3)
+    snn = fs.convert(loaded.model, torch.zeros(1, 3, 32, 32), train, K=6, spike_price=0.01)
     print(snn.report)  # its last lines say where accuracy went; snn.report.worst(10) has more of them
     print("calibrated:", fs.evaluate(snn, test, loaded.model), sep="\n")
 

@@ -4,8 +4,9 @@ import torch
 from torch import nn
 
 import fewspikes as fs
-from fewspikes.conversion.allocation import Budget, allocate
-from fewspikes.measure.outcome import HeldOut
+from fewspikes.conversion.allocation import allocate
+from fewspikes.measure.deal import Images
+from fewspikes.measure.measurement import Beside, measure
 
 
 class Branched(nn.Module):
@@ -42,10 +43,10 @@ class Problem:
     def __init__(self, model, shape, held=64, labels=True):
         self.model = model.eval().requires_grad_(False)
         x = 2 * torch.randn(64 + held, *shape)
-        self.images = [(x[:64],)]
+        self.images = Images((x[:64],))
         self.snn = fs.convert(model, x[:1], K=4, alpha=4.0)
         truth = self.model(x[64:]).argmax(1) if labels else None
-        self.held = HeldOut(self.snn, [((x[64:],), truth)])
+        self.kept = Images((x[64:],), truth)
         self.built = []
 
     def parameters(self, name, K):
@@ -57,13 +58,21 @@ class Problem:
 
     @property
     def given(self):
-        return self.snn, self.parameters, self.build, self.images, self.held
+        return self.snn, self.parameters, self.build, self.images, self.kept
 
     def allocate(self, **limits):
-        return allocate(*self.given, Budget(**limits))
+        return allocate(*self.given, fs.Budget(**limits))
+
+    def held(self, snn):
+        return measured(snn, self.kept)
 
     def error(self, snn):
         return self.held(snn).error
+
+
+def measured(snn, images):
+    """The network beside its own ANN."""
+    return measure(snn, Beside(images, snn.as_ann()), expected=True)
 
 
 def branched(**options):

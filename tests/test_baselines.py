@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import fewspikes as fs
-from fewspikes.conversion.conversion import calibrate_model
+from fewspikes.conversion.building import calibrate_model
 from networks import small
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks" / "baselines"))

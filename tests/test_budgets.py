@@ -8,14 +8,14 @@ import torch
 from torch import nn
 
 import fewspikes as fs
-from budget_problems import Branched, Joined, Problem, branched
-from fewspikes.conversion.allocation import Budget, allocate
+from budget_problems import Branched, Joined, Problem, branched, measured
+from fewspikes.conversion.allocation import allocate
+from fewspikes.conversion.building import calibrate_model
 from fewspikes.conversion.chains import Chains
-from fewspikes.conversion.conversion import calibrate_model
-from fewspikes.conversion.path import WEIGHTS, Path, best, greedy
+from fewspikes.conversion.ladder import WEIGHTS, Ladder, best, greedy
 from fewspikes.fitting import fit_site
 from fewspikes.images import loader, open_images
-from fewspikes.measure.outcome import HeldOut
+from fewspikes.measure.deal import Images
 from fewspikes.measure.sensitivity import curves
 from fewspikes.models import load_model
 from networks import small
@@ -51,24 +51,23 @@ def test_with_one_output_the_curves_are_the_measured_errors_and_spikes():
     torch.manual_seed(7)
     single = Problem(nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 1)), (6,))
     found = curves(*single.given[:2], single.images, most=6)
-    same = HeldOut(single.snn, [(single.images[0], None)])
     for K in range(1, 7):
-        measured = same(single.build({"1": K}, quick=False))
-        assert found.errors[0, K - 1] == pytest.approx(measured.error, rel=1e-4)
-        assert found.spikes[0, K - 1] == pytest.approx(measured.spikes_per_neuron, rel=1e-9)
+        whole = measured(single.build({"1": K}, quick=False), single.images)
+        assert found.errors[0, K - 1] == pytest.approx(whole.error, rel=1e-4)
+        assert found.spikes[0, K - 1] == pytest.approx(whole.spikes_per_neuron, rel=1e-9)
     assert found.images == 64
 
 
 def test_the_curves_are_what_each_site_does_to_the_output_alone(problem):
     found = curves(*problem.given[:2], problem.images, most=6)
-    (x,) = problem.images[0]
+    (x,) = problem.images.inputs
     wanted = problem.model(x)
     for i, site in enumerate(problem.snn.sites):
         for K in (3, 5):
             alone = problem.snn.as_ann()
             alone.set_submodule(site.target, fs.FSNeuron(problem.parameters(site.name, K)))
-            measured = float((alone(x) - wanted).square().mean() / wanted.var(unbiased=False))
-            assert found.errors[i, K - 1] == pytest.approx(measured, rel=0.3)
+            error = float((alone(x) - wanted).square().mean() / wanted.var(unbiased=False))
+            assert found.errors[i, K - 1] == pytest.approx(error, rel=0.3)
 
 
 def test_the_path_gives_one_step_at_a_time_and_the_site_that_matters_less_waits(problem):
@@ -96,8 +95,8 @@ def test_a_site_off_the_longest_chain_costs_no_latency():
 
 def test_the_best_of_several_paths_is_that_of_the_least_error_within_both_limits():
     k = np.ones((3, 2), np.int64)
-    fast = Path(k, np.array([2, 4, 6]), np.array([0.5, 1.0, 2.0]), np.array([0.9, 0.5, 0.1]))
-    frugal = Path(k, np.array([2, 5, 8]), np.array([0.5, 0.6, 0.7]), np.array([0.9, 0.4, 0.2]))
+    fast = Ladder(k, np.array([2, 4, 6]), np.array([0.5, 1.0, 2.0]), np.array([0.9, 0.5, 0.1]))
+    frugal = Ladder(k, np.array([2, 5, 8]), np.array([0.5, 0.6, 0.7]), np.array([0.9, 0.4, 0.2]))
     assert best([fast, frugal], steps=6) == (fast, 2)
     assert best([fast, frugal], steps=6, spikes=1.0) == (frugal, 1)
     assert best([fast, frugal], steps=4, spikes=1.0) == (fast, 1)
@@ -106,7 +105,7 @@ def test_the_best_of_several_paths_is_that_of_the_least_error_within_both_limits
 
 def test_mixed_steps_have_less_error_than_one_k_at_the_same_latency(chain):
     for latency in (9, 12, 15):
-        mixed = chain.allocate(max_steps=latency)
+        mixed = chain.allocate(steps=latency)
         even = chain.build({site.name: latency // 3 for site in chain.snn.sites}, quick=False)
         assert mixed.report.latency_steps == even.report.latency_steps == latency
         assert chain.error(mixed) < 0.9 * chain.error(even)
@@ -114,17 +113,17 @@ def test_mixed_steps_have_less_error_than_one_k_at_the_same_latency(chain):
 
 @pytest.mark.parametrize("latency", [3, 4, 7, 11])
 def test_a_limit_of_steps_is_used_up_and_kept(chain, latency):
-    assert chain.allocate(max_steps=latency).report.latency_steps == latency
+    assert chain.allocate(steps=latency).report.latency_steps == latency
 
 
 @pytest.mark.parametrize("limit", [0.5, 0.8, 1.2])
 def test_a_limit_of_spikes_is_kept_as_measured_and_nearly_used_up(problem, limit):
-    outcome = problem.held(problem.allocate(max_spikes=limit))
+    outcome = problem.held(problem.allocate(spikes=limit))
     assert 0.8 * limit <= outcome.spikes_per_neuron <= limit
 
 
 def test_limits_of_steps_and_spikes_hold_together(chain):
-    snn = chain.allocate(max_steps=12, max_spikes=0.75)
+    snn = chain.allocate(steps=12, spikes=0.75)
     assert snn.report.latency_steps <= 12
     assert chain.held(snn).spikes_per_neuron <= 0.75
 
@@ -144,21 +143,21 @@ def scaled(quick, in_full):
 
 def test_spikes_of_the_network_in_full_are_what_counts():
     found = scaled(quick=20.0, in_full=4.0)  # in full it fires twice as much
-    assert 0.7 <= found.held(found.allocate(max_spikes=1.0)).spikes_per_neuron <= 1.0
+    assert 0.7 <= found.held(found.allocate(spikes=1.0)).spikes_per_neuron <= 1.0
     found = scaled(quick=4.0, in_full=20.0)
-    assert 0.7 <= found.held(found.allocate(max_spikes=1.0)).spikes_per_neuron <= 1.0
+    assert 0.7 <= found.held(found.allocate(spikes=1.0)).spikes_per_neuron <= 1.0
 
 
 def test_a_network_that_is_better_in_full_gets_fewer_steps():
     found, same = scaled(quick=40.0, in_full=6.0), scaled(quick=6.0, in_full=6.0)
-    steps, fewest = (problem.allocate(max_drop=2.0).report.latency_steps for problem in (found, same))
+    steps, fewest = (problem.allocate(drop=2.0).report.latency_steps for problem in (found, same))
     assert fewest <= steps <= fewest + 3  # quickly built it would take 6 more, three at each of two sites
 
 
 @pytest.mark.parametrize("labels", [True, False])
 def test_a_limit_of_the_drop_is_kept_with_few_steps(labels):
     found = branched(labels=labels, held=256)
-    snn = found.allocate(max_drop=3.0)
+    snn = found.allocate(drop=3.0)
     outcome = found.held(snn)
     assert outcome.loss <= 3.0
     assert (outcome.drop is None) is not labels
@@ -166,13 +165,27 @@ def test_a_limit_of_the_drop_is_kept_with_few_steps(labels):
     assert found.held(found.build(fewer, quick=False)).loss > 3.0
 
 
+def test_with_few_spikes_asked_for_a_drop_costs_no_more_of_them():
+    found = branched(held=256)
+    quick, few = (found.held(found.allocate(drop=3.0, minimise=what)) for what in ("steps", "spikes"))
+    assert few.loss <= 3.0
+    assert few.spikes_per_neuron <= quick.spikes_per_neuron
+
+
+def test_fewest_spikes_keep_to_a_limit_of_steps_too():
+    found = branched(held=256)
+    snn = found.allocate(drop=5.0, steps=10, minimise="spikes")
+    assert found.held(snn).loss <= 5.0
+    assert snn.report.latency_steps <= 10
+
+
 def test_a_drop_of_nothing_can_be_asked_for(problem):
-    assert problem.held(problem.allocate(max_drop=0)).loss <= 0
+    assert problem.held(problem.allocate(drop=0)).loss <= 0
 
 
 def test_the_choice_is_explained_in_the_notes(problem):
-    notes = "\n".join(problem.allocate(max_drop=4.0).report.notes)
-    assert "K by site for max_drop=4, by the sensitivity of the output to each site's error (64 images)" in notes
+    notes = "\n".join(problem.allocate(drop=4.0).report.notes)
+    assert "K by site for drop=4, by the sensitivity of the output to each site's error (64 images)" in notes
     assert "On 64 held-out images" in notes
     assert "one of 64 images is 1.6 points" in notes
     assert "most at" in notes
@@ -180,7 +193,7 @@ def test_the_choice_is_explained_in_the_notes(problem):
 
 def test_exploring_is_quick_and_the_last_network_is_built_in_full(problem):
     problem.built.clear()
-    snn = problem.allocate(max_spikes=0.8)
+    snn = problem.allocate(spikes=0.8)
     assert [quick for _, quick in problem.built].count(False) == 1
     last, quick = problem.built[-1]
     assert not quick
@@ -188,56 +201,56 @@ def test_exploring_is_quick_and_the_last_network_is_built_in_full(problem):
 
 
 def test_too_few_steps_say_the_least():
-    with pytest.raises(fs.FewSpikesError, match=r"max_steps=1 cannot be met.* 2 sites .*so 2 is the least"):
-        branched().allocate(max_steps=1)
+    with pytest.raises(fs.FewSpikesError, match=r"steps=1 cannot be met.* 2 sites .*so 2 is the least"):
+        branched().allocate(steps=1)
 
 
 def test_too_few_spikes_say_the_fewest(problem):
-    with pytest.raises(fs.FewSpikesError, match=r"max_spikes=0.001 cannot be met: with K = 1 at every site .* 0\.\d+"):
-        problem.allocate(max_spikes=0.001)
+    with pytest.raises(fs.FewSpikesError, match=r"spikes=0.001 cannot be met: with K = 1 at every site .* 0\.\d+"):
+        problem.allocate(spikes=0.001)
 
 
 def test_a_drop_that_the_steps_do_not_allow_says_the_best_and_what_it_takes(problem):
-    message = (
-        r"max_drop=0.1 and max_steps=4 cannot be met: the least drop is [\d.]+ points, with latency 4 .*up to about"
-    )
+    message = r"drop=0.1 and steps=4 cannot be met: the least drop is [\d.]+ points, with latency 4 .*up to about"
     with pytest.raises(fs.FewSpikesError, match=message):
-        problem.allocate(max_drop=0.1, max_steps=4)
+        problem.allocate(drop=0.1, steps=4)
 
 
 def test_a_drop_that_no_steps_can_reach_says_why():
     clipped = branched()
     clipped.parameters = lambda name, K: fs.relu_parameters(K, 0.2, "nearest")  # most inputs lie above 0.2
     with pytest.raises(fs.FewSpikesError, match="points: give more calibration images"):
-        clipped.allocate(max_drop=0.5)
+        clipped.allocate(drop=0.5)
     with pytest.raises(fs.FewSpikesError, match="outside the ranges"):
-        clipped.allocate(max_drop=3.0)
+        clipped.allocate(drop=3.0)
 
 
 def test_a_drop_needs_classes():
     regression = Problem(nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 1)), (6,), labels=False)
     assert regression.held(regression.snn).agreement is None
-    assert regression.allocate(max_steps=5).report.latency_steps == 5
-    with pytest.raises(fs.FewSpikesError, match="max_drop needs an output of shape"):
-        regression.allocate(max_drop=1.0)
+    assert regression.allocate(steps=5).report.latency_steps == 5
+    with pytest.raises(fs.FewSpikesError, match="limit of the drop needs an output of shape"):
+        regression.allocate(drop=1.0)
 
 
 @pytest.mark.parametrize(
     ("limits", "message"),
     [
-        ({}, "needs max_drop, max_steps or max_spikes"),
-        ({"max_drop": -1}, "max_drop must be a number of points >= 0; got -1"),
-        ({"max_drop": float("nan")}, "max_drop must be"),
-        ({"max_steps": 0}, "max_steps must be a whole number"),
-        ({"max_steps": 8.5}, "max_steps must be a whole number"),
-        ({"max_steps": True}, "max_steps must be a whole number"),
-        ({"max_spikes": 0}, "max_spikes must be a number of spikes per neuron > 0"),
-        ({"max_spikes": "few"}, "max_spikes must be"),
+        ({}, "needs a limit: drop, steps or spikes"),
+        ({"drop": -1}, "drop must be a number of points >= 0; got -1"),
+        ({"drop": float("nan")}, "drop must be"),
+        ({"steps": 0}, "steps must be a whole number"),
+        ({"steps": 8.5}, "steps must be a whole number"),
+        ({"steps": True}, "steps must be a whole number"),
+        ({"spikes": 0}, "spikes must be a number per neuron > 0"),
+        ({"spikes": "few"}, "spikes must be"),
+        ({"steps": 8, "minimise": "energy"}, "minimise must be 'steps' or 'spikes'"),
+        ({"steps": 8, "minimise": "spikes"}, "minimise='spikes' needs a limit of the drop"),
     ],
 )
 def test_a_budget_out_of_range_is_refused(limits, message):
     with pytest.raises(fs.FewSpikesError, match=message):
-        Budget(**limits)
+        fs.Budget(**limits)
 
 
 def test_on_resnet20_mixed_steps_beat_one_k_at_the_same_latency(data):
@@ -255,8 +268,8 @@ def test_on_resnet20_mixed_steps_beat_one_k_at_the_same_latency(data):
     def build(k, quick):
         return snn.with_neurons({name: fs.FSNeuron(parameters(name, K)) for name, K in k.items()})
 
-    held = HeldOut(snn, [((part,), None) for part in x[256:].split(64)])
-    mixed = allocate(snn, parameters, build, [(x[128:256],)], held, Budget(max_steps=76))
+    held = Images((x[256:],))
+    mixed = allocate(snn, parameters, build, Images((x[128:256],)), held, fs.Budget(steps=76))
     even = build(dict.fromkeys(activations, 4), quick=False)
     assert mixed.report.latency_steps == even.report.latency_steps == 76
-    assert held(mixed).error < 0.85 * held(even).error
+    assert measured(mixed, held).error < 0.85 * measured(even, held).error

@@ -190,12 +190,12 @@ def test_the_version_is_the_packages():
         (("convert", "{folder}/net.py:in_training_mode", "--size", "8"), "the model is in training mode"),
         (("convert", "{folder}/net.py:small"), "does not say the size of its input; give --size"),
         (
-            ("convert", "{folder}/net.py:small", "--size", "8", "--pareto", "{folder}/f.json", "-K", "4"),
-            "--pareto measures many networks and keeps none",
+            ("convert", "{folder}/net.py:small", "--size", "8", "--frontier", "{folder}/f.json", "-K", "4"),
+            "--frontier measures many networks and keeps none",
         ),
         (
-            ("convert", "{folder}/net.py:small", "--size", "8", "--pareto", "{folder}/f.json"),
-            "--pareto works on images; give --data DIR",
+            ("convert", "{folder}/net.py:small", "--size", "8", "--frontier", "{folder}/f.json"),
+            "--frontier works on images; give --data DIR",
         ),
         (("convert", "{folder}/net.py:small", "--max-drop", "0.2"), "--max-drop works on images; give --data DIR"),
         (("convert", "{folder}/net.py:small", "--distil", "1"), "--distil works on images; give --data DIR"),

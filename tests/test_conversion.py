@@ -200,7 +200,7 @@ def test_max_pools_stay_digital_with_reason_and_remedy():
 def test_average_in_place_of_max_pools_warns_and_changes_the_ann_likewise():
     model = Lambda(lambda y: F.max_pool2d(F.relu(y), 3, 2, 1)).eval()
     with pytest.warns(fs.FewSpikesWarning, match="a changed network; it is compared with the ANN changed likewise"):
-        snn = fs.convert(model, IMAGES, max_pool="average")
+        snn = fs.convert(model, IMAGES, circuits={"max": "average"})
     x = torch.randn(2, 3, 8, 8)
     changed = Lambda(lambda y: F.avg_pool2d(F.relu(y), 3, 2, 1, count_include_pad=False)).eval()
     changed.load_state_dict(model.state_dict())

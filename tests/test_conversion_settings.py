@@ -1,5 +1,8 @@
 """What parameters each site gets: with and without data, K and alpha, budgets of numbers that are out of range."""
 
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +10,8 @@ import torch.nn.functional as F
 from torch import nn
 
 import fewspikes as fs
-from fewspikes.conversion.conversion import calibrate_model
+from fewspikes.conversion.building import calibrate_model
+from fewspikes.conversion.settings import Settings, circuits_of
 from networks import small, squeeze_excite
 
 IMAGES = torch.zeros(1, 3, 8, 8)
@@ -86,8 +90,11 @@ def test_k_by_site_is_what_each_site_gets():
     ("options", "message"),
     [
         ({"effort": "best"}, "effort must be 'quick', 'normal' or 'long'"),
-        ({"spike_weight": -0.1}, "spike_weight must be a number >= 0"),
-        ({"spike_weight": float("nan")}, "spike_weight must be a number >= 0"),
+        ({"spike_price": -0.1}, "spike_price must be a number >= 0"),
+        ({"spike_price": float("nan")}, "spike_price must be a number >= 0"),
+        ({"offset": 1}, "offset must be True or False"),
+        ({"repair": "yes"}, "repair must be True, False or None"),
+        ({"seed": -1}, "seed must be a whole number >= 0"),
     ],
 )
 def test_a_setting_of_the_fit_out_of_range_raises(options, message):
@@ -95,10 +102,80 @@ def test_a_setting_of_the_fit_out_of_range_raises(options, message):
         fs.convert(small(), IMAGES, calibration=torch.randn(8, 3, 8, 8), **options)
 
 
-@pytest.mark.parametrize("setting", [{"spike_weight": 0.1}, {"repair_images": 64}])
-def test_a_setting_about_images_says_that_it_has_no_effect_without_them(setting):
-    with pytest.warns(fs.FewSpikesWarning, match=f"{next(iter(setting))} has no effect without calibration images"):
-        fs.convert(small(), IMAGES, **setting)
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"repair": True}, "repair=True cannot act: no images are given"),
+        ({"repair": True, "alpha": 3.0, "images": torch.zeros(2, 3, 8, 8)}, "repair=True cannot act: alpha keeps"),
+        ({"max_steps": 9}, "a budget cannot act: no images are given"),
+        ({"distil": 1.0}, "distilling cannot act: no images are given"),
+    ],
+)
+def test_a_setting_about_images_that_cannot_act_raises(options, message):
+    with pytest.raises(fs.FewSpikesError, match=message):
+        fs.convert(small(), IMAGES, **options)
+
+
+def test_a_shortcut_and_the_settings_object_give_the_same_network():
+    images = torch.randn(64, 3, 8, 8)
+    codes = fs.Codes(K=4, offset=False, effort="quick", spike_price=0.02)
+    short = fs.convert(squeeze_excite(), IMAGES, images, K=4, offset=False, effort="quick", spike_price=0.02)
+    long = fs.convert(squeeze_excite(), IMAGES, images, codes=codes)
+    also = fs.convert(squeeze_excite(), IMAGES, images, K=4, codes=replace(codes, K=None))
+    assert short.settings == long.settings == also.settings
+    assert [n.code for n in short.neurons.values()] == [n.code for n in long.neurons.values()]
+    within, given = (
+        fs.convert(small(), IMAGES, images, **options)
+        for options in ({"max_steps": 9, "max_spikes": 0.8}, {"K": fs.Budget(steps=9, spikes=0.8)})
+    )
+    assert within.settings == given.settings
+    assert within.report.k == given.report.k
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"codes": fs.Codes(), "alpha": 3.0}, "alpha: given twice, as codes say it, too"),
+        ({"codes": fs.Codes(K=4), "K": 4}, "K: given twice, as codes say it, too"),
+        ({"codes": fs.Codes(), "repair": False, "effort": "quick"}, "effort, repair: given twice"),
+        ({"K": fs.Budget(steps=9), "max_steps": 9}, "max_steps: K is a budget already"),
+        ({"K": 4, "max_drop": 1.0}, "a budget chooses K"),
+        ({"K": fs.Budget(steps=9), "codes": fs.Codes(K=4)}, "K: given twice"),
+        ({"K": fs.Budget(steps=9), "alpha": 2.0}, "a budget chooses K and ranges: give neither K nor alpha"),
+        ({"images": IMAGES, "calibration": IMAGES}, "two names of one thing"),
+    ],
+)
+def test_what_is_said_twice_raises(options, message):
+    with pytest.raises(fs.FewSpikesError, match=message):
+        fs.convert(small(), IMAGES, **options)
+
+
+def test_how_it_was_made_is_kept_and_comes_back_from_json():
+    images = torch.randn(32, 3, 8, 8)
+    snn = fs.convert(small(), IMAGES, images, K=5, seed=3, circuits={"max": "average"})
+    again = Settings.from_json(json.loads(json.dumps(snn.settings)))
+    assert again == Settings(fs.Codes(K=5), None, {"max": "average", "product": "digital"}, None, 3)
+    budget = fs.Budget(drop=1.0, steps=9, minimise="spikes")
+    whole = Settings(fs.Codes(spike_price=0.1), budget, circuits_of("digital"), 2.5)
+    assert Settings.from_json(json.loads(json.dumps(whole.to_json()))) == whole
+    with pytest.raises(fs.FewSpikesError, match="no settings of the kind Codes"):
+        fs.Codes.from_json({"K": 4, "colour": "blue"})
+    with pytest.raises(fs.FewSpikesError, match="K must be a whole number"):
+        fs.Codes.from_json({"K": 99})
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("gated", r"'every kind': 'gated' is not built; there is max: digital or average; product: digital"),
+        ({"max": "neurons"}, "'max': 'neurons' is not built"),
+        ({"softmax": "digital"}, "'softmax': 'digital' is not built"),
+    ],
+)
+def test_a_circuit_that_is_not_built_raises(given, message):
+    with pytest.raises(fs.FewSpikesError, match=message):
+        fs.convert(small(), IMAGES, circuits=given)
+    assert circuits_of("average") == {"max": "average", "product": "digital"}
 
 
 def test_a_warning_points_at_the_line_of_the_caller():

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 import fewspikes as fs
+from fewspikes.measure.deal import Images
 from fewspikes.measure.diagnosis import diagnose
 from fewspikes.network.sites import SiteDiagnosis
 from fewspikes.network.spiking import ExactActivation
@@ -46,7 +47,7 @@ def relative(got, wanted):
 
 def test_the_only_site_has_its_own_error_and_inherits_nothing():
     model, x = layered([[1.0, -1.0], [0.5, 2.0]], [[1.0, 1.0]]), torch.randn(64, 2)
-    found = diagnose(converted(model, x, relu(3, 4.0)), [(x,)])["1"]
+    found = diagnose(converted(model, x, relu(3, 4.0)), Images((x,)))["1"]
     gates = model[0](x)
     y = fs.apply(gates, relu(3, 4.0))[0]
     assert found.own_error == found.error == pytest.approx(relative(y, torch.relu(gates)), rel=1e-4)
@@ -58,7 +59,7 @@ def test_the_only_site_has_its_own_error_and_inherits_nothing():
 
 def test_a_perfect_site_has_no_error_and_cosine_1():
     x = torch.randint(-8, 8, (32, 1)).float()  # multiples of the step, within the range
-    found = diagnose(converted(layered([[1.0]], [[1.0]]), x, relu(3, 8.0, "down")), [(x,)])["1"]
+    found = diagnose(converted(layered([[1.0]], [[1.0]]), x, relu(3, 8.0, "down")), Images((x,)))["1"]
     assert (found.own_error, found.error, found.output_error) == (0, 0, 0)
     assert found.cosine == pytest.approx(1)
 
@@ -67,13 +68,13 @@ def test_with_one_output_the_first_sites_share_is_the_outputs_error_itself():
     # One output and one site: the first-order estimate has nothing left to estimate, random signs are 1 or -1.
     model, x = layered([[1.0, -1.0], [0.5, 2.0]], [[2.0, -1.0]]), torch.randn(64, 2)
     snn = converted(model, x, relu(3, 4.0))
-    found = diagnose(snn, [(x[:40],), (x[40:],)])["1"]
+    found = diagnose(snn, Images((x,), size=40))["1"]
     assert found.output_error == pytest.approx(relative(snn(x), model(x)), rel=1e-4)
 
 
 def test_what_a_site_adds_to_the_output_is_what_it_does_there_alone():
     snn, x = fs.convert(small(), torch.zeros(1, 3, 8, 8), K=8, alpha=8.0), torch.randn(128, 3, 8, 8)
-    found = diagnose(snn, [(x,)])
+    found = diagnose(snn, Images((x,)))
     wanted = snn.as_ann()(x)
     for site in snn.sites:
         exact = {s.name: ExactActivation(s.activation) for s in snn.sites}
@@ -84,7 +85,7 @@ def test_what_a_site_adds_to_the_output_is_what_it_does_there_alone():
 def test_a_coarse_first_site_is_the_worst_and_the_second_only_inherits():
     model, x = layered([[1.0, -1.0], [0.5, 2.0]], [[1.0, -0.5], [1.0, 2.0]], [[1.0, 1.0]]), torch.randn(96, 2)
     snn = converted(model, x, relu(2, 6.0), relu(14, 24.0))
-    found = diagnose(snn, [(x,)])
+    found = diagnose(snn, Images((x,)))
     assert found["3"].own_error < 1e-6
     assert found["3"].inherited_error == pytest.approx(found["3"].error, rel=1e-2)
     (line,) = report_with(snn, found).worst()
@@ -95,7 +96,7 @@ def test_a_coarse_first_site_is_the_worst_and_the_second_only_inherits():
 def test_a_site_that_inherits_most_of_its_error_says_so():
     model, x = layered([[1.0, -1.0], [0.5, 2.0]], [[1.0, -0.5], [1.0, 2.0]], [[1.0, 1.0]]), torch.randn(96, 2)
     snn = converted(model, x, relu(2, 6.0), relu(4, 10.0))
-    found = diagnose(snn, [(x,)])
+    found = diagnose(snn, Images((x,)))
     lines = report_with(snn, found).worst()
     assert [line.partition(":")[0] for line in lines] == ["1", "3"]
     assert "comes from before it" in lines[1]
@@ -105,7 +106,7 @@ def test_a_site_that_inherits_most_of_its_error_says_so():
 def test_inputs_outside_the_range_are_counted_and_blamed():
     x = torch.tensor([[-1.0], [0.5], [1.0], [3.0], [5.0], [7.0], [9.0], [2.0]])
     snn = converted(layered([[1.0]], [[1.0]]), x, relu(6, 2.0))
-    found = diagnose(snn, [(x,)])
+    found = diagnose(snn, Images((x,)))
     assert found["1"].clipped_fraction == 4 / 8  # 3, 5, 7 and 9 lie above 2
     assert found["1"].clipped_error > 0.99
     (line,) = report_with(snn, found).worst(1)
@@ -116,7 +117,7 @@ def test_inputs_outside_the_range_are_counted_and_blamed():
 def test_steps_that_never_fire_are_counted_and_a_wide_range_is_blamed():
     x = torch.rand(64, 1)  # below 1: of the steps 12.5, 6.25, 3.125, 1.5625, 0.78, ... four are too large
     snn = converted(layered([[1.0]], [[1.0]]), x, relu(6, 25.0, "down"))
-    found = diagnose(snn, [(x,)])
+    found = diagnose(snn, Images((x,)))
     assert found["1"].idle_steps == 4
     assert "4 of its 6 steps never fire: its range is too wide" in report_with(snn, found).worst(1)[0]
 
@@ -126,7 +127,7 @@ def test_dead_and_always_firing_neurons_and_silent_channels():
     model = layered([[0.0], [0.0], [1.0], [-1.0]], [[1.0, 1.0, 1.0, 1.0]], biases=[[3.0, -3.0, 0.0, 0.0], [0.0]])
     x = torch.tensor([[1.0], [2.0], [-2.0]])
     snn = converted(model, x, relu(3, 4.0))
-    found = diagnose(snn, [(x[:2],), (x[2:],)])
+    found = diagnose(snn, Images((x,), size=2))
     assert found["1"].always_fraction == 1 / 4
     assert found["1"].dead_fraction == 1 / 4
     assert (found["1"].channels, found["1"].silent_channels) == (4, 1)
@@ -139,7 +140,7 @@ def test_a_constant_activation_is_named_and_its_errors_stay_finite():
     model = layered([[0.0]], [[1.0]], biases=[[1.3], [0.0]])
     x = torch.randn(16, 1)
     snn = converted(model, x, relu(3, 4.0))
-    found = diagnose(snn, [(x,)])
+    found = diagnose(snn, Images((x,)))
     assert found["1"].constant
     assert found["1"].own_error == pytest.approx((0.2 / 1.3) ** 2, rel=1e-4)  # 1.3 becomes 1.5, over 1.3 squared
     assert "note: 1: constant, the ANN's output here is one number everywhere" in str(report_with(snn, found))
@@ -147,16 +148,16 @@ def test_a_constant_activation_is_named_and_its_errors_stay_finite():
 
 def test_an_activation_that_is_zero_everywhere_has_an_absolute_error():
     model, x = layered([[0.0]], [[1.0]], biases=[[-2.0], [0.0]]), torch.randn(8, 1)
-    found = diagnose(converted(model, x, relu(3, 4.0)), [(x,)])["1"]
+    found = diagnose(converted(model, x, relu(3, 4.0)), Images((x,)))["1"]
     assert (found.own_error, found.cosine, found.idle_steps, found.spikes_per_neuron) == (0, 1, 0, 0)
 
 
 def test_the_largest_error_is_the_staircases_and_grows_with_a_channels_range():
     model, x = layered([[1.0], [1.0]], [[1.0, 1.0]]), torch.randn(8, 1)
     snn = converted(model, x, relu(3, 8.0, "down"))
-    assert diagnose(snn, [(x,)])["1"].max_error == 1  # rounded down to multiples of 1; 7 at the end, 8
+    assert diagnose(snn, Images((x,)))["1"].max_error == 1  # rounded down to multiples of 1; 7 at the end, 8
     wide = snn.with_neurons({"1": fs.FSNeuron(relu(3, 8.0, "down"), scale=torch.tensor([1.0, 3.0]))})
-    assert diagnose(wide, [(x,)])["1"].max_error == 3
+    assert diagnose(wide, Images((x,)))["1"].max_error == 3
 
 
 def test_a_largest_error_without_a_bound_is_none():
@@ -164,23 +165,23 @@ def test_a_largest_error_without_a_bound_is_none():
     table = fs.published("silu")
     open_ended = fs.FSParameters(table.T, table.h, table.d, activation="silu")
     snn = fs.convert(model, x)
-    assert diagnose(snn, [(x,)])["1"].max_error < 0.5
-    assert diagnose(snn.with_neurons({"1": fs.FSNeuron(open_ended)}), [(x,)])["1"].max_error is None
+    assert diagnose(snn, Images((x,)))["1"].max_error < 0.5
+    assert diagnose(snn.with_neurons({"1": fs.FSNeuron(open_ended)}), Images((x,)))["1"].max_error is None
 
 
 def test_a_shift_that_makes_up_for_what_came_before_is_no_error_of_the_sites_own():
     model, x = layered([[1.0]], [[1.0]]), torch.rand(64, 1) * 3
     snn = converted(model, x, relu(6, 4.0))
     shifted = snn.with_neurons({"1": fs.FSNeuron(relu(6, 4.0), shift=torch.tensor([0.5]))})
-    assert diagnose(shifted, [(x,)])["1"].own_error == diagnose(snn, [(x,)])["1"].own_error
-    assert diagnose(shifted, [(x,)])["1"].error > 10 * diagnose(snn, [(x,)])["1"].error
+    assert diagnose(shifted, Images((x,)))["1"].own_error == diagnose(snn, Images((x,)))["1"].own_error
+    assert diagnose(shifted, Images((x,)))["1"].error > 10 * diagnose(snn, Images((x,)))["1"].error
 
 
 def test_every_site_of_a_network_with_gates_is_diagnosed_and_the_network_left_alone():
     model, x = squeeze_excite(), torch.randn(8, 3, 8, 8)
     snn = fs.convert(model, x[:1])
     before = snn(x)
-    found = diagnose(snn, [(x,)])
+    found = diagnose(snn, Images((x,)))
     assert list(found) == [site.name for site in snn.sites]
     assert all(0 < entry.error < 1 and entry.cosine > 0.8 for entry in found.values())
     assert torch.equal(snn(x), before)
@@ -190,19 +191,19 @@ def test_every_site_of_a_network_with_gates_is_diagnosed_and_the_network_left_al
 def test_at_most_128_images_are_looked_at():
     x = torch.randn(200, 2)
     snn = converted(layered([[1.0, 1.0]], [[1.0]]), x, relu(3, 4.0))
-    assert diagnose(snn, [(x[:100],), (x[100:],)])["1"].images == 128
+    assert diagnose(snn, Images((x,), size=100))["1"].images == 128
 
 
 def test_a_diagnosis_needs_images():
     snn = converted(layered([[1.0]], [[1.0]]), torch.randn(2, 1), relu(3, 4.0))
     with pytest.raises(fs.FewSpikesError, match="needs one image"):
-        diagnose(snn, [])
+        diagnose(snn, Images(()))
 
 
 def test_a_diagnosis_survives_json():
     x = torch.randn(16, 2)
     snn = converted(layered([[1.0, 1.0]], [[1.0]]), x, relu(3, 4.0))
-    found = diagnose(snn, [(x,)])["1"]
+    found = diagnose(snn, Images((x,)))["1"]
     assert SiteDiagnosis.from_json(found.to_json()) == found
     assert report_with(snn, {"1": found}).to_json()["sites"][0]["diagnosis"] == found.to_json()
     with pytest.raises(fs.FewSpikesError, match="incomplete"):
@@ -215,7 +216,7 @@ def test_worst_lists_no_more_than_it_is_asked_for_and_says_if_nothing_was_measur
     model = layered([[1.0]], [[1.0]], [[1.0]])
     x = torch.rand(16, 1)
     snn = converted(model, x, relu(2, 1.0), relu(2, 1.0))
-    report = report_with(snn, diagnose(snn, [(x,)]))
+    report = report_with(snn, diagnose(snn, Images((x,))))
     assert len(report.worst(1)) == 1
     assert report.worst(0) == []
     assert "not diagnosed" in snn.report.worst()[0]
@@ -226,7 +227,7 @@ def test_worst_lists_no_more_than_it_is_asked_for_and_says_if_nothing_was_measur
 def test_a_repaired_network_is_sent_on_to_distilling():
     x = torch.rand(16, 1)
     snn = converted(layered([[1.0]], [[1.0]]), x, relu(2, 1.0))
-    report = report_with(snn, diagnose(snn, [(x,)]))
+    report = report_with(snn, diagnose(snn, Images((x,))))
     repaired = replace(report, sites=(replace(report.sites[0], shifted=1),))
     assert "distilling" in repaired.worst()[0]
     assert "distilling" in replace(report, notes=("repair: none was kept",)).worst()[0]

@@ -1,13 +1,18 @@
 """Learning the code: exact gradients, weights untouched, never worse, repeatable, and resumable."""
 
+import math
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 
 import fewspikes as fs
-from fewspikes.conversion import learner as learning_network
-from fewspikes.conversion.learning import LearningNeuron
-from fewspikes.conversion.resume import Progress
+from budget_problems import measured as evaluated_on
+from fewspikes.conversion import trainer as training
+from fewspikes.conversion.checkpoint import Checkpoint
+from fewspikes.conversion.trainable import TrainableNeuron
+from fewspikes.measure.deal import Images
 from fewspikes.neuron.activation import Activation
 from fewspikes.neuron.kernels import compiled
 from fewspikes.neuron.recurrence import cast, spike_train
@@ -18,6 +23,10 @@ IMAGES = torch.randn(192, 3, 8, 8, generator=torch.Generator().manual_seed(7))
 
 def converted(model, K=2, **options):
     return fs.convert(model, IMAGES, calibration=IMAGES[:64], K=K, **options)
+
+
+def evaluated(snn):
+    return evaluated_on(snn, Images((IMAGES,)))
 
 
 def output_error(snn, images):
@@ -47,7 +56,7 @@ def test_sums_by_step_are_the_sums_over_what_fires():
 
 def test_the_gradient_of_d_and_offset_is_that_of_the_plain_loop():
     p, x = fs.published("silu"), torch.randn(2000, dtype=torch.float64) * 3
-    site = LearningNeuron(fs.FSNeuron(p), Activation("silu"), None, {}, 1.0).double()
+    site = TrainableNeuron(fs.FSNeuron(p), Activation("silu"), None, {}, 1.0).double()
     site.d.data, site.offset.data = site.d.data.double(), site.offset.data.double()
     (site(x).square().sum()).backward()
     T, h, d, _ = cast(p, x)
@@ -62,7 +71,7 @@ def test_the_gradient_of_d_and_offset_is_that_of_the_plain_loop():
 def test_the_gradient_of_the_input_is_the_activations_inside_the_domain():
     p = fs.published("silu")
     x = torch.tensor([-20.0, -1.0, 0.5, 3.0, 20.0], requires_grad=True)
-    LearningNeuron(fs.FSNeuron(p), Activation("silu"), None, {}, 1.0)(x).sum().backward()
+    TrainableNeuron(fs.FSNeuron(p), Activation("silu"), None, {}, 1.0)(x).sum().backward()
     at = x.detach().requires_grad_()
     nn.functional.silu(at).sum().backward()
     inside = (x >= p.domain[0]) & (x <= p.domain[1])
@@ -73,7 +82,7 @@ def test_the_gradient_of_the_input_is_the_activations_inside_the_domain():
 def test_a_learning_site_computes_what_its_neuron_computes():
     p = fs.relu_parameters(4, 3.0, "nearest")
     neuron = fs.FSNeuron(p, torch.randn(6) * 0.1, torch.rand(6) + 0.5, gain=torch.rand(6) + 0.5)
-    site = LearningNeuron(neuron, Activation("relu"), 6, FREE, 0.7)
+    site = TrainableNeuron(neuron, Activation("relu"), 6, FREE, 0.7)
     x = torch.randn(9, 6, 5)
     assert torch.allclose(site(x), neuron(x), atol=1e-6)
     back = site.neuron()
@@ -84,7 +93,7 @@ def test_a_learning_site_computes_what_its_neuron_computes():
 
 def test_a_learning_silu_with_a_gain_computes_what_its_neuron_computes():
     neuron = fs.FSNeuron(fs.published("silu"), torch.randn(6) * 0.1, gain=torch.rand(6) + 0.5)
-    site = LearningNeuron(neuron, Activation("silu"), 6, {"log_range": False, "log_gain": True}, 0.7)
+    site = TrainableNeuron(neuron, Activation("silu"), 6, {"log_range": False, "log_gain": True}, 0.7)
     x = torch.randn(9, 6, 5)
     assert torch.allclose(site(x), neuron(x), atol=1e-5)
     assert torch.allclose(site.neuron()(x), neuron(x), atol=1e-5)
@@ -97,7 +106,7 @@ def test_a_learning_relu_has_the_gradients_of_the_clipped_relu_straight_through(
     p = fs.relu_parameters(3, 2.0, "nearest")
     own = [torch.rand(6).double() + 0.5 for _ in range(2)]
     neuron = fs.FSNeuron(p, torch.randn(6).double() * 0.1, own[0], gain=own[1])
-    site = LearningNeuron(neuron, Activation("relu"), 6, FREE, 0.7)
+    site = TrainableNeuron(neuron, Activation("relu"), 6, FREE, 0.7)
     site.counting = price > 0
     x = (1.5 * torch.randn(*shape, dtype=torch.float64)).requires_grad_()
     weight = torch.randn(*shape, dtype=torch.float64)
@@ -155,7 +164,7 @@ def test_the_same_seed_and_steps_give_the_same_network():
 
 
 def test_it_is_never_worse_than_before(monkeypatch):
-    monkeypatch.setattr(learning_network, "_RATES", {"shift": 1e3, "log_range": 1e1, "d": 1e3, "offset": 1e3})
+    monkeypatch.setattr(training, "_RATES", {"shift": 1e3, "log_range": 1e1, "d": 1e3, "offset": 1e3})
     snn = converted(small(), K=4)
     kept = fs.distil(snn, IMAGES, steps=12)
     assert same(kept, snn)
@@ -163,24 +172,24 @@ def test_it_is_never_worse_than_before(monkeypatch):
 
 
 def test_a_loss_that_turns_nan_stops_it_and_keeps_the_best(monkeypatch):
-    step = learning_network.Learner.step
+    step = training.Trainer.step
     taken = []
 
     def broken(self, share):
         taken.append(share)
         return float("nan") if len(taken) > 25 else step(self, share)
 
-    monkeypatch.setattr(learning_network.Learner, "step", broken)
+    monkeypatch.setattr(training.Trainer, "step", broken)
     kept = fs.distil(converted(small()), IMAGES, steps=60)
     assert any("the loss turned nan at step 26" in note for note in kept.report.notes)
     assert len(taken) == 26
     assert torch.isfinite(kept(IMAGES)).all()
 
 
-def test_a_spike_weight_trades_error_for_spikes():
+def test_a_price_trades_error_for_spikes():
     snn, spikes = converted(small(), K=4), []
-    for weight in (0.0, 5.0):
-        better = fs.distil(snn, IMAGES, steps=80, spike_weight=weight)
+    for price in (0.0, 0.1):
+        better = fs.distil(snn, IMAGES, steps=80, spike_price=price)
         with fs.count(better) as counts:
             better(IMAGES)
         spikes.append(counts.per_neuron)
@@ -190,7 +199,7 @@ def test_a_spike_weight_trades_error_for_spikes():
 def test_a_run_that_was_cut_goes_on_to_the_same_network(tmp_path, monkeypatch):
     snn, file = converted(small()), tmp_path / "run.safetensors"
     whole = fs.distil(snn, IMAGES, steps=60)
-    measure, seen = learning_network.Learner.measure, []
+    measure, seen = training.Trainer.measure, []
 
     def cut(self, *args):
         seen.append(args)
@@ -198,13 +207,13 @@ def test_a_run_that_was_cut_goes_on_to_the_same_network(tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return measure(self, *args)
 
-    monkeypatch.setattr(learning_network.Learner, "measure", cut)
+    monkeypatch.setattr(training.Trainer, "measure", cut)
     with pytest.raises(KeyboardInterrupt):
         fs.distil(snn, IMAGES, steps=60, checkpoint=file)
-    monkeypatch.setattr(learning_network.Learner, "measure", measure)
+    monkeypatch.setattr(training.Trainer, "measure", measure)
     steps = []
-    step = learning_network.Learner.step
-    monkeypatch.setattr(learning_network.Learner, "step", lambda self, share: steps.append(1) or step(self, share))
+    step = training.Trainer.step
+    monkeypatch.setattr(training.Trainer, "step", lambda self, share: steps.append(1) or step(self, share))
     resumed = fs.distil(snn, IMAGES, steps=60, checkpoint=file)
     assert len(steps) == 30  # stages 4 to 6 of 6
     assert same(resumed, whole)
@@ -221,10 +230,14 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path):
 
 
 def test_the_best_stage_is_the_one_with_the_least_score():
-    stages = [learning_network.Stage(0, 0, e, None, s) for e, s in ((1.0, 1.0), (0.5, 1.0), (0.45, 2.0))]
-    done = Progress("x", stages)
+    worth = evaluated(converted(small()))
+    given = (1.0, 1.0), (0.5, 1.0), (0.45, 2.0)
+    stages = [training.Stage(0, 0, replace(worth, error=e, spikes_per_neuron=s)) for e, s in given]
+    done = Checkpoint("x", stages)
     assert done.best(0.0) is stages[2]
-    assert done.best(1.0) is stages[1]
+    assert done.best(0.1) is stages[1]  # 0.6 against 0.65
+    assert done.best(0.0, lambda stage: stage.measured.spikes_per_neuron < 2) is stages[1]
+    assert stages[1].score(0.1) == pytest.approx(math.log(0.6))
 
 
 @pytest.mark.parametrize(
@@ -234,7 +247,7 @@ def test_the_best_stage_is_the_one_with_the_least_score():
         ({"minutes": float("nan")}, "minutes must be a number > 0"),
         ({"steps": 0}, "steps must be a whole number >= 1"),
         ({"steps": 5, "minutes": 1.0}, "minutes and steps both say how long; give one of them"),
-        ({"spike_weight": -1.0}, "spike_weight must be a number >= 0"),
+        ({"spike_price": -1.0}, "spike_price must be a number >= 0"),
         ({"reference": nn.Dropout()}, "call reference.eval"),
     ],
 )
@@ -256,7 +269,7 @@ def test_what_is_no_converted_network_raises():
 def test_convert_distils_when_asked_and_needs_images_for_it():
     snn = converted(small(), distil=0.01)
     assert any(note.startswith("distilled") for note in snn.report.notes)
-    with pytest.raises(fs.FewSpikesError, match="distilling needs images"):
+    with pytest.raises(fs.FewSpikesError, match="distilling cannot act: no images"):
         fs.convert(small(), IMAGES, K=4, alpha=3.0, distil=0.01)
 
 
@@ -264,3 +277,63 @@ def test_a_distilled_network_comes_back_from_its_file_bit_for_bit(tmp_path):
     better = fs.distil(converted(squeeze_excite(), K=4), IMAGES, steps=20)
     fs.save(better, tmp_path / "net.fs")
     assert torch.equal(fs.load(tmp_path / "net.fs")(IMAGES), better(IMAGES))
+
+
+def test_with_nothing_to_learn_the_network_comes_back_and_says_so():
+    class Turned(nn.Module):  # one branch has its channels on axis 1, the other on the last: no axis is common
+        def __init__(self):
+            super().__init__()
+            self.conv, self.linear, self.head = nn.Conv1d(6, 6, 1), nn.Linear(6, 6), nn.Linear(6, 2)
+
+        def forward(self, x):
+            return self.head(torch.relu(self.conv(x) + self.linear(x)))
+
+    x = torch.randn(16, 6, 6)
+    snn = fs.convert(Turned().eval(), x, x, K=3)
+    assert any("repair: nothing was tried" in note for note in snn.report.notes)
+    better = fs.distil(snn, x, steps=3)
+    assert same(better, snn)
+    assert "nothing can be learned" in better.report.notes[-1]
+
+
+def test_a_reference_that_takes_its_inputs_by_name_is_learned_from():
+    class KeywordOnly(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear, self.head = nn.Linear(4, 6), nn.Linear(6, 3)
+
+        def forward(self, *, a, b):
+            return self.head(torch.relu(self.linear(a - 2 * b)))
+
+    model, batch = KeywordOnly().eval(), {"a": torch.randn(64, 4), "b": torch.randn(64, 4)}
+    snn = fs.convert(model, batch, batch, K=3)
+    assert same(fs.distil(snn, batch, steps=10, reference=model), fs.distil(snn, batch, steps=10))
+
+
+def test_a_network_that_views_its_convolutions_output_is_learned():
+    class Viewed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.head = nn.Conv2d(3, 4, 3), nn.Linear(4 * 36, 5)
+
+        def forward(self, x):
+            return self.head(torch.relu(self.conv(x)).view(-1, 4 * 36))
+
+    snn = fs.convert(Viewed().eval(), IMAGES, IMAGES, K=3)
+    assert fs.distil(snn, IMAGES, steps=5).report.notes[-1].startswith("distilled")
+
+
+def test_another_reference_is_another_run(tmp_path):
+    snn, file = converted(small()), tmp_path / "run.safetensors"
+    fs.distil(snn, IMAGES, steps=6, checkpoint=file)
+    other = small()
+    other.head.weight.data *= 2
+    with pytest.raises(fs.FewSpikesError, match="checkpoint of another run"):
+        fs.distil(snn, IMAGES, steps=6, reference=other, checkpoint=file)
+
+
+def test_distilling_within_a_budget_keeps_it_on_images_that_it_never_saw():
+    x = torch.randn(256, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    snn = fs.convert(small(), x, x, max_spikes=0.5, distil=0.02)
+    held = Images((x[3::4],))  # every fourth image
+    assert evaluated_on(snn, held).spikes_per_neuron <= 0.5

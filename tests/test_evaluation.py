@@ -8,7 +8,9 @@ from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import fewspikes as fs
-from fewspikes.measure.evaluation import _paired_interval
+from fewspikes.measure import evaluation
+from fewspikes.measure.measurement import paired_interval
+from fewspikes.measure.outputs import tensors_of
 from networks import small, squeeze_excite
 
 IMAGES = torch.zeros(1, 3, 8, 8)
@@ -42,7 +44,7 @@ def test_accuracies_agreement_and_spikes_are_those_of_the_outputs():
 def test_the_interval_of_the_drop_is_agresti_and_mins():
     # n = 100, 6 images only the ANN gets right, 2 only the SNN: b = 6.5, c = 2.5, N = 102, difference 4 / 102;
     # standard error sqrt(9 - 16 / 102) / 102 = 0.029154: 3.9216% -+ 1.959964 * 2.9154% = -1.7924% to 9.6355%.
-    assert _paired_interval(100, 6, 2) == pytest.approx((-1.7924, 9.6355), abs=1e-3)
+    assert paired_interval(100, 6, 2) == pytest.approx((-1.7924, 9.6355), abs=1e-3)
 
 
 def test_the_drop_and_its_interval_come_from_the_paired_outcomes():
@@ -56,7 +58,7 @@ def test_the_drop_and_its_interval_come_from_the_paired_outcomes():
     assert only_ann > 0
     assert only_snn > 0
     assert report.drop == pytest.approx(100 * (only_ann - only_snn) / 200)
-    assert report.drop_ci95 == _paired_interval(200, only_ann, only_snn)
+    assert report.drop_ci95 == paired_interval(200, only_ann, only_snn)
 
 
 def test_without_labels_there_is_agreement_and_no_accuracy():
@@ -100,7 +102,7 @@ def test_the_report_is_json():
         ([(torch.zeros(2, 3, 8, 8), torch.tensor([-1, 0]))], "label -1 is outside"),
         ([(torch.zeros(2, 3, 8, 8), torch.tensor([1]))], "labels must be 2 whole numbers"),
         ([(torch.zeros(2, 3, 8, 8), torch.tensor([1.0, 2.0]))], "labels must be 2 whole numbers"),
-        ([labelled(2), torch.zeros(2, 3, 8, 8)], "only 2 of 4 images have labels"),
+        ([labelled(2), torch.zeros(2, 3, 8, 8)], "some batches of the evaluation data have labels and others not"),
     ],
 )
 def test_data_that_do_not_fit_raise(loader, message):
@@ -116,14 +118,75 @@ def test_a_reference_that_does_not_fit_raises():
         fs.evaluate(snn, x, nn.Flatten().eval())
 
 
-def test_an_output_that_is_no_row_of_classes_raises():
-    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()).eval()
-    with pytest.raises(
-        fs.FewSpikesError, match=r"output of shape \[batch, classes\]; this network returns \(4, 6, 6\)"
-    ):
-        fs.evaluate(fs.convert(model, IMAGES), torch.zeros(2, 3, 8, 8))
+def test_what_is_no_converted_network_raises():
     with pytest.raises(fs.FewSpikesError, match="evaluate needs a converted network; got Sequential"):
-        fs.evaluate(model, torch.zeros(2, 3, 8, 8))
+        fs.evaluate(nn.Sequential(nn.ReLU()).eval(), torch.zeros(2, 3, 8, 8))
+
+
+class Two(nn.Module):
+    """Two tensors of different size, in a dict."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear, self.a, self.b = nn.Linear(4, 6), nn.Linear(6, 3), nn.Linear(6, 1)
+
+    def forward(self, x):
+        y = torch.relu(self.linear(x))
+        return {"a": self.a(y), "b": [100 * self.b(y)]}
+
+
+class Logits(nn.Module):
+    """Classes, as a dict holds them."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear, self.head = nn.Linear(4, 6), nn.Linear(6, 3)
+
+    def forward(self, x):
+        return {"logits": self.head(torch.relu(self.linear(x)))}
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        nn.Sequential(nn.Unflatten(1, (2, 2)), nn.ReLU()),
+        nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 1)),
+        Two(),
+    ],
+)
+def test_an_output_of_any_kind_has_a_relative_error_and_a_cosine(model):
+    x, targets = torch.randn(70, 4), torch.rand(70, 2)  # targets that are no classes are not looked at
+    snn = fs.convert(model.eval().requires_grad_(False), x, x, K=3)
+    report = fs.evaluate(snn, [(x, targets)], model)
+    pairs = [(tensors_of(net(x))) for net in (snn, model)]
+    errors = [float((got - y).square().mean() / y.var(unbiased=False)) for got, y in zip(*pairs, strict=True)]
+    got, wanted = (torch.cat([t.flatten() for t in tensors]) for tensors in pairs)
+    assert report.relative_error == pytest.approx(sum(errors) / len(errors), rel=1e-4)
+    assert report.cosine == pytest.approx(float(torch.cosine_similarity(got, wanted, dim=0)), rel=1e-5)
+    assert (report.agreement, report.ann_top1, report.drop) == (None, None, None)
+    assert "no classes" in str(report)
+
+
+def test_classes_in_a_dict_are_classes():
+    model, x = Logits().eval(), torch.randn(40, 4)
+    snn = fs.convert(model, x, x, K=4)
+    report = fs.evaluate(snn, [(x, model(x)["logits"].argmax(1))])
+    assert report.ann_top1 == 100
+    assert report.snn_top1 == report.agreement
+
+
+def test_a_networks_seconds_hold_no_counting(monkeypatch):
+    snn, x = fs.convert(small(), IMAGES), torch.randn(8, 3, 8, 8)
+    counted = []
+    timed = evaluation.images_per_second
+
+    def watched(network, batches):
+        counted.append(any(n.spike_hooks or n.count_hooks for n in snn.neurons.values()))
+        return timed(network, batches)
+
+    monkeypatch.setattr(evaluation, "images_per_second", watched)
+    assert fs.evaluate(snn, x).snn_images_per_second > 0
+    assert counted == [False, False]
 
 
 def test_a_reference_gets_named_inputs_by_name():
@@ -148,12 +211,6 @@ def test_a_loader_without_a_length_serves():
             return iter(torch.randn(10, 3, 8, 8))
 
     assert fs.evaluate(fs.convert(small(), IMAGES), DataLoader(Stream(), batch_size=4)).images == 10
-
-
-def test_one_output_is_no_classifier():
-    model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 1)).eval()
-    with pytest.raises(fs.FewSpikesError, match="at least 2 classes; this network has an output of 1"):
-        fs.evaluate(fs.convert(model, torch.zeros(1, 4)), torch.zeros(2, 4))
 
 
 def test_labels_that_are_words_raise_here_and_not_in_calibration():

@@ -1,5 +1,8 @@
 """Counting: exact integers that add up, by hand on a small network, and left alone afterwards."""
 
+import copy
+import pickle
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -184,3 +187,34 @@ def test_a_site_whose_fan_out_is_unknown_is_left_out_with_the_reason():
     counts = counted(fs.convert(SequenceFirst().eval(), x[:1]), x, synops=True)
     assert counts.synops == 0
     assert "is not the batch" in counts.unknown_synops["relu"]
+
+
+def test_a_pass_that_began_before_the_block_is_not_counted_and_does_not_fail():
+    snn, x = fs.convert(small(), IMAGES), torch.randn(2, 3, 8, 8)
+    inside, go = threading.Event(), threading.Event()
+
+    def wait(*_):
+        inside.set()
+        go.wait(10)
+
+    handle = snn.body.register_forward_pre_hook(wait)
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(snn, x)
+        inside.wait(10)
+        with fs.count(snn) as counts:
+            go.set()
+            running.result()
+            handle.remove()
+            snn(x)
+    assert counts == counted(snn, x)
+
+
+@pytest.mark.parametrize("synops", [False, True])
+def test_a_copy_made_inside_a_count_computes_the_same_and_counts_nothing(synops):
+    snn, x = fs.convert(small(), IMAGES), torch.randn(2, 3, 8, 8)
+    with fs.count(snn, synops=synops) as counts:
+        copies = copy.deepcopy(snn), pickle.loads(pickle.dumps(snn))
+        wanted = snn(x)
+        assert all(torch.equal(one(x), wanted) for one in copies)
+    assert counts.images == 2
+    assert counts == counted(snn, x, synops=synops)

@@ -9,7 +9,7 @@ import torchvision
 from torch.utils.data import Subset
 
 import fewspikes as fs
-from fewspikes.conversion.conversion import calibrate_model
+from fewspikes.conversion.building import calibrate_model
 from fewspikes.images import loader, open_images
 from fewspikes.models import (
     LITE0_PREPROCESSING,

@@ -6,7 +6,8 @@ from torch import nn
 
 import fewspikes as fs
 from fewspikes.conversion.repairs import _surely_lower, repair
-from fewspikes.measure.walk import walk
+from fewspikes.measure.deal import Images
+from fewspikes.measure.side_by_side import walk
 from networks import small, squeeze_excite
 
 IMAGES = (256, 3, 8, 8)
@@ -67,7 +68,7 @@ def uneven():
 
 def test_repair_lowers_the_outputs_error_on_images_it_never_saw():
     snn = converted(uneven())
-    better, found = repair(snn, [(torch.randn(256, 3, 8, 8),)])
+    better, found = repair(snn, Images((torch.randn(256, 3, 8, 8),)))
     assert found.kept == "shift and range"
     fresh = torch.randn(256, 3, 8, 8)
     assert output_error(better, fresh) < 0.7 * output_error(snn, fresh)
@@ -79,7 +80,7 @@ def test_repair_takes_back_a_mean_that_was_moved():
     table = snn.neurons[first].code
     louder = fs.FSParameters(table.T, table.h, table.d, 0.2, table.activation, table.domain)
     moved = snn.with_neurons({first: fs.FSNeuron(louder)})  # every output 0.2 too high: the next means move
-    better, found = repair(moved, [(torch.randn(256, 3, 8, 8),)])
+    better, found = repair(moved, Images((torch.randn(256, 3, 8, 8),)))
     fresh = torch.randn(256, 3, 8, 8)
     assert found.shifted[second] > 0
     assert output_error(better, fresh) < 0.5 * output_error(moved, fresh)
@@ -87,7 +88,7 @@ def test_repair_takes_back_a_mean_that_was_moved():
 
 def test_repair_is_never_worse_on_the_images_that_decide():
     for K in (1, 2, 4, 10):
-        _, found = repair(converted(small(), K=K), [(torch.randn(32, 3, 8, 8),)])
+        _, found = repair(converted(small(), K=K), Images((torch.randn(32, 3, 8, 8),)))
         assert found.errors[found.kept] == min(found.errors.values())
         assert found.errors[found.kept] <= found.errors["nothing"]
 
@@ -95,24 +96,24 @@ def test_repair_is_never_worse_on_the_images_that_decide():
 def test_repair_leaves_the_network_it_was_given_as_it_was():
     snn, images = converted(small()), torch.randn(8, 3, 8, 8)
     before = snn(images)
-    repair(snn, [(torch.randn(IMAGES),)])
+    repair(snn, Images((torch.randn(IMAGES),)))
     assert torch.equal(snn(images), before)
     assert all(n.shift is None and n.scale is None for n in snn.neurons.values())
 
 
 def test_only_relu_channels_get_a_range_and_the_report_says_why():
     snn = converted(squeeze_excite(), K=4)
-    better, found = repair(snn, [(torch.randn(IMAGES),)])
+    better, found = repair(snn, Images((torch.randn(IMAGES),)))
     assert all(n.scale is None for n in better.neurons.values())
     assert set(found.not_free) == {site.name for site in snn.sites}
     assert "silu is not positively homogeneous" in found.not_free[snn.sites[0].name]
 
 
-def test_a_spike_weight_saves_spikes():
+def test_a_price_saves_spikes():
     snn, images = converted(small(), K=5), torch.randn(IMAGES)
     spikes = []
-    for weight in (0.0, 3.0):
-        better, _ = repair(snn, [(images,)], spike_weight=weight)
+    for price in (0.0, 0.01):
+        better, _ = repair(snn, Images((images,)), spike_price=price)
         with fs.count(better) as counts:
             better(images)
         spikes.append(counts.total)
@@ -208,12 +209,6 @@ def test_alpha_switches_repairs_off():
     images = torch.randn(IMAGES)
     snn = fs.convert(small(), images, calibration=images, K=3, alpha=4.0)
     assert all(n.shift is None and n.scale is None for n in snn.neurons.values())
-
-
-@pytest.mark.parametrize("number", [0, 1, -4, 2.5, True])
-def test_a_number_of_repair_images_that_is_none_raises(number):
-    with pytest.raises(fs.FewSpikesError, match="repair_images must be a whole number >= 2"):
-        fs.convert(small(), torch.randn(IMAGES), calibration=torch.randn(IMAGES), repair_images=number)
 
 
 def test_a_repaired_network_comes_back_from_its_file_bit_for_bit(tmp_path):

@@ -170,7 +170,7 @@ def test_the_average_pool_is_the_one_that_conversion_puts_in():
     plain = load_model("torchvision:resnet50", random=True).model.double()
     plain.load_state_dict(model.state_dict())
     with pytest.warns(fs.FewSpikesWarning, match="a changed network"):
-        changed = fs.convert(plain, x, max_pool="average").as_ann()
+        changed = fs.convert(plain, x, circuits={"max": "average"}).as_ann()
     with torch.inference_mode():
         torch.testing.assert_close(changed(x), model(x))
 

@@ -16,7 +16,7 @@ from torch import Tensor
 import fewspikes as fs
 from fewspikes.base.files import write_json
 from fewspikes.bench import conditions
-from fewspikes.conversion.conversion import calibrate_model
+from fewspikes.conversion.building import calibrate_model
 from fewspikes.images import loader, open_images
 from fewspikes.models import load_model
 from fewspikes.network.spiking import SpikingNetwork

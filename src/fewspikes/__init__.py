@@ -3,11 +3,18 @@
 from fewspikes.base.errors import FewSpikesError, FewSpikesWarning
 from fewspikes.conversion.conversion import convert
 from fewspikes.conversion.distillation import distil
+from fewspikes.conversion.pareto import frontier
+from fewspikes.conversion.points import Frontier
+from fewspikes.conversion.settings import Budget, Codes
 from fewspikes.fitting import FitResult, fit
 from fewspikes.hardware.integers import IntegerNetwork, to_integer
+from fewspikes.measure.calibration import Calibration
 from fewspikes.measure.counting import Counts, count
 from fewspikes.measure.evaluation import EvaluationReport, evaluate
 from fewspikes.network.file import load, save
+from fewspikes.network.report import ConversionReport
+from fewspikes.network.spiking import SpikingNetwork
+from fewspikes.neuron.grid import Grid
 from fewspikes.neuron.kernels import apply
 from fewspikes.neuron.known_codes import published, relu_parameters
 from fewspikes.neuron.layer import FSNeuron
@@ -16,6 +23,10 @@ from fewspikes.neuron.recurrence import decode, encode
 
 __version__ = "0.1.0"
 __all__ = [
+    "Budget",
+    "Calibration",
+    "Codes",
+    "ConversionReport",
     "Counts",
     "EvaluationReport",
     "FSNeuron",
@@ -23,7 +34,10 @@ __all__ = [
     "FewSpikesError",
     "FewSpikesWarning",
     "FitResult",
+    "Frontier",
+    "Grid",
     "IntegerNetwork",
+    "SpikingNetwork",
     "apply",
     "convert",
     "count",
@@ -32,6 +46,7 @@ __all__ = [
     "encode",
     "evaluate",
     "fit",
+    "frontier",
     "load",
     "published",
     "relu_parameters",

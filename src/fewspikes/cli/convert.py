@@ -1,24 +1,21 @@
 """`fewspikes convert`: a model by name, a saved spiking network out."""
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 import typer
+from torch import nn
 
 from fewspikes.base.devices import find_device
 from fewspikes.base.errors import FewSpikesError, warn
 from fewspikes.cli import options
-from fewspikes.conversion.allocation import Budget
-from fewspikes.conversion.choice import Choice
-from fewspikes.conversion.conversion import Conversion
 from fewspikes.conversion.conversion import convert as convert_model
-from fewspikes.conversion.pareto import pareto as measure_frontier
-from fewspikes.conversion.pareto import table
+from fewspikes.conversion.pareto import frontier as measure_frontier
+from fewspikes.conversion.settings import Codes
 from fewspikes.images import data_folder, loader, open_images
-from fewspikes.models import LoadedModel, load_model
+from fewspikes.models import load_model
 from fewspikes.network.file import save
 
 EXAMPLE = "Example: fewspikes convert timm:resnet18 --data imagenet -K 8 -o resnet18.fs"
@@ -38,22 +35,19 @@ def convert(
     rounding: Annotated[
         str | None, typer.Option(help="nearest (default with --data or -K) or down (the paper's).")
     ] = None,
-    spike_weight: Annotated[
+    spike_price: Annotated[
         float,
-        typer.Option(
-            help="Price of a spike per neuron, in the log of the output's error: 0 fits best, 0.3 saves spikes."
-        ),
+        typer.Option(help="What a spike per neuron is worth, as a share of the output's variance: 0.01 saves spikes."),
     ] = 0.0,
     effort: Annotated[str, typer.Option(help="Effort of each site's fit: quick, normal or long.")] = "normal",
     offset: Annotated[bool, typer.Option(help="Let a code have an offset, a bias of what follows.")] = True,
     repair: Annotated[bool, typer.Option(help="Shift and scale channels where that helps.")] = True,
-    repair_images: Annotated[int, typer.Option(min=2, help="Images that repairs may use.")] = 512,
     max_drop: Annotated[
         float | None, typer.Option(help="In place of -K: points of accuracy (or agreement) that may be lost.")
     ] = None,
     max_steps: Annotated[int | None, typer.Option(help="In place of -K: time steps to the answer.")] = None,
     max_spikes: Annotated[float | None, typer.Option(help="In place of -K: mean spikes per neuron.")] = None,
-    pareto: Annotated[
+    frontier: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Measure the frontier of steps, spikes and accuracy, and write it as JSON."),
     ] = None,
@@ -61,7 +55,10 @@ def convert(
         float | None,
         typer.Option(metavar="MINUTES", help="Learn the code against the ANN's own outputs for so long."),
     ] = None,
-    max_pool: Annotated[str, typer.Option(help="digital, or average (changes the network).")] = "digital",
+    circuits: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KIND=VALUE", help="max=digital, or max=average (changes the network)."),
+    ] = None,
     weights: options.Weights = None,
     random_weights: options.RandomWeights = False,
     data: Annotated[
@@ -85,9 +82,9 @@ def convert(
     It is calibrated on images if --data is given, and set as in the paper if neither --data nor -K is.
     """
     single = (steps, alpha, rounding, max_drop, max_steps, max_spikes, distil, output)
-    if pareto is not None and any(given is not None for given in single):
+    if frontier is not None and any(given is not None for given in single):
         raise FewSpikesError(
-            "--pareto measures many networks and keeps none: leave out -o, -K, --alpha, --rounding, --max-* and "
+            "--frontier measures many networks and keeps none: leave out -o, -K, --alpha, --rounding, --max-* and "
             "--distil"
         )
     if output is not None and not output.parent.is_dir():
@@ -95,7 +92,7 @@ def convert(
     _check_data(
         data,
         {"--max-drop": max_drop, "--max-steps": max_steps, "--max-spikes": max_spikes}
-        | {"--distil": distil, "--pareto": pareto},
+        | {"--distil": distil, "--frontier": frontier},
         {"--split": split, "--limit": limit},
     )
     place = find_device(device)
@@ -104,31 +101,29 @@ def convert(
     if data is not None:
         options.required(known, model)
     shape = options.image_size(known, size, model)
+    kinds = _kinds(circuits)
+    example = torch.zeros(1, *shape, device=place)
+    network = loaded.model.to(place)
     images = None
     limit = limit or (_CALIBRATION_IMAGES if distil is None else _DISTILLING_IMAGES)
     if data is not None:
+        classes = _classes(network, example) if max_drop is not None or frontier is not None else None
         found = open_images(
-            data_folder(data), split or "train", options.required(known, model), None, limit=limit, seed=seed
+            data_folder(data), split or "train", options.required(known, model), classes, limit=limit, seed=seed
         )
         images = loader(found, batch_size, workers, skip_damaged)
-    if pareto is not None:
-        repairs = repair_images if repair else 0
-        choice = Choice(offset=offset, spike_weight=spike_weight, effort=effort, seed=seed)
-        _frontier(loaded, shape, place, images, max_pool, pareto, choice, repairs, as_json)
+    codes = Codes(steps, alpha, rounding, offset, spike_price, effort, None if repair else False)
+    if frontier is not None:
+        points = measure_frontier(network, example, images, codes=codes, circuits=kinds, seed=seed, file=frontier)
+        content = {"model": loaded.name, "output": str(frontier), "points": [p.to_json() for p in points]}
+        typer.echo(json.dumps(content) if as_json else f"{loaded.name}\n{points}\nwritten to {frontier}")
         return
     snn = convert_model(
-        loaded.model.to(place),
-        torch.zeros(1, *shape, device=place),
-        calibration=images,
-        K=steps,
-        alpha=alpha,
-        rounding=rounding,
-        max_pool=max_pool,
-        offset=offset,
-        spike_weight=spike_weight,
-        effort=effort,
-        repair=repair,
-        repair_images=repair_images,
+        network,
+        example,
+        images,
+        codes=codes,
+        circuits=kinds,
         max_drop=max_drop,
         max_steps=max_steps,
         max_spikes=max_spikes,
@@ -156,25 +151,17 @@ def _check_data(data: Path | None, needing: dict[str, Any], about: dict[str, Any
         warn(f"{name} has no effect without --data")
 
 
-def _frontier(
-    loaded: LoadedModel,
-    shape: tuple[int, int, int],
-    place: torch.device,
-    images: Any,
-    max_pool: str,
-    path: Path,
-    choice: Choice,
-    repairs: int,
-    as_json: bool,
-) -> None:
-    """Measure uniform K and mixed K beside each, print the table and write the points."""
-    with torch.no_grad():
-        example = torch.zeros(1, *shape, device=place)
-        work = Conversion(
-            loaded.model.to(place), example, images, choice, max_pool, repairs, budget=Budget(max_drop=0.0)
-        )
-        points = measure_frontier(*work.given(), path=path, settings={**asdict(choice), "repairs": repairs})
-    if as_json:
-        typer.echo(json.dumps({"model": loaded.name, "output": str(path), "points": [p.to_json() for p in points]}))
-        return
-    typer.echo(f"{loaded.name}\n{table(points)}\nwritten to {path}")
+def _kinds(given: list[str] | None) -> dict[str, str]:
+    """What becomes of each kind of circuit, from KIND=VALUE."""
+    pairs = [text.partition("=") for text in given or []]
+    for kind, sign, value in pairs:
+        if not (kind and sign and value):
+            raise FewSpikesError(f"--circuits takes KIND=VALUE, such as max=average; got {kind}{sign}{value}")
+    return {kind: value for kind, _, value in pairs}
+
+
+def _classes(model: nn.Module, example: torch.Tensor) -> int | None:
+    """How many classes the model tells apart, to hold labels against."""
+    with torch.inference_mode():
+        output = model(example)
+    return output.shape[1] if isinstance(output, torch.Tensor) and output.ndim == 2 else None

@@ -11,6 +11,7 @@ from fewspikes.base.devices import find_device
 from fewspikes.cli import options
 from fewspikes.images import Preprocessing, data_folder, loader, open_images
 from fewspikes.measure.evaluation import evaluate as evaluate_network
+from fewspikes.measure.measurement import classes_of
 from fewspikes.models import load_model
 from fewspikes.network.file import load
 
@@ -44,9 +45,7 @@ def evaluate(
     snn = load(network).to(place)
     carried = None if snn.preprocessing is None else Preprocessing.from_json(snn.preprocessing)
     known = options.required(options.preprocessing(carried, mean, std, size), str(network))
-    shape = snn.output_shape()
-    classes = shape[0] if shape else None
-    images = open_images(data_folder(data), split or "evaluation", known, classes, limit=limit, seed=seed)
+    images = open_images(data_folder(data), split or "evaluation", known, classes_of(snn), limit=limit, seed=seed)
     ann: nn.Module | None = None
     if reference is not None:
         ann = load_model(reference, None if weights is None else str(weights)).model.to(place)

@@ -2,80 +2,44 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from math import inf, isfinite
+from functools import partial
 
 import numpy as np
 
 from fewspikes.base.errors import FewSpikesError
 from fewspikes.base.progress import watch
+from fewspikes.conversion.budget_search import MORE_SPIKES, Build, Search, few_spikes
 from fewspikes.conversion.chains import Chains, Whole
-from fewspikes.conversion.path import MIXTURES, WEIGHTS, Path, best, greedy
-from fewspikes.conversion.place import MORE_SPIKES, Build, Limits, Search
-from fewspikes.measure.outcome import HeldOut, Outcome, resolution
-from fewspikes.measure.sensitivity import MOST_STEPS, Batch, Curves, curves
+from fewspikes.conversion.ladder import MIXTURES, WEIGHTS, Ladder, best, greedy
+from fewspikes.conversion.settings import Budget
+from fewspikes.measure.deal import Images
+from fewspikes.measure.expectation import resolution
+from fewspikes.measure.measurement import Beside, Measurement, classes_of, measure
+from fewspikes.measure.sensitivity import MOST_STEPS, Curves, curves
 from fewspikes.network.spiking import SpikingNetwork
 from fewspikes.neuron.parameters import FSParameters
-
-
-@dataclass(frozen=True)
-class Budget:
-    """What a network may cost; None sets no limit.
-
-    Attributes:
-        max_drop: points of top-1 (100 - agreement without labels) on held-out images, >= 0.
-        max_steps: time steps from an image to its output, >= 1.
-        max_spikes: mean spikes per neuron per image, > 0.
-
-    Raises:
-        FewSpikesError: no limit at all, or one out of range.
-    """
-
-    max_drop: float | None = None
-    max_steps: int | None = None
-    max_spikes: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.max_drop is None and self.max_steps is None and self.max_spikes is None:
-            raise FewSpikesError("a budget needs max_drop, max_steps or max_spikes")
-        if self.max_drop is not None and not (_is_number(self.max_drop) and self.max_drop >= 0):
-            raise FewSpikesError(f"max_drop must be a number of points >= 0; got {self.max_drop!r}")
-        whole = isinstance(self.max_steps, int | np.integer) and not isinstance(self.max_steps, bool)
-        if self.max_steps is not None and not (whole and self.max_steps >= 1):
-            raise FewSpikesError(f"max_steps must be a whole number of time steps >= 1; got {self.max_steps!r}")
-        if self.max_spikes is not None and not (_is_number(self.max_spikes) and self.max_spikes > 0):
-            raise FewSpikesError(f"max_spikes must be a number of spikes per neuron > 0; got {self.max_spikes!r}")
-
-    def __str__(self) -> str:
-        given = ("max_drop", self.max_drop), ("max_steps", self.max_steps), ("max_spikes", self.max_spikes)
-        return " and ".join(f"{name}={value:g}" for name, value in given if value is not None)
-
-    @property
-    def held_out_every(self) -> int:
-        """One calibration image in so many is held out for measuring: half of them where a drop is limited."""
-        return 4 if self.max_drop is None else 2
 
 
 def allocate(
     snn: SpikingNetwork,
     parameters: Callable[[str, int], FSParameters],
     build: Build,
-    images: Sequence[Batch],
-    held: HeldOut,
+    images: Images,
+    held: Images,
     budget: Budget,
     progress: bool | None = None,
 ) -> SpikingNetwork:
     """The network whose K by site fit the budget, chosen by what an error at each site does to the output.
 
-    Limits of steps and spikes are used up, for the least error; a limit of the drop alone is met with few steps and
-    spikes. Spikes and drop are measured on the held-out images, with the networks themselves.
+    Limits of steps and spikes are used up, for the least error; a limit of the drop is met with few steps, or few
+    spikes if these are to be few. Spikes and drop are measured on the held-out images, with the networks themselves.
 
     Args:
         snn: any network of the sites; its neurons are not used.
         parameters: of a site (by name) for a K, quickly.
         build: makes the network for a K by site.
-        images: unlabelled, for the sensitivity.
-        held: images that nothing else sees.
+        images: for the sensitivity.
+        held: images that nothing else sees, and their labels.
         budget: what may be spent.
         progress: bars on stderr; None shows them when stderr is a terminal.
 
@@ -83,103 +47,108 @@ def allocate(
         FewSpikesError: the budget cannot be met: the best that can be, and why; or a drop is limited where the
             network's output names no class.
     """
-    if budget.max_drop is not None and held.classes is None:
+    if budget.drop is not None and classes_of(snn) is None:
         raise FewSpikesError(
-            f"max_drop needs an output of shape [batch, classes]; this network returns {snn.output_shape()}: "
-            "give max_steps or max_spikes"
+            f"a limit of the drop needs an output of shape [batch, classes]; this network returns "
+            f"{snn.output_shape()}: limit steps or spikes"
+        )
+    if not len(held):
+        raise FewSpikesError(
+            f"a budget holds one of {budget.held_out_every} images out to measure on; give more images"
         )
     chains = Chains(snn)
-    if budget.max_steps is not None and budget.max_steps < chains.longest:
+    if budget.steps is not None and budget.steps < chains.longest:
         raise FewSpikesError(
-            f"max_steps={budget.max_steps} cannot be met: the longest chain has {chains.longest} sites and each takes "
+            f"steps={budget.steps} cannot be met: the longest chain has {chains.longest} sites and each takes "
             f"a step at least, so {chains.longest} is the least"
         )
-    most = _most_steps(budget, chains)
-    found = curves(snn, parameters, images, most, progress)
-    path = _path(chains, found, budget)
-    limits = Limits(budget.max_drop, budget.max_steps or inf, budget.max_spikes or inf)
+    found = curves(snn, parameters, images, _most_steps(budget, chains), progress)
+    held_out = partial(measure, beside=Beside(held, snn.as_ann()), expected=budget.drop is not None)
     with watch("budget", progress) as tell:
-        search = Search(chains.sites, path, build, held, limits, tell)
-        place, network, outcome = search.best()
-    if network is None:
-        raise FewSpikesError(f"{budget} cannot be met: {_best_that_can(search, place, outcome)}")
-    return network.with_neurons({}, _notes(chains.sites, path, place, outcome, budget, found.images))
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float | np.number) and not isinstance(value, bool) and isfinite(value)
+        for ladder in _ladders(chains, found, budget):
+            search = Search(chains.sites, ladder, build, held_out, len(held), budget, tell)
+            rung, network, measured = search.best()
+            if network is not None:
+                return network.with_neurons({}, _notes(chains.sites, ladder, rung, measured, budget, found.images))
+    raise FewSpikesError(f"{budget} cannot be met: {_best_that_can(search, rung, measured)}")
 
 
 def _most_steps(budget: Budget, chains: Chains) -> int:
     """No site gets more than twice its share of the steps, and a little."""
-    if budget.max_steps is None or budget.max_drop is not None:
+    if budget.steps is None or budget.drop is not None:
         return MOST_STEPS
-    return min(MOST_STEPS, 2 * -(-budget.max_steps // chains.longest) + 2)
+    return min(MOST_STEPS, 2 * -(-budget.steps // chains.longest) + 2)
 
 
-def _path(chains: Chains, found: Curves, budget: Budget) -> Path:
-    """The path whose last place within the limits of steps and spikes has the least error."""
-    if budget.max_steps is None or budget.max_spikes is None:
-        free = budget.max_steps is None and budget.max_spikes is None
-        cost = "both" if free else "steps" if budget.max_spikes is None else "spikes"
-        return greedy(chains, found, WEIGHTS[cost])
-    paths = [greedy(chains, found, (1.0, weight)) for weight in MIXTURES]
-    within = best(paths, budget.max_steps, budget.max_spikes / MORE_SPIKES)
-    return paths[0] if within is None else within[0]
+def _ladders(chains: Chains, found: Curves, budget: Budget) -> list[Ladder]:
+    """Where to look, one after the other until something fits."""
+    if budget.minimise == "spikes":  # the dearer a spike, the fewer; within few steps it may not reach the drop
+        weights = (20.0, 2.0, 0.3) if budget.steps is not None else (20.0,)
+        return [greedy(chains, found, (1.0, weight)) for weight in weights]
+    if budget.steps is None or budget.spikes is None:
+        free = budget.steps is None and budget.spikes is None
+        cost = "both" if free else "steps" if budget.spikes is None else "spikes"
+        return [greedy(chains, found, WEIGHTS[cost])]
+    ladders = [greedy(chains, found, (1.0, weight)) for weight in MIXTURES]
+    within = best(ladders, budget.steps, budget.spikes / MORE_SPIKES)
+    return ladders[:1] if within is None else [within[0]]
 
 
-def _best_that_can(search: Search, place: int, outcome: Outcome) -> str:
+def _best_that_can(search: Search, rung: int, measured: Measurement) -> str:
     """What comes nearest to the budget, and why it is not enough."""
-    path, limits = search.path, search.limits
-    cost = f"latency {path.latency[place]} and {outcome.spikes_per_neuron:.3f} spikes per neuron"
-    if outcome.spikes_per_neuron > limits.spikes and place == 0:
+    ladder, budget = search.ladder, search.budget
+    cost = f"latency {ladder.latency[rung]} and {measured.spikes_per_neuron:.3f} spikes per neuron"
+    if not few_spikes(budget, measured) and rung == 0:
         return (
-            f"with K = 1 at every site the neurons still fire {outcome.spikes_per_neuron:.3f} times each; a "
-            "larger spike_weight gives codes with fewer spikes"
+            f"with K = 1 at every site the neurons still fire {measured.spikes_per_neuron:.3f} times each; a "
+            "larger spike_price gives codes with fewer spikes"
         )
-    if outcome.spikes_per_neuron > limits.spikes or limits.drop is None:
+    if not few_spikes(budget, measured) or budget.drop is None:
         return f"the nearest that was found has {cost}"
-    return f"the least drop is {outcome.loss:.2g} points, with {cost}; {_why(search, place, outcome)}"
+    return f"the least drop is {measured.loss:.2g} points, with {cost}; {_why(search, rung, measured)}"
 
 
-def _why(search: Search, place: int, outcome: Outcome) -> str:
-    """Why the drop at `place`, the most that may be spent, is still too large."""
-    path, limit, images = search.path, search.limits.drop or 0.0, search.held.images
+def _why(search: Search, rung: int, measured: Measurement) -> str:
+    """Why the drop at `rung`, the most that may be spent, is still too large."""
+    ladder, limit, images = search.ladder, search.budget.drop or 0.0, search.images
     one = 100.0 / images
     least = one / 4  # less than a quarter of an image says nothing
-    if place < len(path) - 1:
-        near = max(outcome.loss or 0.0, least) * np.sqrt(path.errors / path.errors[place]) <= max(limit, least)
+    if rung < len(ladder) - 1:
+        near = max(measured.loss or 0.0, least) * np.sqrt(ladder.errors / ladder.errors[rung]) <= max(limit, least)
         if not near.any():
             return "no number of steps is likely to reach it"
         return (
-            f"max_drop={limit:g} by itself would take up to about {path.latency[near][0]} steps and "
-            f"{path.spikes[near][0] * search.more_spikes:.2g} spikes per neuron"
+            f"drop={limit:g} by itself would take up to about {ladder.latency[near][0]} steps and "
+            f"{ladder.spikes[near][0] * search.more_spikes:.2g} spikes per neuron"
         )
     if one > limit:
         return f"one of the {images} held-out images is {one:.2g} points: give more calibration images"
     return (
-        f"more steps than {path.k.max()} a site are not tried: calibrate on more images, so that fewer inputs lie "
+        f"more steps than {ladder.k.max()} a site are not tried: calibrate on more images, so that fewer inputs lie "
         "outside the ranges, or distil"
     )
 
 
-def _notes(sites: Sequence[str], path: Path, place: int, outcome: Outcome, budget: Budget, images: int) -> list[str]:
+def _notes(
+    sites: Sequence[str], ladder: Ladder, rung: int, measured: Measurement, budget: Budget, images: int
+) -> list[str]:
     """How the K were chosen, and what they came to."""
-    k = path.k[place]
+    k = ladder.k[rung]
     text = (
         f"K by site for {budget}, by the sensitivity of the output to each site's error ({images} images): "
-        f"{_counted(k)}; latency {path.latency[place]}. On {outcome.images} held-out images: output error "
-        f"{outcome.error:.3g} of its variance, {outcome.spikes_per_neuron:.3f} spikes per neuron"
+        f"{_counted(k)}; latency {ladder.latency[rung]}. On {measured.images} held-out images: output error "
+        f"{measured.error:.3g} of its variance, {measured.spikes_per_neuron:.3f} spikes per neuron"
     )
-    if outcome.agreement is not None:
-        text += f", agreement {outcome.agreement:.2f}%"
-    if outcome.drop is not None:
-        text += f", drop {outcome.drop:.2f} points"
+    if measured.agreement is not None:
+        text += f", agreement {measured.agreement:.2f}%"
+    if measured.drop is not None:
+        text += f", drop {measured.drop:.2f} points"
     notes = [text, f"K by site: {_extremes(sites, k)}"]
-    if budget.max_drop is not None:
+    if budget.drop is not None:
         notes.append(
-            f"max_drop was held against the larger of the drop counted and the drop expected "
-            f"({outcome.expected:.2f}); {resolution(outcome)}. Images that the ANN was trained on flatter both"
+            f"The limit was held against the larger of the drop counted and the drop expected "
+            f"({measured.expected_loss:.2f}); {resolution(measured.images, measured.agreement)}. Images that the ANN "
+            "was trained on flatter both"
         )
     return notes
 

@@ -4,21 +4,26 @@ import math
 import os
 import sys
 import time
+from collections import deque
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from fewspikes.base.errors import FewSpikesError
 from fewspikes.base.progress import watch
-from fewspikes.conversion.learner import Learner, Stage
-from fewspikes.conversion.resume import Progress, fingerprint, keep, look_up
-from fewspikes.measure.batches import Batches
+from fewspikes.conversion.budget_search import few_spikes, small_drop
+from fewspikes.conversion.checkpoint import Checkpoint, fingerprint, restore, write
+from fewspikes.conversion.settings import Budget, price
+from fewspikes.conversion.trainer import Stage, Trainer
+from fewspikes.measure.deal import BYTES, Deal, Images, batch_size
+from fewspikes.measure.measurement import reference_of
+from fewspikes.measure.source import Source
 from fewspikes.network.spiking import SpikingNetwork
 
 MINUTES = 3.0
 _STAGES = 6
-_BYTES = 2 << 30  # of images that are kept in memory; more are left out
+_HELD_OUT = 512  # images at most, an eighth of all
 
 
 def distil(
@@ -27,7 +32,7 @@ def distil(
     minutes: float | None = None,
     steps: int | None = None,
     reference: nn.Module | None = None,
-    spike_weight: float = 0.0,
+    spike_price: float = 0.0,
     seed: int = 0,
     *,
     checkpoint: str | os.PathLike[str] | None = None,
@@ -36,18 +41,20 @@ def distil(
     """Learn the code of `snn` against the ANN's own outputs on unlabelled images; the weights stay as they are.
 
     Learned are, per channel, the shift and, where they are free, range and gain; and d and offset of codes that are
-    not a ReLU's, which stay binary. The loss is log(output error) + spike_weight x spikes per neuron; the error is the
-    mean square over the output's variance in the ANN. An eighth of the images is held out. After each of 6 stages the
-    network is measured on them, and the best measurement is what comes back: never worse than before.
+    not a ReLU's, which stay binary. The loss is log(error + spike_price x spikes per neuron); the error is the output's
+    mean square over its variance in the ANN. An eighth of the images is held out. After each of 6 stages the network is
+    measured on them, and the best measurement is what comes back: never worse than before.
 
     Args:
         snn: the converted network; it stays as it is.
-        loader: training images, as a tensor or a re-iterable of batches; labels are ignored. Up to 2 GiB are used.
+        loader: training images, as a tensor or a re-iterable of batches; what follows the inputs is ignored. Up to
+            2 GiB are used.
         minutes: how long; the result then depends on the machine's speed.
         steps: how many minibatches of 64 images instead: the same result wherever the arithmetic is. Both None: 3
             minutes.
         reference: the ANN, in eval mode; by default the graph of `snn` with its original activations.
-        spike_weight: price of a spike per neuron, in log error; one knob trades spikes for agreement.
+        spike_price: the rise of the output's squared error, as a share of its variance, that one spike per neuron is
+            worth; 0: spikes cost nothing.
         seed: of the order of the images.
         checkpoint: a file that is written after each stage, and read if it is there: a run that was cut goes on.
         progress: a line per stage and a bar on stderr; None shows them when stderr is a terminal.
@@ -62,27 +69,91 @@ def distil(
     >>> import fewspikes as fs
     >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)).eval()
     >>> images = torch.randn(64, 4)
-    >>> snn = fs.convert(net, images, calibration=images, K=3)
+    >>> snn = fs.convert(net, images, images, K=3)
     >>> fs.distil(snn, images, steps=5).report.notes[-1].startswith("distilled")
     True
     """
-    _check(snn, minutes, steps, reference, spike_weight)
+    if not isinstance(snn, SpikingNetwork):
+        raise FewSpikesError(f"distil needs a converted network; got {type(snn).__name__}")
+    _check(minutes, steps)
+    price(spike_price)
+    ann = reference_of(snn, reference)
+    source = Source(loader, snn.inputs, snn.dtype, "distilling data", snn.device)
+    deal = Deal(source, batch_size(snn.report.neurons))
+    with torch.inference_mode(False):
+        deque(deal, maxlen=0)
+        images, left = deal.kept, deal.left_out
+        if len(images) < 2:
+            raise FewSpikesError(
+                f"distilling needs at least 2 images, one to learn from and one held out; got {len(images)}"
+            )
+        held, rest = images.apart(min(max(len(images) // 8, 1), _HELD_OUT))
+        trainer = Trainer(snn, rest, held, ann, spike_price, seed)
+        return learned(trainer, minutes, steps, left=left, checkpoint=checkpoint, progress=progress)
+
+
+def distil_within(
+    snn: SpikingNetwork,
+    images: Images,
+    held: Images,
+    budget: Budget | None,
+    minutes: float,
+    spike_price: float,
+    seed: int,
+    left: int,
+    progress: bool | None,
+) -> SpikingNetwork:
+    """Distil a network that was made within a budget: the images held out for it stay held out, and it is kept.
+
+    Args:
+        snn: within the budget.
+        images: to learn from; without a budget some of them are held out.
+        held: to measure on.
+        budget: or None.
+        minutes, spike_price, seed, progress: as for `distil`.
+        left: images that there was no memory for.
+    """
+    if not len(held):
+        held, images = images.apart(min(max(len(images) // 8, 1), _HELD_OUT))
+    most = None if budget is None else budget.spikes
+    trainer = Trainer(snn, images, held, snn.as_ann(), spike_price, seed, most)
+    return learned(trainer, minutes, None, budget, left, progress=progress)
+
+
+def learned(
+    trainer: Trainer,
+    minutes: float | None,
+    steps: int | None,
+    budget: Budget | None = None,
+    left: int = 0,
+    checkpoint: str | os.PathLike[str] | None = None,
+    progress: bool | None = None,
+) -> SpikingNetwork:
+    """The network with the best that was learned within the budget, or as it was.
+
+    Args:
+        trainer: where it begins.
+        minutes, steps, checkpoint, progress: as for `distil`.
+        budget: what the network must keep to.
+        left: images that there was no memory for.
+    """
+    if not trainer.parameters():
+        return trainer.snn.with_neurons({}, ["distilled in vain: nothing can be learned: no site's channels are known"])
     if minutes is None and steps is None:
         minutes = MINUTES
     with torch.inference_mode(False), torch.enable_grad():
-        images, left = _gather(Batches(loader, snn.inputs, snn.dtype, "distilling data", snn.device))
-        learner = Learner(snn, images, reference, spike_weight, seed)
-        settings = {"minutes": minutes, "steps": steps, "spike_weight": spike_weight, "seed": seed}
-        done = Progress(fingerprint(snn, images, settings))
+        settings = {"minutes": minutes, "steps": steps, "spike_price": trainer.spike_price, "most": trainer.most_spikes}
+        settings["seed"] = trainer.random.initial_seed()
+        done = Checkpoint(fingerprint(trainer, settings))
         if checkpoint is not None:
-            look_up(checkpoint, learner, done)
-        trouble = _learn(learner, done, minutes, steps, checkpoint, progress)
-        return _kept(learner, done, len(images[0]), left, trouble)
+            restore(checkpoint, trainer, done)
+        trouble = _learn(trainer, done, minutes, steps, checkpoint, progress)
+        return _kept(trainer, done, budget, left, trouble)
 
 
 def _learn(
-    learner: Learner,
-    done: Progress,
+    trainer: Trainer,
+    done: Checkpoint,
     minutes: float | None,
     steps: int | None,
     checkpoint: str | os.PathLike[str] | None,
@@ -90,22 +161,22 @@ def _learn(
 ) -> str:
     """Run the stages that are left; returns what went wrong, or ""."""
     if not done.stages:
-        done.add(learner.measure(0.0, 0), learner)
+        done.add(trainer.measure(0.0, 0), trainer)
     with watch("distilling", progress) as show:
         for stage in range(len(done.stages), _STAGES + 1):
             before, started = done.stages[-1], time.perf_counter()
             seconds, count = before.seconds, before.steps
             while (share := _share(seconds, count, minutes, steps)) < stage / _STAGES:
-                loss = learner.step(share)
+                loss = trainer.step(share)
                 count, seconds = count + 1, before.seconds + time.perf_counter() - started
                 if not math.isfinite(loss):
                     return f"the loss turned {loss} at step {count}; it stopped there"
                 show(share, f"step {count}, loss {loss:.3f}")
-            done.add(learner.measure(seconds, count), learner)
+            done.add(trainer.measure(seconds, count), trainer)
             if sys.stderr.isatty() if progress is None else progress:
                 show(stage / _STAGES, f"stage {stage} of {_STAGES}: {done.stages[-1]}")
             if checkpoint is not None:
-                keep(checkpoint, learner, done)
+                write(checkpoint, trainer, done)
     return ""
 
 
@@ -115,49 +186,30 @@ def _share(seconds: float, count: int, minutes: float | None, steps: int | None)
     return min(max(shares), 1.0)
 
 
-def _kept(learner: Learner, done: Progress, images: int, left: int, trouble: str) -> SpikingNetwork:
-    before, best = done.stages[0], done.best(learner.spike_weight)
+def _kept(trainer: Trainer, done: Checkpoint, budget: Budget | None, left: int, trouble: str) -> SpikingNetwork:
+    def allowed(stage: Stage) -> bool:
+        return budget is None or (few_spikes(budget, stage.measured) and small_drop(budget, stage.measured))
+
+    images = len(trainer.images[0]) + done.stages[0].measured.images
+    before, best = done.stages[0], done.best(trainer.spike_price, allowed)
     notes = [trouble] if trouble else []
     if left:
-        notes.append(f"distilling used {images:,} images; {left:,} more did not fit into {_BYTES >> 30} GiB")
+        notes.append(f"distilling used {images:,} images; {left:,} more did not fit into {BYTES >> 30} GiB")
     if best is before:
-        notes.append("distilled in vain: no stage was better on the held-out images; the code is as before")
-        return learner.snn.with_neurons({}, notes)
+        within = "" if budget is None else f" within {budget}"
+        notes.append(f"distilled in vain: no stage was better on the held-out images{within}; the code is as before")
+        return trainer.snn.with_neurons({}, notes)
     last = done.stages[-1]
     notes.append(
         f"distilled for {last.seconds:.0f} s, {last.steps:,} steps on {images:,} images; held out: {before} -> {best}"
     )
-    return learner.snn.with_neurons(done.neurons_at(best, learner), notes)
+    return trainer.snn.with_neurons(done.neurons_at(best, trainer), notes)
 
 
-def _gather(batches: Batches) -> tuple[tuple[Tensor, ...], int]:
-    """All images, as one tensor per input, and how many were left out."""
-    kept: list[tuple[Tensor, ...]] = []
-    size = left = 0
-    for inputs, _ in batches:
-        size += sum(value.numel() * value.element_size() for value in inputs)
-        if kept and size > _BYTES:
-            left += len(inputs[0])
-            continue
-        kept.append(inputs)
-    return tuple(torch.cat(values).clone() for values in zip(*kept, strict=True)), left
-
-
-def _check(
-    snn: SpikingNetwork, minutes: float | None, steps: int | None, reference: nn.Module | None, spike_weight: float
-) -> None:
-    if not isinstance(snn, SpikingNetwork):
-        raise FewSpikesError(f"distil needs a converted network; got {type(snn).__name__}")
+def _check(minutes: float | None, steps: int | None) -> None:
     if minutes is not None and not (math.isfinite(minutes) and minutes > 0):
         raise FewSpikesError(f"minutes must be a number > 0; got {minutes}")
     if steps is not None and (isinstance(steps, bool) or not isinstance(steps, int) or steps < 1):
         raise FewSpikesError(f"steps must be a whole number >= 1; got {steps!r}")
     if minutes is not None and steps is not None:
         raise FewSpikesError("minutes and steps both say how long; give one of them")
-    if not (math.isfinite(spike_weight) and spike_weight >= 0):
-        raise FewSpikesError(f"spike_weight must be a number >= 0; got {spike_weight}")
-    if reference is not None and any(module.training for module in reference.modules()):
-        raise FewSpikesError("the reference is in training mode; call reference.eval() first")
-
-
-__all__ = ["Stage", "distil"]

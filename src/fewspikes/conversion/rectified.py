@@ -1,4 +1,4 @@
-"""A learning ReLU site in one pass forward and one backward; compiled by numba."""
+"""A trainable ReLU in one pass forward and one backward; compiled by numba."""
 
 # numba infers the loops' types from their arguments.
 # ruff: noqa: ANN001, ANN202
@@ -15,7 +15,7 @@ _BLOCK = 1024  # elements, about
 
 
 class Code(Protocol):
-    """What a pass needs of a learning site: its parameters, and how its spikes count."""
+    """What a pass needs of a trainable neuron: its parameters, and how its spikes count."""
 
     T: Tensor
     h: Tensor

@@ -2,32 +2,33 @@
 
 Conversion moves the mean of what the next layer sees, and channels differ in what they use of a table's range. At
 each site, each channel may shift its gate input and, where that is free, scale its range, to bring the site's output
-closer to the ANN's. Images are dealt in two halves: one proposes, the other decides, channel by channel. At the end the
-whole networks are compared on the deciding half, and the better one is kept.
+closer to the ANN's. Every second image proposes, the others decide, channel by channel. At the end the whole networks
+are compared on the deciding images, and the better one is kept.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from math import log
 
 import torch
 from torch import Tensor
 
 from fewspikes.base.progress import track
-from fewspikes.measure.counting import count
-from fewspikes.measure.outputs import tensors_of
-from fewspikes.measure.walk import walk
+from fewspikes.conversion.pricing import site_prices
+from fewspikes.measure.deal import Images
+from fewspikes.measure.measurement import Beside, measure
+from fewspikes.measure.side_by_side import walk
 from fewspikes.network.spiking import SpikingNetwork
 from fewspikes.neuron.activation import Activation
 from fewspikes.neuron.layer import FSNeuron
 
+IMAGES = 512  # at most
 _SHARES = (0.0, 0.5, 1.0)  # of the way back to the ANN's mean
 _RATIOS = tuple(2.0 ** (i / 4) for i in range(-10, 4))  # of the layer's range
 _ELEMENTS = 1 << 20  # of a site that are looked at; more positions than that are thinned out
+_LARGEST = 1 << 26  # elements of the largest layer over all images, some of which are in memory at once: 256 MiB each
+_LEAST = 8  # images, however large the layer
 _MARGIN = 0.01  # relative: less is not worth a shift
 _SURE = 2.0  # standard errors over the deciding images
-
-Batch = tuple[Tensor, ...]
 
 
 @dataclass(frozen=True)
@@ -36,33 +37,45 @@ class Repair:
 
     Attributes:
         kept: "shift and range", "shift", or "nothing", as decided by the network's output (and spikes, if priced).
+        tried: sites whose channels are known; the others were left as they are.
         shifted, scaled: channels with a shift and with a range of their own, by site.
         not_free: why a site got no range per channel.
-        errors: mean squared error of the network's output on the deciding images, by what is applied.
+        errors: the output's mean squared error over its variance on the deciding images, by what is applied.
+        images: how many proposed and decided.
     """
 
     kept: str
+    tried: int
     shifted: dict[str, int]
     scaled: dict[str, int]
     not_free: dict[str, str]
     errors: dict[str, float]
+    images: int
 
     def __str__(self) -> str:
+        if not self.tried:
+            return "repair: nothing was tried: no map before a site tells which axis its channels are on"
         before, after = self.errors["nothing"], self.errors[self.kept]
         if self.kept == "nothing":
-            return "repair: no shift or range per channel lowered the output's error on held-out images; none was kept"
+            return (
+                f"repair: no shift or range per channel of {self.tried} sites lowered the output's error on held-out "
+                "images; none was kept"
+            )
         text = f"repair: {sum(self.shifted.values()):,} channels shifted in {len(self.shifted)} sites"
         if self.scaled:
             text += f", {sum(self.scaled.values()):,} with a range of their own in {len(self.scaled)}"
         reasons = ", ".join(sorted(set(self.not_free.values())))
-        text += f"; mean squared error of the output on held-out images {before:.3g} -> {after:.3g}"
+        text += (
+            f"; the output's error over its variance on held-out images {before:.3g} -> {after:.3g} ({self.images} "
+            "images, half of them held out)"
+        )
         return text + (f"; ranges per channel left off at {len(self.not_free)} sites: {reasons}" if reasons else "")
 
 
 def repair(
     snn: SpikingNetwork,
-    batches: Sequence[Batch],
-    spike_weight: float = 0.0,
+    images: Images,
+    spike_price: float = 0.0,
     prices: Mapping[str, float] | None = None,
     ranges: bool = True,
     progress: bool | None = None,
@@ -71,37 +84,44 @@ def repair(
 
     Args:
         snn: the converted network; it stays as it is.
-        batches: unlabelled inputs, 2 images at least; every second image proposes, the others decide.
-        spike_weight: price of a spike per neuron of the network, in log(output error).
-        prices: of a spike per neuron at each site, in the log of the site's own error; None: spike_weight everywhere.
+        images: 2 at least; 512 are used, fewer where a layer is large (2^26 elements of it over all images).
+        spike_price: the rise of error / variance of the output that one spike per neuron of the network is worth.
+        prices: each site's own, see `pricing`; None: they are measured.
         ranges: also give ReLU channels ranges of their own.
         progress: a bar on stderr; None shows it when stderr is a terminal.
     """
+    used = _portion(snn, images)
     if prices is None:
-        prices = dict.fromkeys((site.name for site in snn.sites), spike_weight)
+        free = dict.fromkeys((site.name for site in snn.sites), 0.0)
+        prices = site_prices(snn, used, spike_price, progress) if spike_price else free
+    proposing, deciding = used.alternating()
+    not_free = {name: reason for name, reason in _reasons(snn).items() if reason}
     with torch.inference_mode():
-        proposing, deciding = ([tuple(v[i::2] for v in batch) for batch in batches] for i in (0, 1))
-        deciding = [batch for batch in deciding if len(batch[0])]
-        ann = snn.as_ann()
-        wanted = [ann(*batch) for batch in deciding]
         candidates: dict[str, dict[str, FSNeuron]] = {"nothing": {}}
         candidates["shift"] = _propose(snn, proposing, deciding, False, prices, progress)
-        not_free = {name: reason for name, reason in _reasons(snn).items() if reason}
         if ranges and len(not_free) < len(snn.sites):
             candidates["shift and range"] = _propose(snn, proposing, deciding, True, prices, progress)
-        networks = {what: snn.with_neurons(neurons) for what, neurons in candidates.items()}
-        measured = {what: _measured(network, deciding, wanted) for what, network in networks.items()}
-    errors = {what: error for what, (error, _) in measured.items()}
-    kept = min(measured, key=lambda what: log(max(errors[what], 1e-300)) + spike_weight * measured[what][1])
+    networks = {what: snn.with_neurons(neurons) for what, neurons in candidates.items()}
+    beside = Beside(deciding, snn.as_ann())
+    measured = {what: measure(network, beside) for what, network in networks.items()}
+    kept = min(measured, key=lambda what: measured[what].cost(spike_price))
     neurons = networks[kept].neurons
     found = Repair(
         kept,
+        len(candidates["shift"]),
         {name: int((n.shift != 0).sum()) for name, n in neurons.items() if n.shift is not None},
         {name: int((n.scale != 1).sum()) for name, n in neurons.items() if n.scale is not None},
         not_free if ranges else {},
-        errors,
+        {what: one.error for what, one in measured.items()},
+        len(used),
     )
     return snn.with_neurons(candidates[kept], [str(found)]), found
+
+
+def _portion(snn: SpikingNetwork, images: Images) -> Images:
+    """The first images, as many as the largest layer leaves room for."""
+    largest = max(site.neurons for site in snn.report.sites)
+    return images.take(slice(min(IMAGES, max(_LEAST, _LARGEST // largest))))
 
 
 def _reasons(snn: SpikingNetwork) -> dict[str, str]:
@@ -110,17 +130,18 @@ def _reasons(snn: SpikingNetwork) -> dict[str, str]:
 
 def _propose(
     snn: SpikingNetwork,
-    proposing: list[Batch],
-    deciding: list[Batch],
+    proposing: Images,
+    deciding: Images,
     ranges: bool,
     prices: Mapping[str, float],
     progress: bool | None,
 ) -> dict[str, FSNeuron]:
     """The neurons by site name after one walk."""
     sites = {site.name: site for site in snn.sites}
-    reasons, own, half = _reasons(snn), snn.neurons, len(proposing)
+    first, second = proposing.batches, deciding.batches
+    reasons, own, half = _reasons(snn), snn.neurons, len(first)
     neurons = {}
-    for name, ann, got, put in track(walk(snn, [*proposing, *deciding]), "repairing", len(sites), progress):
+    for name, ann, got, put in track(walk(snn, [*first, *second]), "repairing", len(sites), progress):
         site, neuron = sites[name], own[name]
         axis = snn.channel_axis(name)
         if axis is not None:
@@ -150,13 +171,13 @@ def _settle(
     got: list[Tensor],
     axis: int,
     ranges: bool,
-    spike_weight: float,
+    price: float,
 ) -> FSNeuron:
     """The neuron with the shifts and ranges that its channels keep.
 
     ann, got: [channels, images, positions], each once proposing and once deciding.
     """
-    judge = [_Judge(neuron, activation(a), g, spike_weight) for a, g in zip(ann, got, strict=True)]
+    judge = [_Judge(neuron, activation(a), g, price) for a, g in zip(ann, got, strict=True)]
     channels = torch.arange(len(ann[0]))
     moved = (ann[0] - got[0]).double().mean((1, 2)).to(got[0].dtype)
     one, zero = torch.ones_like(moved), torch.zeros_like(moved)
@@ -189,36 +210,16 @@ def _surely_lower(after: Tensor, before: Tensor) -> Tensor:
 
 
 class _Judge:
-    """How bad shifts and ranges are, per channel and image: the squared error over the layer's, and the spikes' price.
+    """How bad shifts and ranges are, by channel and image: squared error over the layer's variance + price x spikes."""
 
-    That is the change of log(squared error of the layer) + spike_weight x (spikes per neuron), to first order.
-    """
-
-    def __init__(self, neuron: FSNeuron, wanted: Tensor, got: Tensor, spike_weight: float) -> None:
-        self.neuron, self.wanted, self.got, self.spike_weight = neuron, wanted, got, spike_weight
-        self.scale = 1.0
-        zero = torch.zeros_like(wanted[:, 0, 0])
-        self.scale = float(self._error(zero, zero + 1)[0].mean()) or 1.0
+    def __init__(self, neuron: FSNeuron, wanted: Tensor, got: Tensor, price: float) -> None:
+        self.neuron, self.wanted, self.got, self.price = neuron, wanted, got, price
+        self.variance = float(wanted.double().var(unbiased=False)) or 1.0
 
     def __call__(self, shift: Tensor, scale: Tensor) -> Tensor:
-        error, spikes = self._error(shift, scale)
-        return error / self.scale + self.spike_weight * spikes
-
-    def _error(self, shift: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
         trial = FSNeuron(self.neuron.code, shift, scale, axis=0)
         fired: list[Tensor] = []
-        if self.spike_weight:
+        if self.price:
             trial.spike_hooks.append(lambda _, spikes: fired.append(spikes.float().mean(2)))
-        error = (trial(self.got) - self.wanted).square_().mean(2)
-        return error, fired[0] if fired else torch.zeros_like(error)
-
-
-def _measured(snn: SpikingNetwork, batches: Sequence[Batch], wanted: Sequence[object]) -> tuple[float, float]:
-    """Mean squared error of the output, and spikes per neuron."""
-    total, elements = 0.0, 0
-    with count(snn) as counts:
-        for batch, target in zip(batches, wanted, strict=True):
-            for y, t in zip(tensors_of(snn(*batch)), tensors_of(target), strict=True):
-                total += float((y - t).double().square().sum())
-                elements += y.numel()
-    return total / elements, counts.per_neuron
+        error: Tensor = (trial(self.got) - self.wanted).square_().mean(2) / self.variance
+        return error + self.price * fired[0] if fired else error

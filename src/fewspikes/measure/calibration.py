@@ -1,10 +1,8 @@
 """What each site really sees: a histogram of its gate inputs over a few batches."""
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +10,9 @@ from torch import Tensor, nn
 from fewspikes.base.errors import FewSpikesError
 from fewspikes.base.files import read_json, write_json
 from fewspikes.fitting.histogram import Histogram
+from fewspikes.measure.source import Labelled
+from fewspikes.network.spiking import SpikingNetwork
+from fewspikes.neuron.activation import Activation
 
 _FORMAT, _VERSION = "fewspikes-calibration", 1
 
@@ -51,38 +52,39 @@ class Calibration:
             raise FewSpikesError(f"{path} is not a complete calibration: {error!r}") from None
 
 
-def calibrate(
-    network: Callable[..., Any],
-    sites: Mapping[str, nn.Module],
-    batches: Iterable[tuple[tuple[Tensor, ...], Any]],
-) -> Calibration:
+def calibrate(snn: SpikingNetwork, batches: Iterable[Labelled]) -> Calibration:
     """Run the ANN over the batches and collect what arrives at each site.
 
     Args:
-        network: the graph with its original activations.
-        sites: the modules in it that stand for the activations, by site name.
+        snn: any network of the ANN in question; its neurons are not used.
         batches: inputs and (ignored) labels.
 
     Raises:
         FewSpikesError: NaN or inf arrives at a site.
     """
-    collected: dict[str, Histogram] = {}
+    sites = {site.name: _Watched(site.name, site.activation) for site in snn.sites}
+    ann = snn.running(sites)
     images = 0
-    handles = [m.register_forward_pre_hook(partial(_collect, collected, name)) for name, m in sites.items()]
-    try:
-        with torch.inference_mode():
-            for inputs, _ in batches:
-                network(*inputs)
-                images += len(inputs[0])
-    finally:
-        for handle in handles:
-            handle.remove()
-    return Calibration(images, {name: collected[name] for name in sites})
+    with torch.inference_mode():
+        for inputs, _ in batches:
+            ann(*inputs)
+            images += len(inputs[0])
+    return Calibration(images, {name: site.seen for name, site in sites.items() if site.seen is not None})
 
 
-def _collect(collected: dict[str, Histogram], name: str, module: nn.Module, args: tuple[Tensor, ...]) -> None:
-    try:
-        seen = Histogram.of(args[0])
-    except FewSpikesError as error:
-        raise FewSpikesError(f"site {name}, calibration: {error}") from None
-    collected[name] = collected[name] + seen if name in collected else seen
+class _Watched(nn.Module):
+    """The activation of a site, and a histogram of its inputs so far."""
+
+    def __init__(self, name: str, activation: Activation) -> None:
+        super().__init__()
+        self.name, self.activation = name, activation
+        self.seen: Histogram | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """f(x)."""
+        try:
+            seen = Histogram.of(x)
+        except FewSpikesError as error:
+            raise FewSpikesError(f"site {self.name}, calibration: {error}") from None
+        self.seen = seen if self.seen is None else self.seen + seen
+        return self.activation(x)

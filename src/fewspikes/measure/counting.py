@@ -1,7 +1,7 @@
 """Counting spikes while a network runs: exact integers by site, mergeable with +."""
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -108,30 +108,49 @@ def count(snn: SpikingNetwork | IntegerNetwork, synops: bool = False) -> Iterato
     passing, lock = threading.local(), threading.Lock()  # each thread counts its own pass, then adds it
     neurons = snn.neurons
     watch = partial(_observe, passing, snn) if isinstance(snn, SpikingNetwork) and synops else partial(_tally, passing)
-    watchers = {name: partial(watch, name) for name in neurons}
+    watchers = {name: _Hook(partial(watch, name)) for name in neurons}
 
     def begin(module: nn.Module, args: Any) -> None:
         passing.counts = _nothing(snn, synops)
 
     def end(module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor], output: Any) -> None:
-        passing.counts.images = len((*args, *kwargs.values())[0])
-        for by_site in (passing.counts.by_site, passing.counts.clipped_by_site):  # on a GPU, one wait for all layers
+        done: Counts | None = passing.__dict__.pop("counts", None)
+        if done is None:  # the pass began, in another thread, before the block did
+            return
+        done.images = len((*args, *kwargs.values())[0])
+        for by_site in (done.by_site, done.clipped_by_site):  # on a GPU, one wait for all layers
             by_site.update({name: int(value) for name, value in by_site.items()})
         with lock:
-            counts.__dict__.update((counts + passing.counts).__dict__)
-        del passing.counts
+            counts.__dict__.update((counts + done).__dict__)
 
-    handles = [snn.register_forward_pre_hook(begin), snn.register_forward_hook(end, with_kwargs=True)]
+    handles = [snn.register_forward_pre_hook(_Hook(begin)), snn.register_forward_hook(_Hook(end), with_kwargs=True)]
     places = {name: neuron.spike_hooks if synops else neuron.count_hooks for name, neuron in neurons.items()}
     for name, place in places.items():
-        place.append(watchers[name])  # type: ignore[arg-type]
+        place.append(watchers[name])
     try:
         yield counts
     finally:
         for name, place in places.items():
-            place.remove(watchers[name])  # type: ignore[arg-type]
+            place.remove(watchers[name])
         for handle in handles:
             handle.remove()
+
+
+class _Hook:
+    """A function that is called while the block runs. In a copy or a pickle of the network it does nothing."""
+
+    def __init__(self, function: Callable[..., None]) -> None:
+        self.function = function
+
+    def __call__(self, *args: Any) -> None:
+        self.function(*args)
+
+    def __reduce__(self) -> tuple[type["_Hook"], tuple[Callable[..., None]]]:
+        return _Hook, (_ignore,)
+
+
+def _ignore(*args: Any) -> None:
+    """Count nothing."""
 
 
 def _nothing(snn: SpikingNetwork | IntegerNetwork, synops: bool) -> Counts:

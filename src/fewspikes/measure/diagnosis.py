@@ -1,15 +1,14 @@
 """What goes wrong where: each site beside the ANN's, in one walk through both networks."""
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
 from fewspikes.base.errors import FewSpikesError
 from fewspikes.base.progress import track
 from fewspikes.fitting import largest_error
-from fewspikes.measure.sensitivity import Batch, Probed, dealt, per_image, probe
-from fewspikes.measure.walk import walk
+from fewspikes.measure.deal import Images
+from fewspikes.measure.sensitivity import Probed, per_image, portion, probe
+from fewspikes.measure.side_by_side import walk
 from fewspikes.network.sites import SiteDiagnosis
 from fewspikes.network.spiking import SpikingNetwork
 from fewspikes.neuron.layer import FSNeuron
@@ -21,12 +20,12 @@ _SAMPLED = 1 << 14  # inputs per site and batch whose spikes are looked at step 
 _CONSTANT = 1e-10  # variance over mean square that is no more than rounding
 
 
-def diagnose(snn: SpikingNetwork, batches: Sequence[Batch], progress: bool | None = None) -> dict[str, SiteDiagnosis]:
+def diagnose(snn: SpikingNetwork, images: Images, progress: bool | None = None) -> dict[str, SiteDiagnosis]:
     """Compare every site with the ANN's on up to 128 of the images (fewer for a network of over 4 million neurons).
 
     Args:
         snn: the converted network.
-        batches: unlabelled inputs.
+        images: the first of them are looked at.
         progress: a bar on stderr; None shows it when stderr is a terminal.
 
     Returns:
@@ -35,13 +34,13 @@ def diagnose(snn: SpikingNetwork, batches: Sequence[Batch], progress: bool | Non
     Raises:
         FewSpikesError: no images.
     """
-    images = dealt(snn, batches, IMAGES)
-    if not images:
+    batches = portion(snn, images, IMAGES) if len(images) else []
+    if not batches:
         raise FewSpikesError("a diagnosis needs one image at least")
     neurons, tallies = snn.neurons, {}
     for site in snn.sites:
         tallies[site.name] = _Tally(site, neurons[site.name], snn.channel_axis(site.name))
-    probing = track(zip(images, probe(snn, images), strict=True), "diagnosing", len(images), progress)
+    probing = track(zip(batches, probe(snn, batches), strict=True), "diagnosing", len(batches), progress)
     with torch.no_grad():
         for batch, probed in probing:
             for name, wanted, got, _ in walk(snn, [batch]):

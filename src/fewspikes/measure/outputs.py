@@ -17,3 +17,8 @@ def tensors_of(output: Any) -> list[Tensor]:
 def floats(output: Any) -> list[Tensor]:
     """Those that are floating."""
     return [tensor for tensor in tensors_of(output) if tensor.is_floating_point()]
+
+
+def compared(output: Any) -> list[Tensor]:
+    """Those that an error is measured on: the floating ones, or all where there is none."""
+    return floats(output) or tensors_of(output)

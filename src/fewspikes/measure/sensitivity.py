@@ -6,7 +6,7 @@ J^T r at all sites at once. So a handful of passes tell the output error of ever
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fewspikes.base.progress import track
+from fewspikes.measure.deal import Images
 from fewspikes.measure.outputs import floats
+from fewspikes.measure.source import Batch
 from fewspikes.network.spiking import SpikingNetwork
 from fewspikes.neuron.activation import Activation
 from fewspikes.neuron.kernels import apply
@@ -29,7 +31,6 @@ _ELEMENTS = 1 << 29  # neurons times images that are looked at: a large network 
 _AT_ONCE = 1 << 22  # neurons times images in one batch
 _TINY = 1e-12
 
-Batch = tuple[Tensor, ...]
 Vector = NDArray[np.float64]
 
 
@@ -56,7 +57,7 @@ class Curves:
 def curves(
     snn: SpikingNetwork,
     parameters: Callable[[str, int], FSParameters],
-    images: Sequence[Batch],
+    images: Images,
     most: int = MOST_STEPS,
     progress: bool | None = None,
 ) -> Curves:
@@ -65,7 +66,7 @@ def curves(
     Args:
         snn: any network of these sites; its neurons are not used.
         parameters: of a site (by name) for a K.
-        images: unlabelled inputs.
+        images: some of them are used, see `portion`.
         most: the largest K.
         progress: a bar on stderr; None shows it when stderr is a terminal.
     """
@@ -86,11 +87,13 @@ class Effects:
 
     Attributes:
         errors: [codes] by site, the output's mean squared error over its variance.
+        own: [codes] by site, the site's mean squared error over its own variance.
         spikes: [codes] by site, spikes of the site over the network's neurons.
         images: how many they were measured on.
     """
 
     errors: dict[str, Vector]
+    own: dict[str, Vector]
     spikes: dict[str, Vector]
     images: int
 
@@ -98,7 +101,7 @@ class Effects:
 def effects(
     snn: SpikingNetwork,
     codes: Mapping[str, Sequence[FSParameters]],
-    images: Sequence[Batch],
+    images: Images,
     progress: bool | None = None,
 ) -> Effects:
     """Measure what each code does at its site.
@@ -106,23 +109,38 @@ def effects(
     Args:
         snn: any network of these sites; its neurons are not used.
         codes: by site.
-        images: unlabelled inputs.
+        images: some of them are used, see `portion`.
         progress: a bar on stderr; None shows it when stderr is a terminal.
     """
     activations = {site.name: site.activation for site in snn.sites}
-    errors, spikes = ({name: np.zeros(len(tables)) for name, tables in codes.items()} for _ in range(2))
-    batches = dealt(snn, images)
+    errors, own, spikes = ({name: np.zeros(len(tables)) for name, tables in codes.items()} for _ in range(3))
+    moments = {name: np.zeros(3) for name in codes}  # number, sum and sum of squares of the site's outputs
+    batches = portion(snn, images)
     seen = 0
     for probed in track(probe(snn, batches), "measuring sensitivity", len(batches), progress):
         seen += probed.images
         for name, x in probed.inputs.items():
             exact = activations[name](x)
+            wide = exact.double()
+            moments[name] += (wide.numel(), float(wide.sum()), float(wide.square().sum()))
             for j, table in enumerate(codes[name]):
                 y, fired = apply(x, table)
                 errors[name][j] += probed.effect(name, y - exact)
+                own[name][j] += float((y - exact).double().square().sum())
                 spikes[name][j] += float(fired.sum(dtype=torch.int64))
-    total = seen * snn.report.neurons
-    return Effects({n: e / seen for n, e in errors.items()}, {n: s / total for n, s in spikes.items()}, seen)
+    return Effects(
+        {name: sums / seen for name, sums in errors.items()},
+        {name: sums / _spread(moments[name]) for name, sums in own.items()},
+        {name: sums / (seen * snn.report.neurons) for name, sums in spikes.items()},
+        seen,
+    )
+
+
+def _spread(moments: Vector) -> float:
+    """Number times variance; times mean square where all are one number."""
+    number, first, second = moments
+    spread = float(second - first**2 / max(number, 1))
+    return spread if spread > _TINY * second else float(second) or 1.0
 
 
 def _filled(values: Vector, steps: list[int], log: bool) -> Vector:
@@ -201,19 +219,12 @@ def _scales(snn: SpikingNetwork, batches: Sequence[Batch]) -> list[float]:
     return scales
 
 
-def dealt(snn: SpikingNetwork, images: Sequence[Batch], most: int = _IMAGES) -> list[Batch]:
+def portion(snn: SpikingNetwork, images: Images, most: int = _IMAGES) -> list[Batch]:
     """The first images, in batches that a pass backwards has room for; fewer of them for a large network."""
     neurons = max(snn.report.neurons, 1)
     wanted = min(most, max(_LEAST_IMAGES, _ELEMENTS // neurons))
     size = max(1, min(32, _AT_ONCE // neurons))
-    found: list[Batch] = []
-    for batch in images:
-        kept = tuple(value[:wanted] for value in batch)
-        found += zip(*(value.split(size) for value in kept), strict=True)
-        wanted -= len(kept[0])
-        if wanted <= 0:
-            break
-    return [batch for batch in found if len(batch[0])]
+    return replace(images.take(slice(wanted)), size=size).batches
 
 
 def per_image(x: Tensor, images: int) -> Tensor:

@@ -20,8 +20,6 @@ from fewspikes.operators.folding import with_pads_folded
 from fewspikes.operators.rule import Linear, Rules
 from fewspikes.operators.rules import RULES, carriers, fates
 
-CIRCUITS = {"max": ("digital", "average")}  # what may become of each kind; the first is the default
-
 
 @dataclass(frozen=True)
 class Site:
@@ -47,16 +45,15 @@ def prepared(captured: Captured, circuits: Mapping[str, str] | None = None, rule
 
     Args:
         captured: the model.
-        circuits: what becomes of each kind of operator, see `CIRCUITS`.
+        circuits: what becomes of each kind of operator, see `rules.choices`; without, all that may be is left digital.
         rules: the rows.
 
     Raises:
-        FewSpikesError: operators without a row, nothing to convert, or another circuit.
+        FewSpikesError: operators without a row, or nothing to convert.
     """
-    choices = checked_circuits(circuits or {})
     tensors, notes = dict(captured.tensors), list[str]()
     graph = with_constants_folded(_plain(captured.graph, tensors, rules), tensors)
-    graph = _expanded(graph, tensors, choices, rules, notes)
+    graph = _expanded(graph, tensors, circuits or {}, rules, notes)
     graph = with_pads_folded(graph, tensors, rules, carriers(graph, rules))
     graph = with_constants_folded(graph, tensors)
     graph, sites = _with_sites(graph, tensors, rules)
@@ -67,20 +64,6 @@ def prepared(captured: Captured, circuits: Mapping[str, str] | None = None, rule
             "nothing to convert: the network has no activation (relu, silu, gelu, ...) that depends on its input"
         )
     return Prepared(with_sizes(graph, captured.inputs, tensors, rules), tensors, sites, tuple(notes))
-
-
-def checked_circuits(circuits: Mapping[str, str]) -> dict[str, str]:
-    """What becomes of each kind, the defaults filled in.
-
-    Raises:
-        FewSpikesError: a kind or a value that there is not.
-    """
-    for kind, choice in circuits.items():
-        if kind not in CIRCUITS:
-            raise FewSpikesError(f"circuits: there is no kind {kind!r}; there are {', '.join(CIRCUITS)}")
-        if choice not in CIRCUITS[kind]:
-            raise FewSpikesError(f"circuits: {kind!r} must be {' or '.join(map(repr, CIRCUITS[kind]))}; got {choice!r}")
-    return {kind: choices[0] for kind, choices in CIRCUITS.items()} | dict(circuits)
 
 
 def with_sizes(graph: Graph, inputs: Sequence[InputSpec], tensors: Mapping[str, Tensor], rules: Rules = RULES) -> Graph:

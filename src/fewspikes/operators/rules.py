@@ -9,7 +9,7 @@ from fewspikes.graph.functions import PYTHON, is_elementwise
 from fewspikes.graph.graph import CONSTANT, INPUT, OUTPUT, SITE, Graph, Node
 from fewspikes.operators import bookkeeping, circuits, moving, neurons, summing, weighted
 from fewspikes.operators.call import Call
-from fewspikes.operators.rule import Digital, Elementwise, Kind, Linear, Neurons, Rule, Rules, Shapes
+from fewspikes.operators.rule import Circuit, Digital, Elementwise, Kind, Linear, Neurons, Rule, Rules, Shapes
 
 RULES = Rules(row for room in (weighted, summing, moving, neurons, circuits, bookkeeping) for row in room.ROWS)
 _SHOWN = 3  # paths in a message
@@ -97,6 +97,15 @@ def _listed(refused: Sequence[Node]) -> str:
         shown = ", ".join(paths[:_SHOWN]) + (", ..." if len(paths) > _SHOWN else "")
         lines.append(f"operator {operator}{f' ({times} times)' if times > 1 else ''} at {shown}")
     return "; ".join(lines)
+
+
+def choices(rules: Rules = RULES) -> dict[str, tuple[str, ...]]:
+    """What may become of each kind of operator that is no weighted sum; the first is the default."""
+    found = {row.kind: ["digital"] for row in rules.rows if isinstance(row, Digital)}
+    for row in rules.rows:
+        if isinstance(row, Circuit) and row.kind is not None and row.choice not in found[row.kind]:
+            found[row.kind].append(str(row.choice))
+    return {kind: tuple(values) for kind, values in found.items()}
 
 
 def remedy(rules: Rules = RULES) -> str:

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from fewspikes.conversion.conversion import calibrate_model, convert
+from fewspikes.conversion.building import calibrate_model
+from fewspikes.conversion.conversion import convert
 from fewspikes.conversion.distillation import distil
 from fewspikes.images import ImageLoader
 from fewspikes.paper import published

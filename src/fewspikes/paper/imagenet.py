@@ -47,12 +47,12 @@ NETWORKS = (
         "resnet50_average",
         "torchvision:resnet50",
         published.TABLE_1[1],
-        options={"max_pool": "average"},
+        options={"circuits": {"max": "average"}},
         calibrated={"K": 5},
         own_weights=False,
     ),
     Network("resnet50_max", "torchvision:resnet50", calibrated={"K": 5}),
-    Network("efficientnet_lite0", "fewspikes:efficientnet_lite0", calibrated={"K": 6, "spike_weight": 1.0}),
+    Network("efficientnet_lite0", "fewspikes:efficientnet_lite0", calibrated={"K": 6, "spike_price": 0.01}),
 )
 
 
@@ -74,7 +74,7 @@ def table1(folder: Folder, sources: Sources) -> Found:
 
 def rows(folder: Folder, sources: Sources, network: Network) -> list[Row]:
     """The network in the paper's setting and calibrated, or what can be counted and why there is no more."""
-    more = {"max_pool": network.options.get("max_pool", "digital")} if "resnet" in network.name else {}
+    more = {"max_pool": network.options.get("circuits", {}).get("max", "digital")} if "resnet" in network.name else {}
     try:
         data, weighted = sources.imagenet(), _weighted(sources, network)
     except Unavailable as reason:
@@ -97,7 +97,7 @@ def rows(folder: Folder, sources: Sources, network: Network) -> list[Row]:
                 ours = {"calibration": images, "seed": sources.seed, **network.calibrated}
                 snn = convert(model, like, **network.options, **ours)
             batches = sources.loader(test, weighted.preprocessing)
-            row = measured(kind, snn, weighted, batches, same="max_pool" not in network.options)
+            row = measured(kind, snn, weighted, batches, same="circuits" not in network.options)
             return {**row, "model": network.name, "data": where, **more, **left_out(batches)}
 
         return make

@@ -83,7 +83,7 @@ def measured(
         snn: the network.
         weighted: what it was converted from.
         test: images and labels.
-        same: whether the ANN is the model as it was; False: the ANN changed likewise (max_pool="average").
+        same: whether the ANN is the model as it was; False: the ANN changed likewise (circuits={"max": "average"}).
         synops: count synaptic operations.
     """
     report = evaluate(snn, test, weighted.model if same else None, name=weighted.loaded.name, synops=synops)

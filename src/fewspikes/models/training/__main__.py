@@ -94,7 +94,7 @@ def _run(arguments: argparse.Namespace, device: torch.device) -> None:
 def resnet50_average(pretrained: bool = False) -> LoadedModel:
     """torchvision's ResNet50 with an average pool in place of its max pool, as the paper's Table 1 has it.
 
-    Its tensors are those of torchvision's network, so its weights go with `convert(..., max_pool="average")`.
+    Its tensors are those of torchvision's network, so its weights go with `convert(..., circuits={"max": "average"})`.
 
     Args:
         pretrained: begin with torchvision's weights, made for the max pool; False: random ones.

@@ -1,24 +1,25 @@
 """What is measured on held-out images, and the frontier of steps, spikes and error."""
 
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 import fewspikes as fs
-from budget_problems import branched
-from fewspikes.conversion.pareto import Point, marked, pareto, read_pareto, table
-from fewspikes.measure.batches import Batches
-from fewspikes.measure.outcome import Fold, HeldOut, expected_loss
+from budget_problems import measured as measure
+from fewspikes.conversion.pareto import measured
+from fewspikes.conversion.points import Frontier, Point, marked
+from fewspikes.measure.deal import Images
+from fewspikes.measure.expectation import expected_loss
+from networks import small
 
 
-def test_an_outcome_is_what_the_two_networks_do_on_the_images(problem):
+def test_a_measurement_is_what_the_two_networks_do_on_the_images(problem):
     coarse = problem.build({site.name: 2 for site in problem.snn.sites}, quick=False)
     x = 2 * torch.randn(50, 6)
     labels = problem.model(x).argmax(1).where(torch.rand(50) < 0.8, torch.randint(0, 5, (50,)))
-    outcome = HeldOut(problem.snn, [((x[:30],), labels[:30]), ((x[30:],), labels[30:])])(coarse)
+    outcome = measure(coarse, Images((x,), labels, size=30))
     ann, got = problem.model(x), coarse(x)
     right = [int((logits.argmax(1) == labels).sum()) for logits in (ann, got)]
     assert right[0] != right[1]
@@ -26,8 +27,8 @@ def test_an_outcome_is_what_the_two_networks_do_on_the_images(problem):
     assert outcome.drop == pytest.approx(100 * (right[0] - right[1]) / 50)
     assert outcome.agreement == pytest.approx(2 * int((ann.argmax(1) == got.argmax(1)).sum()))
     assert outcome.error == pytest.approx(float((got - ann).square().mean() / ann.var(unbiased=False)), rel=1e-5)
-    assert outcome.expected == expected_loss(ann, got, labels)
-    assert outcome.loss == max(outcome.drop, outcome.expected)
+    assert outcome.expected_loss == expected_loss(ann, got, labels)
+    assert outcome.loss == max(outcome.drop, outcome.expected_loss)
     with fs.count(coarse) as counts:
         coarse(x)
     assert outcome.spikes_per_neuron == counts.per_neuron
@@ -54,27 +55,6 @@ def test_the_expected_loss_of_few_images_is_nearer_to_that_of_many_than_their_co
     assert np.square(expected).mean() < 0.8 * np.square(counted).mean()
 
 
-def test_what_is_held_out_and_the_rest_are_all_images_once_with_their_labels():
-    x, labels = torch.arange(22.0).view(22, 1), torch.arange(22)
-    specs = branched().snn.inputs
-    specs = tuple(replace(spec, shape=(1,)) for spec in specs)
-    batches = Batches([(x[:5], labels[:5]), (x[5:6], labels[5:6]), (x[6:], labels[6:])], specs, torch.float32, "data")
-    parts = {held: list(Fold(batches, 4, held)) for held in (True, False)}
-    seen = {held: torch.cat([inputs[0] for inputs, _ in part]).flatten().tolist() for held, part in parts.items()}
-    assert seen[True] == [3, 7, 11, 15, 19]
-    assert sorted(seen[True] + seen[False]) == list(range(22))
-    assert all(torch.equal(inputs[0].flatten(), given.float()) for part in parts.values() for inputs, given in part)
-    assert sum(len(given) for _, given in Fold(batches, 4, False, limit=7)) == 7
-
-
-def test_labels_for_some_images_only_are_refused(problem):
-    x = torch.randn(4, 6)
-    with pytest.raises(fs.FewSpikesError, match="some calibration batches have labels"):
-        HeldOut(problem.snn, [((x,), torch.zeros(4, dtype=torch.int64)), ((x,), None)])
-    with pytest.raises(fs.FewSpikesError, match="one per image"):
-        HeldOut(problem.snn, [((x,), torch.zeros(3, dtype=torch.int64))])
-
-
 def point(latency, spikes, error):
     return Point("K=4", 4, latency, spikes, error, None, None, 8)
 
@@ -85,7 +65,7 @@ def test_a_point_is_dominated_by_one_that_is_no_worse_in_anything():
 
 
 def test_the_frontier_holds_uniform_points_and_mixed_ones_within_their_cost(chain, tmp_path):
-    points = pareto(*chain.given, uniform=(3, 4), path=tmp_path / "frontier.json")
+    points = measured(*chain.given, K=(3, 4), file=tmp_path / "frontier.json")
     by_choice = {p.choice: p for p in points}
     for K in (3, 4):
         even, mixed = by_choice[f"K={K}"], by_choice[f"steps of K={K}"]
@@ -96,27 +76,53 @@ def test_the_frontier_holds_uniform_points_and_mixed_ones_within_their_cost(chai
         assert both.latency_steps <= even.latency_steps
         assert both.spikes_per_neuron < 1.05 * even.spikes_per_neuron
         assert set(mixed.k) == {site.name for site in chain.snn.sites}
-    assert read_pareto(tmp_path / "frontier.json") == points
-    assert len(table(points).splitlines()) == len(points) + 2
+    assert Frontier.load(tmp_path / "frontier.json") == points
+    assert len(str(points).splitlines()) == len(points) + 2
 
 
 def test_a_frontier_that_was_cut_off_goes_on_where_it_was(chain, tmp_path):
     path = tmp_path / "frontier.json"
-    whole = pareto(*chain.given, uniform=(3, 4), path=path)
+    whole = measured(*chain.given, K=(3, 4), file=path)
     content = json.loads(path.read_text())
     content["points"] = content["points"][:2]
     path.write_text(json.dumps(content))
     chain.built.clear()
-    assert pareto(*chain.given, uniform=(3, 4), path=path) == whole
+    assert measured(*chain.given, K=(3, 4), file=path) == whole
     assert len(chain.built) == len(whole) - 2
-    pareto(*chain.given, uniform=(3,), path=path, settings={"effort": "long"})
+    measured(*chain.given, K=(3,), file=path, settings={"effort": "long"})
     assert len(chain.built) > len(whole) - 2  # other settings: nothing is taken over
 
 
 def test_a_frontier_needs_whole_numbers_and_a_file_of_its_own(chain, tmp_path):
     with pytest.raises(fs.FewSpikesError, match="whole numbers K from 1 to 24"):
-        pareto(*chain.given, uniform=(0, 3))
+        measured(*chain.given, K=(0, 3))
     other = tmp_path / "other.json"
     other.write_text(json.dumps({"format": "something"}))
-    with pytest.raises(fs.FewSpikesError, match="wanted 'fewspikes-pareto'"):
-        pareto(*chain.given, uniform=(3,), path=other)
+    with pytest.raises(fs.FewSpikesError, match="wanted 'fewspikes-frontier'"):
+        measured(*chain.given, K=(3,), file=other)
+
+
+def test_the_frontier_of_a_model_is_measured_on_images_held_out(tmp_path):
+    images, model = torch.randn(64, 3, 8, 8), small()
+    labels = model(images).argmax(1)
+    points = fs.frontier(model, images, [(images, labels)], K=(3,), file=tmp_path / "frontier.json")
+    even = next(p for p in points if p.choice == "K=3")
+    assert (even.k, even.images, even.latency_steps) == (3, 32, 6)
+    assert even.drop == pytest.approx(100 - even.agreement)  # the labels are the ANN's own classes
+    assert fs.Frontier.load(tmp_path / "frontier.json") == points
+    wrong = [(images, labels + 1)]
+    with pytest.raises(fs.FewSpikesError, match="is outside the network's classes"):
+        fs.frontier(model, images, wrong, K=(3,))
+
+
+@pytest.mark.parametrize(
+    ("images", "options", "message"),
+    [
+        (None, {}, "a frontier is measured on images"),
+        (torch.zeros(8, 3, 8, 8), {"codes": fs.Codes(K=4)}, "leave K and alpha out of the codes"),
+        (torch.zeros(8, 3, 8, 8), {"K": ()}, "whole numbers K from 1 to 24"),
+    ],
+)
+def test_a_frontier_of_a_model_needs_images_and_no_k_of_its_own(images, options, message):
+    with pytest.raises(fs.FewSpikesError, match=message):
+        fs.frontier(small(), torch.zeros(1, 3, 8, 8), images, **options)

@@ -1,27 +1,28 @@
 """A network while its code learns: one step, one measurement, and what was learned so far."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fewspikes.base.errors import FewSpikesError
-from fewspikes.conversion.learning import LearningNeuron
-from fewspikes.measure.outputs import tensors_of
+from fewspikes.conversion.trainable import TrainableNeuron
+from fewspikes.measure.deal import BATCH, Images
+from fewspikes.measure.measurement import Beside, Measurement, measure
+from fewspikes.measure.outputs import compared
+from fewspikes.measure.source import Batch
 from fewspikes.network.spiking import SpikingNetwork
 from fewspikes.neuron.layer import FSNeuron
 
-BATCH = 64
-_HELD_OUT = 512  # images at most, an eighth of all
-# Adam's; see LearningNeuron for the units.
+# Adam's; see TrainableNeuron for the units.
 _RATES = {"shift": 0.01, "log_range": 0.02, "log_gain": 0.01, "d": 0.002, "offset": 0.002}
 _WARM_UP = 0.05  # of the time, while the rates rise; then they fall to 0 as a cosine
 _KEPT = 1 << 30  # bytes of the ANN's outputs; larger ones are computed anew for each batch
-
-Batch = tuple[Tensor, ...]
+_OVER = 10.0  # of the loss, for spikes twice as many as a budget allows
+_TINY = 1e-30
 
 
 @dataclass(frozen=True)
@@ -30,58 +31,74 @@ class Stage:
 
     Attributes:
         seconds, steps: so far.
-        error: mean squared error of the output over its variance in the ANN.
-        agreement: share of images that both give the same class, in percent; None if the output is no [batch, classes].
-        spikes_per_neuron: mean.
+        measured: what it is worth.
     """
 
     seconds: float
     steps: int
-    error: float
-    agreement: float | None
-    spikes_per_neuron: float
+    measured: Measurement
 
-    def score(self, spike_weight: float) -> float:
-        """What distilling makes small: log(error) + spike_weight x spikes per neuron."""
-        return math.log(max(self.error, 1e-30)) + spike_weight * self.spikes_per_neuron
+    def score(self, spike_price: float) -> float:
+        """What distilling makes small: log(error + spike_price x spikes per neuron)."""
+        cost = self.measured.cost(spike_price)
+        return math.log(max(cost, _TINY)) if math.isfinite(cost) else math.inf
 
     def to_json(self) -> dict[str, Any]:
         """A plain dict for JSON."""
         return asdict(self)
 
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "Stage":
+        """The reverse of `to_json`; raises FewSpikesError for anything else."""
+        try:
+            return cls(float(content["seconds"]), int(content["steps"]), Measurement(**content["measured"]))
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise FewSpikesError(f"a stage of distilling is incomplete or malformed: {error!r}") from None
+
     def __str__(self) -> str:
-        same = "" if self.agreement is None else f", same class {self.agreement:.2f}%"
-        return f"output error {self.error:.4g}{same}, {self.spikes_per_neuron:.3f} spikes per neuron"
+        found = self.measured
+        same = "" if found.agreement is None else f", same class {found.agreement:.2f}%"
+        return f"output error {found.error:.4g}{same}, {found.spikes_per_neuron:.3f} spikes per neuron"
 
 
-class Learner:
+class Trainer:
     """The network while it learns.
 
     Args:
         snn: where it begins; it stays as it is.
-        images: all inputs, one tensor per input of the network; some are held out.
-        reference: the ANN whose output is wanted.
-        spike_weight: price of a spike per neuron, in log error.
+        images: to learn from.
+        held: to measure on.
+        ann: what gives the wanted output.
+        spike_price: the rise of error / variance of the output that one spike per neuron is worth.
+        most_spikes: per neuron, where a budget allows no more.
         seed: of the order of the images.
-
-    Raises:
-        FewSpikesError: fewer than 2 images.
     """
 
     def __init__(
-        self, snn: SpikingNetwork, images: Batch, reference: nn.Module | None, spike_weight: float, seed: int
+        self,
+        snn: SpikingNetwork,
+        images: Images,
+        held: Images,
+        ann: Callable[..., Any],
+        spike_price: float,
+        seed: int,
+        most_spikes: float | None = None,
     ) -> None:
-        self.snn, self.spike_weight = snn, spike_weight
-        self.held, self.images = (tuple(map(_channels_last, part)) for part in hold_out(images))
+        self.snn, self.spike_price, self.most_spikes = snn, spike_price, most_spikes
+        self._ann = ann
+        self.images = _fastest(ann, images.inputs)
+        self.beside = Beside(held, ann)
         self.random = torch.Generator().manual_seed(seed)
-        self.neurons = _learning(snn, self.held)
-        self._ann = snn.as_ann() if reference is None else reference
+        self.neurons = _trainable(snn, held.take(slice(BATCH)).inputs)
         self._body = snn.running(self.neurons)
-        self._kept, self._kept_held = (_outputs(self._ann, part) for part in (self.images, self.held))
+        self._kept = _outputs(ann, self.images)
+        self._last: Measurement | None = None
         self._sizes = {site.name: site.neurons for site in snn.report.sites}
         groups = ({"params": self._of_kind(kind), "lr": rate, "base": rate} for kind, rate in _RATES.items())
-        self.optimizer = torch.optim.Adam([group for group in groups if group["params"]], betas=(0.9, 0.99))
-        self._count(spike_weight > 0)
+        some = [group for group in groups if group["params"]]
+        self.optimizer = torch.optim.Adam(some, betas=(0.9, 0.99)) if some else None
+        for neuron in self.neurons.values():
+            neuron.counting = spike_price > 0 or most_spikes is not None
 
     def parameters(self) -> dict[str, nn.Parameter]:
         """What learns, by site and kind."""
@@ -94,34 +111,28 @@ class Learner:
 
     def step(self, progress: float) -> float:
         """Learn from one random batch when `progress` (0 to 1) of the time is gone; returns the loss."""
+        assert self.optimizer is not None
         rate = min(1.0, (progress + 0.01) / _WARM_UP) * (1 + math.cos(math.pi * min(progress, 1.0))) / 2
         for group in self.optimizer.param_groups:
             group["lr"] = group["base"] * rate
         n = len(self.images[0])
         chosen = torch.randint(0, n, (min(BATCH, n),), generator=self.random)
         batch = tuple(value[chosen] for value in self.images)
-        loss = self._loss(tensors_of(self._body(*batch)), self._wanted(batch, self._kept, chosen))
+        loss = self._loss(compared(self._body(*batch)), self._wanted(batch, chosen))
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
         return float(loss.detach())
 
-    @torch.no_grad()
     def measure(self, seconds: float, steps: int) -> Stage:
-        """The network on the held-out images."""
-        self._count(True)
-        error = agree = spikes = 0.0
-        classes, images = True, len(self.held[0])
-        for start in range(0, images, BATCH):
-            rows = slice(start, start + BATCH)
-            batch = tuple(value[rows] for value in self.held)
-            pairs = list(zip(tensors_of(self._body(*batch)), self._wanted(batch, self._kept_held, rows), strict=True))
-            classes = len(pairs) == 1 and pairs[0][0].ndim == 2
-            error += float(_relative(pairs)) * len(batch[0])
-            agree += float((pairs[0][0].argmax(1) == pairs[0][1].argmax(1)).sum()) if classes else 0.0
-            spikes += float(self._spikes()) * len(batch[0])
-        self._count(self.spike_weight > 0)
-        return Stage(seconds, steps, error / images, 100 * agree / images if classes else None, spikes / images)
+        """The network with what was learned so far, on the images held out."""
+        try:
+            network = self.snn.with_neurons(self.learned())
+        except FewSpikesError:  # a scale or gain that is no number any more
+            assert self._last is not None
+            return Stage(seconds, steps, replace(self._last, error=math.inf))
+        self._last = measure(network, self.beside, expected=True)
+        return Stage(seconds, steps, self._last)
 
     def learned(self) -> dict[str, FSNeuron]:
         """The neurons as they are now, by site name."""
@@ -130,17 +141,17 @@ class Learner:
     def _of_kind(self, kind: str) -> list[nn.Parameter]:
         return [value for name, value in self.parameters().items() if name.rpartition(".")[2] == kind]
 
-    def _count(self, counting: bool) -> None:
-        for neuron in self.neurons.values():
-            neuron.counting = counting
-
     @torch.no_grad()
-    def _wanted(self, batch: Batch, kept: list[Tensor] | None, rows: Tensor | slice) -> list[Tensor]:
-        return tensors_of(self._ann(*batch)) if kept is None else [output[rows] for output in kept]
+    def _wanted(self, batch: Batch, rows: Tensor) -> list[Tensor]:
+        return compared(self._ann(*batch)) if self._kept is None else [output[rows] for output in self._kept]
 
     def _loss(self, got: list[Tensor], wanted: list[Tensor]) -> Tensor:
-        loss = _relative(list(zip(got, wanted, strict=True))).log()
-        return loss + self.spike_weight * self._spikes() if self.spike_weight else loss
+        error = _relative(list(zip(got, wanted, strict=True)))
+        if not self.spike_price and self.most_spikes is None:
+            return error.log()
+        spikes = self._spikes()
+        loss = (error + self.spike_price * spikes).log()
+        return loss if self.most_spikes is None else loss + _OVER * (spikes / self.most_spikes - 1).relu()
 
     def _spikes(self) -> Tensor:
         """Mean spikes per neuron of the last pass."""
@@ -148,34 +159,25 @@ class Learner:
         return torch.stack(counted).sum() / sum(self._sizes.values())
 
 
-def hold_out(images: Batch) -> tuple[Batch, Batch]:
-    """(held out, the rest): an eighth of the images, evenly spread, at most 512.
-
-    Raises:
-        FewSpikesError: fewer than 2 images.
-    """
-    n = len(images[0])
-    if n < 2:
-        raise FewSpikesError(f"distilling needs at least 2 images, one to learn from and one held out; got {n}")
-    places = torch.linspace(0, n - 1, min(max(n // 8, 1), _HELD_OUT)).round().long().unique()
-    rest = torch.ones(n, dtype=torch.bool)
-    rest[places] = False
-    return tuple(value[places] for value in images), tuple(value[rest] for value in images)
-
-
-def _channels_last(images: Tensor) -> Tensor:
-    """In the layout that convolutions are fastest in."""
-    return images.to(memory_format=torch.channels_last) if images.ndim == 4 else images
+@torch.no_grad()
+def _fastest(ann: Callable[..., Any], images: Batch) -> Batch:
+    """In the layout that convolutions are fastest in, unless the network reshapes what lies otherwise."""
+    last = tuple(v.to(memory_format=torch.channels_last) if v.ndim == 4 else v for v in images)
+    try:
+        ann(*(value[:2] for value in last))
+    except RuntimeError:  # of a view that needs another layout
+        return images
+    return last
 
 
 def _relative(pairs: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
     """Mean over the pairs of (mean squared error / variance of what is wanted)."""
     errors = [(a - b).square().mean() / b.var(unbiased=False).clamp_min(1e-12) for a, b in pairs]
-    return torch.stack(errors).mean().clamp_min(1e-30)
+    return torch.stack(errors).mean().clamp_min(_TINY)
 
 
-def _learning(snn: SpikingNetwork, held: Batch) -> dict[str, LearningNeuron]:
-    spreads = _spreads(snn, tuple(value[:BATCH] for value in held))
+def _trainable(snn: SpikingNetwork, held: Batch) -> dict[str, TrainableNeuron]:
+    spreads = _spreads(snn, held)
     made = {}
     for site in snn.sites:
         neuron = snn.neurons[site.name]
@@ -185,7 +187,7 @@ def _learning(snn: SpikingNetwork, held: Batch) -> dict[str, LearningNeuron]:
             neuron = FSNeuron(neuron.code, axis=axis)
         channels = None if axis is None else shape[axis]
         free = {"log_range": not snn.scale_is_free(site.name), "log_gain": not snn.gain_is_free(site.name)}
-        made[site.name] = LearningNeuron(neuron, site.activation, channels, free, spreads[site.name])
+        made[site.name] = TrainableNeuron(neuron, site.activation, channels, free, spreads[site.name])
     return made
 
 
@@ -208,11 +210,11 @@ def _spreads(snn: SpikingNetwork, batch: Batch) -> dict[str, float]:
 
 
 @torch.no_grad()
-def _outputs(ann: nn.Module, images: Batch) -> list[Tensor] | None:
+def _outputs(ann: Callable[..., Any], images: Batch) -> list[Tensor] | None:
     """The ANN's outputs for all images; None where they are too large to keep or no tensor per image."""
     batches = [tuple(parts) for parts in zip(*(value.split(BATCH) for value in images), strict=True)]
-    first, rows = tensors_of(ann(*batches[0])), len(batches[0][0])
+    first, rows = compared(ann(*batches[0])), len(batches[0][0])
     size = sum(t.numel() * t.element_size() for t in first) / rows * len(images[0])
     if size > _KEPT or any(not t.ndim or len(t) != rows for t in first):  # too large, or not an output per image
         return None
-    return [torch.cat(parts) for parts in zip(first, *(tensors_of(ann(*batch)) for batch in batches[1:]), strict=True)]
+    return [torch.cat(parts) for parts in zip(first, *(compared(ann(*batch)) for batch in batches[1:]), strict=True)]

@@ -1,4 +1,4 @@
-"""A site whose code can learn: exact gradients for d, offset, shift and range, straight through for the input."""
+"""A neuron whose code can learn: exact gradients for d, offset, shift and range, straight through for the input."""
 
 import math
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ class Staircase(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, T: Tensor, h: Tensor, d: Tensor, offset: Tensor, site: "LearningNeuron") -> Any:  # type: ignore[override]
+    def forward(ctx: Any, x: Tensor, T: Tensor, h: Tensor, d: Tensor, offset: Tensor, site: "TrainableNeuron") -> Any:  # type: ignore[override]
         """y and, as floats, the spikes per element."""
         y, spikes = run(x, T, h, d, offset, count=site.counting)
         ctx.site = site
@@ -37,7 +37,7 @@ class Staircase(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor, grad_spikes: Tensor) -> Any:  # type: ignore[override]
         """Gradients of x, d and offset."""
         x, T, h, d, offset = ctx.saved_tensors
-        site: LearningNeuron = ctx.site
+        site: TrainableNeuron = ctx.site
         grad_d = grad_offset = None
         if ctx.needs_input_grad[3]:
             grad_d = _by_step(grad, x, T, h, d, offset).to(d.dtype)
@@ -55,7 +55,7 @@ def _by_step(grad: Tensor, x: Tensor, T: Tensor, h: Tensor, d: Tensor, offset: T
     return torch.stack([(grad * z).sum() for z in spike_train(x, T, h)])
 
 
-def _slope(site: "LearningNeuron", x: Tensor, grad: Tensor) -> Tensor:
+def _slope(site: "TrainableNeuron", x: Tensor, grad: Tensor) -> Tensor:
     with torch.enable_grad():
         at = x.detach().requires_grad_()
         (through,) = torch.autograd.grad(site.activation(at), at, grad)
@@ -63,14 +63,14 @@ def _slope(site: "LearningNeuron", x: Tensor, grad: Tensor) -> Tensor:
     return through if math.isinf(low) and math.isinf(high) else through * ((x >= low) & (x <= high))
 
 
-def _spike_slope(site: "LearningNeuron", x: Tensor, T: Tensor, h: Tensor, d: Tensor, offset: Tensor) -> Tensor:
+def _spike_slope(site: "TrainableNeuron", x: Tensor, T: Tensor, h: Tensor, d: Tensor, offset: Tensor) -> Tensor:
     step = site.smooth
     counts = [run(x + by, T, h, d, offset, count=True)[1] for by in (step, -step)]
     above, below = (c.to(x.dtype) for c in counts if c is not None)
     return (above - below) / (2 * step)
 
 
-class LearningNeuron(nn.Module):
+class TrainableNeuron(nn.Module):
     """Stands at a site while it learns; `neuron()` is what it has learned so far.
 
     Learned are per channel the shift and, where free, range and gain, and for a code that is not a ReLU's d and offset.

@@ -1,4 +1,4 @@
-"""A way from one step per site to many: at each point the site gets a step that lowers the output's error most."""
+"""A ladder of choices from one step per site to many: on each rung the site that gains most gets another step."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,14 +16,14 @@ MIXTURES = (0.05, 0.2, 0.5, 1.0, 2.0, 5.0, 20.0)  # weights of spikes against la
 
 
 @dataclass(frozen=True)
-class Path:
+class Ladder:
     """Choices of K, from few steps to many.
 
     Attributes:
-        k: [points, sites].
-        latency: [points], exact.
-        spikes: [points], per neuron, with the other sites exact.
-        errors: [points], predicted: the sum of what each site does to the output by itself.
+        k: [rungs, sites].
+        latency: [rungs], exact.
+        spikes: [rungs], per neuron, with the other sites exact.
+        errors: [rungs], predicted: the sum of what each site does to the output by itself.
     """
 
     k: Whole
@@ -35,7 +35,7 @@ class Path:
         return len(self.latency)
 
 
-def greedy(chains: Chains, curves: Curves, weights: tuple[float, float]) -> Path:
+def greedy(chains: Chains, curves: Curves, weights: tuple[float, float]) -> Ladder:
     """From K = 1 everywhere, give the next step where the output's error falls most for what it costs.
 
     The cost is the relative growth of latency and of spikes, each times its weight. A site looks ahead: two steps
@@ -43,21 +43,21 @@ def greedy(chains: Chains, curves: Curves, weights: tuple[float, float]) -> Path
     """
     most = curves.errors.shape[1]
     k = np.ones(len(chains.sites), np.int64)
-    points = [k.copy()]
+    rungs = [k.copy()]
     while (k < most).any():
         k[_next(chains, curves, weights, k)] += 1
-        points.append(k.copy())
-    sums = np.array([curves.at(k) for k in points])
-    latency = np.array([chains.latency(k) for k in points])
-    return Path(np.stack(points), latency, sums[:, 1], sums[:, 0])
+        rungs.append(k.copy())
+    sums = np.array([curves.at(k) for k in rungs])
+    latency = np.array([chains.latency(k) for k in rungs])
+    return Ladder(np.stack(rungs), latency, sums[:, 1], sums[:, 0])
 
 
-def best(paths: Sequence[Path], steps: float, spikes: float = inf) -> tuple[Path, int] | None:
-    """The path and the place on it with the least error within so many steps and spikes; None if nothing fits."""
+def best(ladders: Sequence[Ladder], steps: float, spikes: float = inf) -> tuple[Ladder, int] | None:
+    """The ladder and the rung of it with the least error within so many steps and spikes; None if nothing fits."""
     found = []
-    for path in paths:
-        fits = np.flatnonzero((path.latency <= steps) & (path.spikes <= spikes))
-        found += [(float(path.errors[fits[-1]]), path, int(fits[-1]))] if len(fits) else []
+    for ladder in ladders:
+        fits = np.flatnonzero((ladder.latency <= steps) & (ladder.spikes <= spikes))
+        found += [(float(ladder.errors[fits[-1]]), ladder, int(fits[-1]))] if len(fits) else []
     return min(found, key=lambda entry: entry[0])[1:] if found else None
 
 

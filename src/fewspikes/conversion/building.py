@@ -1,0 +1,148 @@
+"""A model on its way: captured and calibrated once, built with any K."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from fewspikes.base.progress import track
+from fewspikes.conversion import repairs
+from fewspikes.conversion.pricing import priced
+from fewspikes.conversion.settings import Settings, circuits_of
+from fewspikes.conversion.tables import Tables
+from fewspikes.graph.capture import capture
+from fewspikes.measure.calibration import Calibration, calibrate
+from fewspikes.measure.deal import Deal, Images, batch_size
+from fewspikes.measure.diagnosis import diagnose
+from fewspikes.measure.measurement import classes_of
+from fewspikes.measure.source import Source
+from fewspikes.network.spiking import SpikingNetwork
+from fewspikes.network.structure import Structure
+from fewspikes.neuron.known_codes import relu_parameters
+from fewspikes.neuron.layer import FSNeuron
+from fewspikes.neuron.parameters import FSParameters
+from fewspikes.operators.rewriting import prepared
+
+_QUICK_REPAIR = 64  # images, while a budget is looked for
+_SENSITIVITY_IMAGES = 64
+
+
+class Conversion:
+    """A model with its images, each of them dealt its role in one pass: fitted on, proposing and deciding, held out.
+
+    Args:
+        model, example: as for `convert`.
+        images: as for `convert`, perhaps a `Calibration`, or None.
+        settings: of the conversion.
+        labels: whether the labels of images held out are wanted, if the network tells classes apart.
+        progress: bars on stderr; None shows them when stderr is a terminal.
+
+    Attributes:
+        images: those that may be fitted on and are in memory; none without images.
+        held: those that nothing else may see.
+        left_out: images that there was no memory for.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        example: Any,
+        images: Any,
+        settings: Settings,
+        labels: bool = False,
+        progress: bool | None = None,
+    ) -> None:
+        self.settings, self.progress = settings, progress
+        captured = capture(model, example)
+        self.prepared = prepared(captured, settings.circuits)
+        self.structure = Structure(self.prepared.graph, captured.inputs, self.prepared.sites, captured.keywords)
+        self.sites = self.prepared.sites
+        self.calibration: Calibration | None = images if isinstance(images, Calibration) else None
+        self.images, self.held, self.left_out = Images(()), Images(()), 0
+        if images is not None and self.calibration is None:
+            self._deal(images, labels)
+
+    def network(self, K: Mapping[str, int] | None = None, quick: bool = False) -> SpikingNetwork:
+        """The network with these settings, its spikes priced by what they do for its output, repaired.
+
+        Args:
+            K: by site, in place of the settings'.
+            quick: with less effort.
+        """
+        codes = self.settings.codes
+        codes = codes if K is None else replace(codes, K=K, effort="quick" if quick else codes.effort)
+        tables = Tables(self.sites, codes, self.calibration, self.settings.seed)
+        made = self._built(tables.all(None if K is None else False))
+        prices = None
+        if codes.spike_price:
+            few = self.images.take(slice(_SENSITIVITY_IMAGES))
+
+            def fit(name: str, price: float) -> FSParameters:
+                return tables.of(name, price=price)
+
+            chosen, prices = priced(made, fit, few, codes.spike_price, self.progress)
+            made = made.with_neurons({name: FSNeuron(table) for name, table in chosen.items()})
+        seen = self.images.take(slice(_QUICK_REPAIR if quick else None)) if len(self.images) else self.images
+        if len(seen) < 2 or codes.repair is False or codes.alpha is not None:
+            return made
+        return repairs.repair(made, seen, codes.spike_price, prices, progress=self.progress)[0]
+
+    def parameters(self, name: str, K: int) -> FSParameters:
+        """Of a site for a K, quickly and without a price."""
+        return self._quick.of(name, K)
+
+    @property
+    def sensitive(self) -> Images:
+        """What the output's sensitivity is measured on."""
+        return self.images.take(slice(_SENSITIVITY_IMAGES))
+
+    def base(self) -> SpikingNetwork:
+        """A network of these sites whose codes nobody uses."""
+        return self._built({site.name: relu_parameters(1, 1.0) for site in self.sites})
+
+    def diagnosed(self, snn: SpikingNetwork) -> SpikingNetwork:
+        """The network with a diagnosis of each site in its report, if there are images, and with its settings."""
+        if len(self.images):
+            snn = snn.with_diagnosis(diagnose(snn, self.images, self.progress))
+        snn.settings = self.settings.to_json()
+        return snn
+
+    def _deal(self, given: Any, labels: bool) -> None:
+        base, budget, learns = self.base(), self.settings.budget, self.settings.distil is not None
+        classes = classes_of(base) if labels else None
+        source = Source(given, base.inputs, base.dtype, "calibration data", base.device, classes)
+        every = 0 if budget is None else budget.held_out_every
+        size = batch_size(base.report.neurons)
+        deal = Deal(
+            track(source, "calibrating", source.total, self.progress), size, None if learns else repairs.IMAGES, every
+        )
+        self.calibration = calibrate(base, deal)
+        self.images, self.held, self.left_out = deal.kept, deal.held, deal.left_out
+        quick = replace(self.settings.codes, effort="quick", K=None)
+        self._quick = Tables(self.sites, quick, self.calibration, self.settings.seed)
+
+    def _built(self, tables: Mapping[str, FSParameters]) -> SpikingNetwork:
+        neurons = {name: FSNeuron(table) for name, table in tables.items()}
+        images = 0 if self.calibration is None else self.calibration.images
+        tensors = {n: t.clone(memory_format=torch.contiguous_format) for n, t in self.prepared.tensors.items()}
+        return SpikingNetwork(self.structure, tensors, neurons, self.prepared.notes, images)
+
+
+def calibrate_model(
+    model: nn.Module,
+    example: Any,
+    images: Any,
+    *,
+    circuits: str | Mapping[str, str] | None = None,
+    progress: bool | None = None,
+) -> Calibration:
+    """Collect what each site of `model` sees over `images`, to convert with several K from one pass.
+
+    Args and Raises: as for `convert`.
+    """
+    with torch.inference_mode(False), torch.no_grad():
+        work = Conversion(model, example, images, Settings(circuits=circuits_of(circuits)), progress=progress)
+    assert work.calibration is not None
+    return work.calibration

@@ -1,0 +1,249 @@
+"""How a network is converted: frozen settings that check themselves and go into the network and its file."""
+
+import operator
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from math import isfinite
+from typing import Any
+
+from fewspikes.base.errors import FewSpikesError
+from fewspikes.neuron.parameters import MAX_STEPS
+from fewspikes.operators.rules import choices
+
+EFFORTS = ("quick", "normal", "long")
+
+
+@dataclass(frozen=True)
+class Codes:
+    """Which code each site gets.
+
+    Attributes:
+        K: time steps of every site, 1 to 24, or by site name; None: 8 with images, without them the paper's.
+        alpha: one range > 0 for all uncapped ReLUs; wins over images and switches repairs off. A cap (ReLU6) wins over
+            alpha.
+        rounding: "nearest" (least error) or "down" (the paper's) for ReLUs; None: nearest with images or K, else down.
+        offset: whether a fitted code may have an offset, the value that silence stands for. It becomes a bias of the
+            layers that follow; False is for chips with one bias per channel.
+        spike_price: the rise of the output's squared error, as a share of the output's variance, that one spike per
+            neuron is worth, >= 0: minimise error / variance + spike_price * spikes per neuron.
+        effort: of a site's fit: "quick" (milliseconds), "normal" (a second or two) or "long".
+        repair: shift and scale channels where that brings their outputs closer to the ANN's; None: with images, unless
+            alpha is given.
+
+    Raises:
+        FewSpikesError: a value out of range, or a price or repairs where alpha or rounding="down" leaves them nothing
+            to act on.
+
+    >>> Codes(K=6, spike_price=0.01).to_json()["K"]
+    6
+    """
+
+    K: int | Mapping[str, int] | None = None
+    alpha: float | None = None
+    rounding: str | None = None
+    offset: bool = True
+    spike_price: float = 0.0
+    effort: str = "normal"
+    repair: bool | None = None
+
+    def __post_init__(self) -> None:
+        by_site = isinstance(self.K, Mapping)
+        _set(self, "K", {str(n): _steps(k) for n, k in self.K.items()} if by_site else _optional(_steps, self.K))  # type: ignore[union-attr]
+        _set(self, "alpha", _optional(_range, self.alpha))
+        _set(self, "spike_price", price(self.spike_price))
+        if self.rounding not in (None, "down", "nearest"):
+            raise FewSpikesError(f"rounding must be 'down' or 'nearest'; got {self.rounding!r}")
+        if self.effort not in EFFORTS:
+            raise FewSpikesError(f"effort must be 'quick', 'normal' or 'long'; got {self.effort!r}")
+        if not isinstance(self.offset, bool):
+            raise FewSpikesError(f"offset must be True or False; got {self.offset!r}")
+        if self.repair is not None and not isinstance(self.repair, bool):
+            raise FewSpikesError(f"repair must be True, False or None; got {self.repair!r}")
+        if self.spike_price and (self.alpha is not None or self.rounding == "down"):
+            given = "alpha" if self.alpha is not None else "rounding='down'"
+            raise FewSpikesError(f"spike_price cannot act: {given} leaves no choice of codes; leave one of them out")
+        if self.repair and self.alpha is not None:
+            raise FewSpikesError("repair=True cannot act: alpha keeps every range as it is; leave one of them out")
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dict for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "Codes":
+        """The reverse of `to_json`; raises FewSpikesError for anything else."""
+        return cls(**_known(cls, content))
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a network may cost, in place of K; None sets no limit.
+
+    Attributes:
+        drop: points of top-1 (100 - agreement without labels) on held-out images, >= 0.
+        steps: time steps from an image to its output, >= 1.
+        spikes: mean spikes per neuron per image, > 0.
+        minimise: "steps" or "spikes": what there should be little of within the limits, where a drop is limited.
+
+    Raises:
+        FewSpikesError: no limit at all, one out of range, or fewest spikes without a limit of the drop.
+
+    >>> print(Budget(drop=0.2, steps=80))
+    drop=0.2 and steps=80
+    """
+
+    drop: float | None = None
+    steps: int | None = None
+    spikes: float | None = None
+    minimise: str = "steps"
+
+    def __post_init__(self) -> None:
+        if (self.drop, self.steps, self.spikes) == (None, None, None):
+            raise FewSpikesError("a budget needs a limit: drop, steps or spikes (max_drop, max_steps or max_spikes)")
+        points, whole, few = "a number of points >= 0", "a whole number of time steps >= 1", "a number per neuron > 0"
+        _set(self, "drop", _limit("drop", self.drop, points, _number, 0.0, True))
+        _set(self, "steps", _limit("steps", self.steps, whole, operator.index, 1, True))
+        _set(self, "spikes", _limit("spikes", self.spikes, few, _number, 0.0, False))
+        if self.minimise not in ("steps", "spikes"):
+            raise FewSpikesError(f"minimise must be 'steps' or 'spikes'; got {self.minimise!r}")
+        if self.minimise == "spikes" and self.drop is None:
+            raise FewSpikesError("minimise='spikes' needs a limit of the drop: without one a silent network has fewest")
+
+    def __str__(self) -> str:
+        given = ("drop", self.drop), ("steps", self.steps), ("spikes", self.spikes)
+        return " and ".join(f"{name}={value:g}" for name, value in given if value is not None)
+
+    @property
+    def held_out_every(self) -> int:
+        """One image in so many is held out for measuring: half of them where a drop is limited."""
+        return 4 if self.drop is None else 2
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dict for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "Budget":
+        """The reverse of `to_json`; raises FewSpikesError for anything else."""
+        return cls(**_known(cls, content))
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All that decides what `convert` makes of a model and its images.
+
+    Attributes:
+        codes: of the sites.
+        budget: in place of K, or None.
+        circuits: what becomes of each kind of operator that is no weighted sum, see `circuits_of`.
+        distil: minutes, or None.
+        seed: of the searches, and of distilling.
+    """
+
+    codes: Codes = field(default_factory=Codes)
+    budget: Budget | None = None
+    circuits: Mapping[str, str] = field(default_factory=lambda: circuits_of(None))
+    distil: float | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.budget is not None and (self.codes.K is not None or self.codes.alpha is not None):
+            raise FewSpikesError("a budget chooses K and ranges: give neither K nor alpha with it")
+        _set(self, "seed", _limit("seed", self.seed, "a whole number >= 0", operator.index, 0, True))
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dict for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "Settings":
+        """The reverse of `to_json`; raises FewSpikesError for anything else."""
+        made = dict(content) if isinstance(content, Mapping) else {}
+        made["codes"] = Codes.from_json(made.get("codes") or {})
+        made["budget"] = _optional(Budget.from_json, made.get("budget"))
+        return cls(**_known(cls, made))
+
+
+def circuits_of(given: str | Mapping[str, str] | None) -> dict[str, str]:
+    """What becomes of each kind of circuit: by kind, or by one word for all that know it; the others stay digital.
+
+    Raises:
+        FewSpikesError: a kind or a value that is not built.
+    """
+    built = choices()
+    if isinstance(given, str):
+        chosen = {kind: given for kind, values in built.items() if given in values} or {"every kind": given}
+    else:
+        chosen = dict(given or {})
+    for kind, value in chosen.items():
+        if value not in built.get(kind, ()):
+            listed = "; ".join(f"{known}: {' or '.join(values)}" for known, values in built.items())
+            raise FewSpikesError(f"circuits: {kind!r}: {value!r} is not built; there is {listed}")
+    return {kind: values[0] for kind, values in built.items()} | chosen
+
+
+def price(given: Any) -> float:
+    """A price of a spike.
+
+    Raises:
+        FewSpikesError: no number >= 0.
+    """
+    if not (_is_number(given) and given >= 0):
+        raise FewSpikesError(f"spike_price must be a number >= 0; got {given!r}")
+    return float(given)
+
+
+def _set(made: Any, name: str, value: Any) -> None:
+    object.__setattr__(made, name, value)
+
+
+def _optional(make: Any, given: Any) -> Any:
+    return None if given is None else make(given)
+
+
+def _is_number(given: Any) -> bool:
+    try:
+        return not isinstance(given, bool | str | bytes) and isfinite(float(given))
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        return False
+
+
+def _number(given: Any) -> float:
+    if not _is_number(given):
+        raise TypeError
+    return float(given)
+
+
+def _steps(given: Any) -> int:
+    try:
+        whole = operator.index(given)
+    except TypeError:
+        whole = 0
+    if isinstance(given, bool) or not 1 <= whole <= MAX_STEPS:
+        raise FewSpikesError(f"K must be a whole number from 1 to {MAX_STEPS}; got {given!r}")
+    return whole
+
+
+def _range(given: Any) -> float:
+    if not (_is_number(given) and given > 0):
+        raise FewSpikesError(f"alpha must be a finite number > 0; got {given!r}")
+    return float(given)
+
+
+def _limit(name: str, given: Any, words: str, make: Any, least: float, reached: bool) -> Any:
+    if given is None:
+        return None
+    try:
+        value = make(given)
+    except TypeError:
+        value = -1
+    if isinstance(given, bool) or not (value > least or (reached and value == least)):
+        raise FewSpikesError(f"{name} must be {words}; got {given!r}")
+    return value
+
+
+def _known(kind: Any, content: Any) -> dict[str, Any]:
+    """The content, if it is of this kind."""
+    if not isinstance(content, Mapping) or not set(content) <= {one.name for one in fields(kind)}:
+        raise FewSpikesError(f"these are no settings of the kind {kind.__name__}: {str(content)[:80]}")
+    return dict(content)

@@ -1,0 +1,131 @@
+"""What the caller gives as data, as checked batches: inputs in the network's order, and labels for those who ask."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fewspikes.base.errors import FewSpikesError
+from fewspikes.graph.inputs import InputSpec, check_finite, check_inputs
+
+Batch = tuple[Tensor, ...]
+Labelled = tuple[Batch, Tensor | None]
+_SPLIT = 64  # images a batch of a bare tensor; they are dealt anew anyway
+
+
+class Source:
+    """Iterate over the caller's batches as (inputs, labels or None), checked.
+
+    Args:
+        given: a tensor, or any re-iterable of batches of any size (DataLoader, list, tuple). A batch is a tensor, a
+            dict of inputs (labels under "label" or "labels"), or a tuple whose first n items are the network's n
+            inputs, the next its labels. A dict of inputs, and for n > 1 inputs a tuple of n tensors, is one batch.
+        specs: the network's inputs.
+        dtype: the network's floating dtype.
+        what: how messages call the data.
+        device: where the batches go.
+        classes: how many the network tells apart, for who needs labels; None: nobody looks at what follows the inputs.
+
+    Raises:
+        FewSpikesError: a one-shot iterator, no images, a batch that does not fit or holds NaN or inf; and, if they are
+            needed, labels for some batches only, or such as `checked` refuses.
+    """
+
+    def __init__(
+        self,
+        given: Any,
+        specs: tuple[InputSpec, ...],
+        dtype: torch.dtype,
+        what: str,
+        device: torch.device | None = None,
+        classes: int | None = None,
+    ) -> None:
+        self._specs, self._dtype, self._what, self._device, self._classes = specs, dtype, what, device, classes
+        self._batches = _batches(given, specs, what)
+
+    @property
+    def total(self) -> int | None:
+        """Number of the caller's batches, or None if the loader does not tell."""
+        try:
+            return len(self._batches)  # type: ignore[arg-type]
+        except TypeError:  # no length, or a DataLoader over a data set that has none
+            return None
+
+    def __iter__(self) -> Iterator[Labelled]:
+        first: Labelled | None = None
+        for batch in self._batches:
+            inputs, labels = self._checked(batch)
+            if not len(inputs[0]):
+                continue
+            first = first or (inputs, labels)
+            if (labels is None) != (first[1] is None):
+                raise FewSpikesError(
+                    f"some batches of the {self._what} have labels and others not; give all of them labels, or none"
+                )
+            yield inputs, labels
+        if first is None:
+            raise FewSpikesError(f"{self._what} is empty; at least one batch with one image is needed")
+
+    def _checked(self, batch: Any) -> Labelled:
+        inputs, target = _split(batch, [spec.name for spec in self._specs], self._what)
+        check_inputs(self._specs, inputs, self._dtype, self._what)
+        check_finite(inputs, self._what)
+        wanted = self._classes is not None and target is not None and len(inputs[0]) > 0
+        labels = checked(target, len(inputs[0]), self._classes or 0).to(self._device) if wanted else None
+        return tuple(value.to(self._device) for value in inputs), labels
+
+
+def checked(given: Any, images: int, classes: int) -> Tensor:
+    """Labels as int64, [images].
+
+    Raises:
+        FewSpikesError: not a whole number for each image, or one that is no class.
+    """
+    try:
+        labels = torch.as_tensor(given)
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        raise FewSpikesError(f"labels must be {images} whole numbers; got a {type(given).__name__}") from None
+    if labels.shape != (images,) or labels.is_floating_point() or labels.is_complex():
+        raise FewSpikesError(
+            f"labels must be {images} whole numbers; got {labels.dtype} of shape {tuple(labels.shape)}"
+        )
+    least, most = int(labels.min()), int(labels.max())
+    if least < 0 or most >= classes:
+        raise FewSpikesError(
+            f"label {least if least < 0 else most} is outside the network's classes 0 to {classes - 1}; "
+            "map the labels first"
+        )
+    return labels.to(torch.int64)
+
+
+def _batches(given: Any, specs: tuple[InputSpec, ...], what: str) -> Iterable[Any]:
+    if isinstance(given, Tensor):
+        return given.split(_SPLIT) if given.ndim and len(given) else ()
+    if isinstance(given, Mapping):
+        return (given,)
+    if isinstance(given, tuple) and 1 < len(specs) == len(given) and all(isinstance(v, Tensor) for v in given):
+        return (given,)
+    if isinstance(given, Iterator):
+        raise FewSpikesError(f"{what} is a one-shot iterator; give a list or a DataLoader, it is read more than once")
+    if isinstance(given, np.ndarray):
+        raise FewSpikesError(f"{what} is a NumPy array; give torch.from_numpy(array)")
+    if not hasattr(given, "__iter__") or isinstance(given, str):
+        raise FewSpikesError(f"{what} must be a tensor or a re-iterable of batches; got {type(given).__name__}")
+    found: Iterable[Any] = given
+    return found
+
+
+def _split(batch: Any, names: list[str], what: str) -> tuple[tuple[Any, ...], Any]:
+    """Inputs in the network's order, and what comes with them."""
+    if isinstance(batch, Mapping):
+        missing = [name for name in names if name not in batch]
+        if missing:
+            has = ", ".join(map(str, batch))
+            raise FewSpikesError(f"{what}: a batch lacks {', '.join(missing)}; it has {has}")
+        return tuple(batch[name] for name in names), batch.get("labels", batch.get("label"))
+    if not isinstance(batch, Tensor | tuple | list):
+        raise FewSpikesError(f"{what}: a batch is a tensor, a dict or a tuple; got {type(batch).__name__}")
+    items = (batch,) if isinstance(batch, Tensor) else tuple(batch)
+    return items[: len(names)], items[len(names)] if len(items) > len(names) else None
