@@ -53,12 +53,13 @@ WRITTEN = {
 @pytest.mark.parametrize("name", WRITTEN)
 def test_an_elementwise_function_is_one_site_and_computes_what_the_model_computes(name):
     model, x = Between(WRITTEN[name]).eval(), torch.randn(64, 3, 6, 6)
-    snn = fs.convert(model, x[:2], x, K=8)
+    snn = fs.convert(model, x[:2], x, K=12)
     assert len(snn.sites) == 1
     assert snn.report.left_digital == ()
     torch.testing.assert_close(snn.as_ann()(x), model(x))
-    error = (snn(x) - model(x)).square().mean() / model(x).var()
-    assert float(error) < 0.01
+    with torch.no_grad():
+        error = (snn(x) - model(x)).square().mean() / model(x).var()
+    assert float(error) < 0.03
 
 
 @pytest.mark.parametrize(
@@ -70,6 +71,7 @@ def test_an_elementwise_function_is_one_site_and_computes_what_the_model_compute
         (lambda x: x + torch.tanh(x), ["tanh"]),
         (lambda x: F.relu(x) - 0.1 * F.relu(-x), ["relu", "relu"]),  # named activations keep their sites
         (lambda x: torch.tanh(F.relu(x)), ["relu", "tanh"]),
+        (lambda x: x * torch.tanh(F.softplus(x)), ["mul(x, tanh(softplus(x)))"]),  # but not inside of another one
     ],
 )
 def test_named_activations_and_what_is_linear_around_them_keep_their_places(function, labels):

@@ -132,7 +132,8 @@ class Running(nn.Module):
 
     def __init__(self, graph: Graph, tensors: Mapping[str, Tensor], layers: Mapping[str, nn.Module]) -> None:
         super().__init__()
-        self.graph, self.program = graph, lowered(graph)
+        self.graph = graph
+        self._program: Program | None = lowered(graph)
         self.constants = nn.Module()
         for name, tensor in tensors.items():
             _attach(self.constants, name, tensor)
@@ -144,9 +145,21 @@ class Running(nn.Module):
     def forward(self, *inputs: Tensor, **named: Tensor) -> Any:
         """The graph's output for inputs in its order, or by the names of their nodes."""
         given = [*inputs, *(named[name] for name in self._inputs[len(inputs) :])] if named else inputs
-        values = self.program.values(given, self._tensor)
-        execute(self.program.steps, values, dict(zip(self._sites, self.layers, strict=True)))
-        return filled(self.program.output, values)
+        program = self.program
+        values = program.values(given, self._tensor)
+        execute(program.steps, values, dict(zip(self._sites, self.layers, strict=True)))
+        return filled(program.output, values)
+
+    @property
+    def program(self) -> Program:
+        """The graph made ready to run."""
+        if self._program is None:
+            self._program = lowered(self.graph)
+        return self._program
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What pickle takes: torch's operators are not for it, and are found again by their names."""
+        return {**self.__dict__, "_program": None}
 
     def _tensor(self, name: str) -> Tensor:
         owner, attribute = self._found[name]

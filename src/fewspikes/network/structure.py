@@ -1,8 +1,9 @@
 """What a network is apart from its numbers: graph, inputs and sites, and what follows from these without running it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
+from typing import Any
 
 from fewspikes.graph.graph import Graph, Ref, sizes
 from fewspikes.graph.inputs import InputSpec
@@ -29,6 +30,10 @@ class Structure:
     inputs: tuple[InputSpec, ...]
     sites: tuple[Site, ...]
     keywords: bool = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What pickle takes: all that follows from it is worked out again."""
+        return {one.name: getattr(self, one.name) for one in fields(self)}
 
     def site(self, name: str) -> Site:
         """A site by its name."""

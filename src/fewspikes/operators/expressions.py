@@ -15,12 +15,13 @@ from torch import Tensor
 from fewspikes.base.errors import FewSpikesError
 from fewspikes.graph.builder import Builder
 from fewspikes.graph.encoding import graph_from_json, graph_to_json
+from fewspikes.graph.functions import in_order
 from fewspikes.graph.graph import CONSTANT, INPUT, OUTPUT, Graph, Node, Ref, refs, replaced
 from fewspikes.graph.interpreter import execute, filled, lowered
 from fewspikes.neuron.activation import Activation
 from fewspikes.operators.call import Call
 from fewspikes.operators.rule import Linear, Neurons, Rules, Written
-from fewspikes.operators.rules import is_function
+from fewspikes.operators.rules import RULES, is_function
 
 _X = Node("x", INPUT, {})
 _LONGEST = 60  # characters of a name
@@ -102,8 +103,8 @@ class Elementwise:
         for node in reversed(self.graph.nodes):
             for user in self.graph.users(node.name):
                 inside = self.root[user.name] == self.root[node.name] and user.name != self.root[user.name]
-                taken_in = inside and (user.name not in found if user.name in self.linear else user.name in self.odd)
-                if not taken_in:
+                whole = user.name in self.odd and user.name not in self.linear  # one neuron with all before it
+                if not inside or (user.name in found and not whole):
                     found.add(node.name)
         return found
 
@@ -141,7 +142,7 @@ class Elementwise:
         if row is not None:
             return row.activation(Call(end, self.graph, self.rules, self.carriers))
         text = _text(self._small(source, cone))
-        return _written(self.rules).get(text) or _expressed(text)
+        return _expressed(text, self.rules)
 
     def _small(self, source: str, cone: Iterable[Node]) -> Graph:
         """The cone as a graph of its own, with numbers in place of constants."""
@@ -157,32 +158,40 @@ class Elementwise:
         return Graph((*nodes, Node(OUTPUT, OUTPUT, {"value": Ref(nodes[-1].name)})))
 
 
-def activation_from_json(content: Mapping[str, Any]) -> Activation:
+def activation_from_json(content: Mapping[str, Any], rules: Rules = RULES) -> Activation:
     """An activation as a file holds it, named or an expression.
 
     Raises:
         FewSpikesError: an unknown name, or an expression of anything but elementwise operators.
     """
     text = content.get("expression", "")
-    return _expressed(str(text)) if text else Activation.from_json(dict(content))
+    return _expressed(str(text), rules) if text else Activation.from_json(dict(content))
 
 
-def _expressed(text: str) -> Activation:
+def _expressed(text: str, rules: Rules) -> Activation:
+    row = _written(rules).get(text)
+    if row is not None and row.activation is not None:
+        return row.activation
     try:
-        graph = graph_from_json(json.loads(text), is_function)
-        if [node.name for node in graph.of(INPUT)] != ["x"] or graph.of(CONSTANT):
+        function = _Function(text)
+        if [node.name for node in function.graph.of(INPUT)] != ["x"] or function.graph.of(CONSTANT):
             raise FewSpikesError("it is no function of one x")
-        label = _label(graph)
+        label = _label(function.graph) if row is None else row.operators[0]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise FewSpikesError(f"{text[:_LONGEST]!r} is no elementwise expression: {error}") from None
-    return Activation(label, expression=text, function=_Function(graph))
+    return Activation(label, expression=text, function=function)
 
 
 class _Function:
     """An expression as a function of a tensor."""
 
-    def __init__(self, graph: Graph) -> None:
-        self.program = lowered(graph)
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.graph = graph_from_json(json.loads(text), is_function)
+        self.program = lowered(self.graph)
+
+    def __reduce__(self) -> tuple[type["_Function"], tuple[str]]:
+        return _Function, (self.text,)
 
     def __call__(self, x: Tensor) -> Tensor:
         values = self.program.values((x,), str)
@@ -200,47 +209,37 @@ def _label(graph: Graph) -> str:
     words: dict[str, str] = {"x": "x"}
     for node in graph:
         if node.operator not in (INPUT, OUTPUT):
-            shown = [words[v.name] if isinstance(v, Ref) else f"{v:g}" for v in node.arguments.values() if _is_shown(v)]
+            args, kwargs = in_order(node.operator, node.arguments)
+            given = (value for value in (*args, *kwargs.values()) if isinstance(value, Ref | int | float))
+            shown = [words[value.name] if isinstance(value, Ref) else f"{value:g}" for value in given]
             words[node.name] = f"{node.short}({', '.join(shown)})"
             if len(words[node.name]) > _LONGEST:
                 words[node.name] = f"{node.short}(...)"
     return words[graph.output.arguments["value"].name]
 
 
-def _is_shown(value: Any) -> bool:
-    return isinstance(value, Ref) or (isinstance(value, int | float) and not isinstance(value, bool))
-
-
 @cache
-def _written(rules: Rules) -> Mapping[str, Activation]:
-    """Named activations by the expressions that they are written in."""
-    found = {}
+def _written(rules: Rules) -> Mapping[str, Written]:
+    """Rows of names by the expressions that they stand for."""
+    found: dict[str, Written] = {}
     for row in rules.rows:
         if isinstance(row, Written):
-            start = Graph((_X,))
-            for i, _ in enumerate(_ways(row, start)):
-                found[_text(_way(row, start, i))] = row.activation
+            made = Builder(Graph((_X,)), {})
+            found |= {_text(_ending(made.nodes, end.name)): row for end in row.expressions(made, Ref("x"))}
     return found
 
 
-def _ways(row: Written, start: Graph) -> list[Ref]:
-    return list(row.expressions(Builder(start, {}), Ref("x")))
-
-
-def _way(row: Written, start: Graph, number: int) -> Graph:
-    """The expression of this number, its nodes named like a cone's."""
-    made = Builder(start, {})
-    end = list(row.expressions(made, Ref("x")))[number]
-    nodes = {node.name: node for node in made.nodes}
-    needed: list[Node] = []
+def _ending(nodes: Iterable[Node], end: str) -> Graph:
+    """The part of some nodes that leads to one of them, named like an expression's."""
+    by_name, needed = {node.name: node for node in nodes}, list[Node]()
 
     def take(name: str) -> None:
-        if name != "x" and nodes[name] not in needed:
-            for read in nodes[name].reads:
+        if name in by_name and by_name[name] not in needed:
+            for read in by_name[name].reads:
                 take(read)
-            needed.append(nodes[name])
+            needed.append(by_name[name])
 
-    take(end.name)
+    take(end)
     names = {"x": "x"} | {node.name: f"e{i}" for i, node in enumerate(needed, 1)}
     renamed = [Node(names[n.name], n.operator, replaced(n.arguments, lambda r: Ref(names[r.name]))) for n in needed]
-    return Graph((_X, *renamed, Node(OUTPUT, OUTPUT, {"value": Ref(renamed[-1].name)})))
+    return Graph((_X, *renamed, Node(OUTPUT, OUTPUT, {"value": Ref(names[end])})))

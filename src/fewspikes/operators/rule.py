@@ -129,9 +129,12 @@ class Neurons(Rule):
 
 @dataclass(frozen=True, eq=False)
 class Written(Rule):
-    """A named activation written out in other operators: `expressions` are its ways to write f(x)."""
+    """A name for a function that is written out in other operators: `expressions` are its ways to write f(x).
 
-    activation: Activation = field(kw_only=True)
+    `activation` is one of the named ones; None: the expression itself, called by the row's operator.
+    """
+
+    activation: Activation | None = field(default=None, kw_only=True)
     expressions: Callable[[Builder, Ref], Iterable[Ref]] = field(kw_only=True)
 
 
