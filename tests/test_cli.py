@@ -247,3 +247,15 @@ def test_debug_shows_the_traceback():
     )
     assert "Traceback" in done.stderr
     assert "'softmax'" in done.stderr
+
+
+@pytest.mark.parametrize("option", [("--max-drop", "1"), ("--frontier", "{out}")])
+def test_labels_that_are_read_are_held_against_the_networks_classes(folder, save, tmp_path, option):
+    for name in ("cat", "dog"):
+        save(f"data/train/{name}/1.png")
+    sizes = ("--size", "8", "--mean", "0.5,0.5,0.5", "--std", "0.5,0.5,0.5", "--data", tmp_path / "data")
+    limit = [part.format(out=tmp_path / "frontier.json") for part in option]
+    done = run("convert", f"{folder}/net.py:small", *sizes, *limit, code=2)
+    assert "2 class" in done.stderr
+    assert "10" in done.stderr
+    assert run("convert", f"{folder}/net.py:small", *sizes, "-K", 3).stdout  # labels are not read: two folders will do

@@ -156,6 +156,7 @@ class Logits(nn.Module):
 )
 def test_an_output_of_any_kind_has_a_relative_error_and_a_cosine(model):
     x, targets = torch.randn(70, 4), torch.rand(70, 2)  # targets that are no classes are not looked at
+    x[64:] += 5  # the second batch is about another mean
     snn = fs.convert(model.eval().requires_grad_(False), x, x, K=3)
     report = fs.evaluate(snn, [(x, targets)], model)
     pairs = [(tensors_of(net(x))) for net in (snn, model)]

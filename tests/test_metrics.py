@@ -198,7 +198,7 @@ def test_a_pass_that_began_before_the_block_is_not_counted_and_does_not_fail():
         go.wait(10)
 
     handle = snn.body.register_forward_pre_hook(wait)
-    with ThreadPoolExecutor(1) as pool:
+    with ThreadPoolExecutor(1) as pool, fs.count(snn) as outer:  # hooks that are added in a pass run at its end
         running = pool.submit(snn, x)
         inside.wait(10)
         with fs.count(snn) as counts:
@@ -207,6 +207,7 @@ def test_a_pass_that_began_before_the_block_is_not_counted_and_does_not_fail():
             handle.remove()
             snn(x)
     assert counts == counted(snn, x)
+    assert outer.images == 4
 
 
 @pytest.mark.parametrize("synops", [False, True])

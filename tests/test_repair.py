@@ -117,7 +117,7 @@ def test_a_price_saves_spikes():
         with fs.count(better) as counts:
             better(images)
         spikes.append(counts.total)
-    assert spikes[1] < spikes[0]
+    assert spikes[1] < 0.9 * spikes[0]
 
 
 def test_a_range_and_a_shift_fold_into_the_weights_before_and_after():

@@ -65,12 +65,15 @@ def allocate(
     found = curves(snn, parameters, images, _most_steps(budget, chains), progress)
     held_out = partial(measure, beside=Beside(held, snn.as_ann()), expected=budget.drop is not None)
     with watch("budget", progress) as tell:
-        for ladder in _ladders(chains, found, budget):
-            search = Search(chains.sites, ladder, build, held_out, len(held), budget, tell)
-            rung, network, measured = search.best()
-            if network is not None:
-                return network.with_neurons({}, _notes(chains.sites, ladder, rung, measured, budget, found.images))
-    raise FewSpikesError(f"{budget} cannot be met: {_best_that_can(search, rung, measured)}")
+        searches = [
+            Search(chains.sites, ladder, build, held_out, len(held), budget, tell)
+            for ladder in _ladders(chains, found, budget)
+        ]
+        ends = [(search, *search.best()) for search in searches]
+    search, rung, network, measured = min(ends, key=lambda end: (end[2] is None, end[3].spikes_per_neuron))
+    if network is None:
+        raise FewSpikesError(f"{budget} cannot be met: {_best_that_can(search, rung, measured)}")
+    return network.with_neurons({}, _notes(chains.sites, search.ladder, rung, measured, budget, found.images))
 
 
 def _most_steps(budget: Budget, chains: Chains) -> int:
@@ -81,10 +84,9 @@ def _most_steps(budget: Budget, chains: Chains) -> int:
 
 
 def _ladders(chains: Chains, found: Curves, budget: Budget) -> list[Ladder]:
-    """Where to look, one after the other until something fits."""
-    if budget.minimise == "spikes":  # the dearer a spike, the fewer; within few steps it may not reach the drop
-        weights = (20.0, 2.0, 0.3) if budget.steps is not None else (20.0,)
-        return [greedy(chains, found, (1.0, weight)) for weight in weights]
+    """Where to look."""
+    if budget.minimise == "spikes":  # the fewest of the first may be too few for the drop, within few steps
+        return [greedy(chains, found, (1.0, weight)) for weight in (20.0, 1.0)]
     if budget.steps is None or budget.spikes is None:
         free = budget.steps is None and budget.spikes is None
         cost = "both" if free else "steps" if budget.spikes is None else "spikes"

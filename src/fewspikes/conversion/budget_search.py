@@ -12,7 +12,8 @@ from fewspikes.network.spiking import SpikingNetwork
 
 MORE_SPIKES = 1.1  # repaired networks fire a little more than the sites by themselves; a first guess
 _FLIPS = 10.0  # percent of images that change their class at a relative output error of 1; a first guess
-_STRIDE, _CLOSE = 4.0, 1.3  # factors of the predicted error: to look further away, and to look no closer
+_STRIDE = 4.0  # factor of the predicted error, to look further away
+_CLOSE = {"steps": 1.3, "spikes": 1.05}  # factors of the predicted error, to look no closer
 _MOST_QUICK, _MOST_IN_FULL = 9, 4  # networks built
 
 
@@ -54,7 +55,7 @@ class Search:
     ) -> None:
         self.sites, self.ladder, self.build, self.tell = sites, ladder, build, tell
         self.held, self.images, self.budget = held, images, budget
-        self.more_spikes = MORE_SPIKES
+        self.more_spikes, self._close = MORE_SPIKES, _CLOSE[budget.minimise]
         self._tried: dict[int, Measurement] = {}
 
     def best(self) -> tuple[int, SpikingNetwork | None, Measurement]:
@@ -92,13 +93,13 @@ class Search:
         if not self._few_spikes(measured):
             return max(min(enough, rung - 1), 0)
         if not self._small_drop(measured):
-            return min(max(rung + 1, int((errors > errors[rung] / _CLOSE).sum())), max(enough, rung))
+            return min(max(rung + 1, int((errors > errors[rung] / self._close).sum())), max(enough, rung))
         if self.budget.drop is not None:  # built in full it is better, so fewer steps may do
             quick = self._tried.get(rung)
             gained = quick.error / max(measured.error, 1e-12) if quick is not None else 1.0
             fewer = min(int((errors > errors[rung] * gained).sum()), rung)
-            return fewer if errors[fewer] > errors[rung] * _CLOSE else rung
-        return enough if errors[rung] > errors[max(enough, 0)] * _CLOSE else rung
+            return fewer if errors[fewer] > errors[rung] * self._close else rung
+        return enough if errors[rung] > errors[max(enough, 0)] * self._close else rung
 
     def _within_spikes(self, high: int) -> int:
         """The last rung up to `high` with few enough spikes; -1 if there is none."""
@@ -121,7 +122,7 @@ class Search:
                 wanted = errors[low] * _STRIDE
             elif low < 0:
                 wanted = errors[up] / _STRIDE
-            elif errors[up] < errors[low] * _CLOSE:
+            elif errors[up] < errors[low] * self._close:
                 return low
             else:
                 wanted = float(np.sqrt(errors[low] * errors[up]))
