@@ -171,9 +171,9 @@ _COLUMNS = {
 _CLASSES: dict[type[Rule], tuple[str, str]] = {
     Linear: (
         "Weighted sums",
-        "Linear maps between neurons: spikes pass through them. An argument that weighs is counted in multiply-adds; an "
-        'operator that "moves" computes nothing. What is added to the sum (a bias, a constant term, a padding value) is '
-        "left out of the call that the spikes go through.",
+        "Linear maps between neurons: spikes pass through them. An argument that weighs is counted in multiply-adds; "
+        'an operator that "moves" computes nothing. What is added to the sum (a bias, a constant term, a padding '
+        "value) is left out of the call that the spikes go through.",
     ),
     Neurons: (
         "Neurons",
