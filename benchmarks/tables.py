@@ -17,8 +17,16 @@ _PAPER = ("table1", "table2", "table3", "claims")
 
 def main() -> None:
     """Write the page."""
-    parts = [_HEAD, *neurons(), *networks(), *integers(), *peers(), *baselines(), *activity(), *paper()]
+    compared = *networks(), *integers(), *peers(), *baselines(), *activity()
+    parts = [_HEAD, *accuracies(), *neurons(), *compared, *paper()]
     write_aside(FOLDER / "README.md", ("\n".join(parts) + "\n").encode())
+
+
+def accuracies() -> Iterator[str]:
+    """Accuracy of converted networks: the table that `accuracy.py` wrote, with what its words mean."""
+    yield _ACCURACY
+    old = (FOLDER / "README.md").read_text()
+    yield _BEGIN + old.partition(_BEGIN)[2].partition(_END)[0] + _END + "\n"
 
 
 def neurons() -> Iterator[str]:
@@ -251,9 +259,30 @@ _COMPARED = {
 _HEAD = """# Results
 
 Measured by the commands named; each JSON file here holds seed, versions and machine. This page is written from them by
-`python benchmarks/tables.py`. Accuracies of converted networks are in the [README](../../README.md) and
-[accuracy.json](accuracy.json) (`python benchmarks/accuracy.py`), fits in [fitting.json](fitting.json)
+`python benchmarks/tables.py`. Fits of single codes are in [fitting.json](fitting.json)
 (`python benchmarks/fitting.py`).
+"""
+_BEGIN, _END = "<!-- accuracy: begin -->\n", "<!-- accuracy: end -->"
+_ACCURACY = """## Accuracy of converted networks
+
+`python benchmarks/accuracy.py --data DIR`, which writes this table
+
+| setting | what it is |
+|---|---|
+| paper | the paper's own: K=10, α=25 or the cap, rounded down; one table for the whole network |
+| paper's tables | the paper's own tables for SiLU (K=16) and sigmoid (K=12) |
+| calibrated | `fs.convert` with 512 unlabelled training images (Lite0: 50 photographs); weights untouched |
+| few spikes | calibrated with a price on spikes (`spike_price`) |
+| distilled | `fs.distil` after that, some minutes on two cores; weights untouched |
+| mixed K | `fs.convert` with a budget of steps in place of K, so that each site has a K of its own |
+
+"Same class" is the share of images that ANN and SNN put into one class; spikes per neuron are a mean over all neurons
+and images; steps are the sum of K over the longest chain of neurons. One run each, seed 0. Mean and spread of the
+rows that were run with several seeds, intervals of 95%, options and versions are in [accuracy.json](accuracy.json).
+
+The weights of resnet20, resnet44 and Lite0 are third-party; `cifar_efficientnet` (SiLU, squeeze and excitation, 0.35M
+parameters) is ours and ships with the package, as do a ResNet-8, a ResNet-14 and a ResNet-20, trained by the commands
+in their files. The photographs come from ImageNet's *training* set, so their accuracy reads high: compare SNN with ANN.
 """
 
 

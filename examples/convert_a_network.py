@@ -20,7 +20,7 @@ def main() -> None:
     images = torch.rand(64, 3, 32, 32)
 
     for K in (4, 6, 8):
-        snn = fs.convert(model, images[:1], calibration=images, K=K)
+        snn = fs.convert(model, images[:1], images, K=K)
         report = fs.evaluate(snn, images, reference=model)
         print(f"K={K}: same class on {report.agreement:.1f}%, {report.spikes_per_neuron:.2f} spikes per neuron")
     print(snn.report)

@@ -1,8 +1,4 @@
-"""A box: connections that are a product of factors, and what linear maps make of them.
-
-A tensor's connections to the source are a union of boxes (`union.py`). An axis of the tensor is a row-major sequence of
-atoms, each a label of one factor; an axis of one position has no atoms.
-"""
+"""Boxes, and what a linear map of the target makes of one. The package's docstring has the words and an example."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -14,16 +10,18 @@ from torch.nn import functional
 
 from fewspikes.reach.factors import Factor, check_size, is_identity, join
 
-_LONG = 1024  # positions of an axis whose table of connections takes a megabyte
+_LONG = 1024  # positions of an axis whose factor takes a megabyte
 
-Axes = tuple[tuple[int, ...], ...]
+Axes = tuple[tuple[int, ...], ...]  # of a target: the atoms of each
 
 
 @dataclass(frozen=True, eq=False)
 class Box:
-    """Source and target elements are connected where all factors say so.
+    """Pairs of a source and a target element: those that all factors allow.
 
-    Every label of a source axis or an atom stands in exactly one factor.
+    Attributes:
+        factors: every label stands in exactly one.
+        axes: the atoms of each axis of the target.
     """
 
     factors: tuple[Factor, ...]
@@ -31,12 +29,12 @@ class Box:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The shape of the target tensor."""
+        """The shape of the target."""
         return tuple(torch.Size(self.size(label) for label in axis).numel() for axis in self.axes)
 
     @property
     def pairs(self) -> int:
-        """How many pairs of a source and a target element are connected."""
+        """How many pairs it holds."""
         return prod(int(factor.table.sum()) for factor in self.factors)
 
     def size(self, label: int) -> int:
@@ -61,14 +59,14 @@ class Box:
         return replace(self, axes=(*self.axes[:axis], labels, *self.axes[axis + 1 :]))
 
     def split(self, label: int, outer: int) -> "Box":
-        """An atom of n positions as two atoms of `outer` and n / outer."""
+        """The box with an atom of n positions as two, of `outer` and n / outer."""
         factor, inner = self.factor_of(label), self.fresh()
         parts = factor.split(label, outer, inner).separated()
         axes = tuple(tuple(m for n in axis for m in ((n, inner) if n == label else (n,))) for axis in self.axes)
         return Box(self.swap([factor], parts).factors, axes)
 
     def merge(self, first: int, second: int) -> "Box":
-        """Two neighbouring atoms of an axis as one."""
+        """The box with two neighbouring atoms of an axis as one."""
         old = [self.factor_of(first)]
         if second not in old[0].labels:
             old.append(self.factor_of(second))
@@ -76,7 +74,7 @@ class Box:
         return Box(self.swap(old, [join(old).merge(first, second)]).factors, axes)
 
     def single(self, axis: int) -> "Box":
-        """The box with exactly one atom on this axis."""
+        """The box with one atom on this axis."""
         if not self.axes[axis]:
             label = self.fresh()
             return self.swap((), [_ones(1, label)]).with_axis(axis, label)
@@ -87,7 +85,7 @@ class Box:
 
 
 def identity(shape: Sequence[int]) -> Box:
-    """Every element of a tensor connected to itself; axis k of the source has the label -1-k."""
+    """Every element of the source with itself: where a relation begins."""
     for n in shape:
         check_size((n, n))
     factors = tuple(Factor(torch.eye(n, dtype=torch.bool), (-1 - k, k)) for k, n in enumerate(shape))
@@ -95,7 +93,11 @@ def identity(shape: Sequence[int]) -> Box:
 
 
 def counted_identity(shape: Sequence[int]) -> Box:
-    """`identity` for counting pairs alone: a long axis is of several labels, so that no table gets large."""
+    """`identity` to count pairs with: a long axis has several labels in the source, too, so that no table gets large.
+
+    >>> [tuple(factor.table.shape) for factor in counted_identity((1, 2048)).factors]
+    [(1, 1), (1024, 1024), (2, 2)]
+    """
     parts = [_parts(n) for n in shape]
     labels = iter(range(sum(len(sizes) for sizes in parts)))
     axes = tuple(tuple(next(labels) for _ in sizes) for sizes in parts)
@@ -118,7 +120,7 @@ def _parts(n: int) -> list[int]:
 
 
 def contract(box: Box, axis: int, matrix: Tensor) -> Box:
-    """The weighted sums along an axis, by which target (columns) takes which position (rows)."""
+    """Weighted sums along an axis: matrix[p, q] says whether the new position q takes the old position p."""
     if bool(matrix.all()):
         return dense(box, axis, matrix.shape[1])
     if is_identity(matrix):
@@ -129,7 +131,7 @@ def contract(box: Box, axis: int, matrix: Tensor) -> Box:
 
 
 def contracted(relation: Iterable[Box], first: int, matrices: Sequence[Tensor]) -> list[Box]:
-    """Every box through one matrix for each axis from `first` on."""
+    """A relation through one matrix for each axis from `first` on, see `contract`."""
     result = list(relation)
     for axis, matrix in enumerate(matrices, first):
         result = [contract(box, axis, matrix) for box in result]
@@ -137,7 +139,7 @@ def contracted(relation: Iterable[Box], first: int, matrices: Sequence[Tensor]) 
 
 
 def dense(box: Box, axis: int, size: int) -> Box:
-    """Weighted sums that take all positions along an axis, `size` of them."""
+    """Weighted sums along an axis, `size` of them, that take all its positions."""
     atoms = box.axes[axis]
     for label in atoms:
         factor = box.factor_of(label)
@@ -147,14 +149,14 @@ def dense(box: Box, axis: int, size: int) -> Box:
 
 
 def take(box: Box, axis: int, positions: slice) -> Box:
-    """A part of the positions along an axis."""
+    """Some of the positions along an axis."""
     box = box.single(axis)
     factor = box.factor_of(box.axes[axis][0]).last(box.axes[axis][0])
     return box.swap([box.factor_of(box.axes[axis][0])], [replace(factor, table=factor.table[..., positions])])
 
 
 def pad(box: Box, axis: int, left: int, right: int) -> Box:
-    """Positions connected to nothing around an axis; a negative number cuts positions off."""
+    """New positions, which nothing reaches, on both sides of an axis; a negative number cuts positions off."""
     box = box.single(axis)
     label = box.axes[axis][0]
     factor = box.factor_of(label).last(label)
@@ -184,7 +186,7 @@ def broadcast(box: Box, shape: Sequence[int]) -> Box:
 
 
 def tidy(box: Box) -> Box:
-    """The box without atoms of one position and without factors that have nothing left to say."""
+    """The same box without atoms of one position, and without factors that have nothing left to say."""
     unit = {n for factor in box.factors for n in factor.labels if n >= 0 and factor.size(n) == 1}
     factors = []
     for factor in box.factors:
@@ -196,7 +198,7 @@ def tidy(box: Box) -> Box:
 
 
 def is_empty(box: Box) -> bool:
-    """Whether nothing is connected."""
+    """Whether it holds no pair."""
     return not all(bool(factor.table.any()) for factor in box.factors)
 
 

@@ -1,4 +1,4 @@
-"""Boolean tables between a few axes: one factor of a connection pattern."""
+"""Factors: boolean tables, and what is done to one label of them."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -12,14 +12,16 @@ MAX_TABLE = 2**27
 
 
 class Unknown(Exception):
-    """The connections cannot be followed here, and why. Never leaves this package."""
+    """The relation cannot be followed here, and why. It ends as a `reason`, never as an error of the user's."""
 
 
 @dataclass(frozen=True, eq=False)
 class Factor:
-    """A boolean tensor with one label per dimension.
+    """A boolean table over a few labels.
 
-    A label names an axis of the source (negative: -1 is the batch, -1-k axis k) or an atom of the target (0, 1, ...).
+    Attributes:
+        table: True where the positions belong together, a dimension for each label.
+        labels: of the table's dimensions, in order.
     """
 
     table: Tensor
@@ -34,16 +36,16 @@ class Factor:
         return self.ordered([n for n in self.labels if n not in labels] + list(labels))
 
     def ordered(self, labels: Sequence[int]) -> "Factor":
-        """The same factor with its dimensions in this order."""
+        """The same factor with its labels in this order."""
         return Factor(self.table.permute([self.labels.index(n) for n in labels]), tuple(labels))
 
     def any_over(self, label: int) -> "Factor":
-        """True where any position along the label is connected; the label is gone."""
+        """True where any position along the label is; the label is gone."""
         at = self.labels.index(label)
         return Factor(self.table.any(at), self.labels[:at] + self.labels[at + 1 :])
 
     def split(self, label: int, outer: int, inner_label: int) -> "Factor":
-        """The label's n positions as `outer` rows (under the old label) of n / outer (under the new one)."""
+        """The label's n positions, row-major, as `outer` (under the old label) times n / outer (under the new one)."""
         at = self.labels.index(label)
         shape = self.table.shape
         table = self.table.reshape(*shape[:at], outer, -1, *shape[at + 1 :])
@@ -55,7 +57,7 @@ class Factor:
         return Factor(factor.table.flatten(-2), factor.labels[:-1])
 
     def through(self, label: int, matrix: Tensor) -> "Factor":
-        """The label's positions t replaced by u, connected where some t is connected and matrix[t, u]."""
+        """The label's positions p replaced by q: True at q where it is at some p with matrix[p, q]."""
         factor = self.last(label)
         check_size((*factor.table.shape[:-1], matrix.shape[1]))
         if is_identity(factor.table):
@@ -63,7 +65,7 @@ class Factor:
         return Factor(factor.table.float() @ matrix.float() > 0, factor.labels)
 
     def separated(self) -> "list[Factor]":
-        """The factor as a product of smaller ones, one for each label that does not depend on the others."""
+        """Factors whose product it is: one for each label that does not depend on the others, and the rest."""
         rest, parts = self, []
         for label in self.labels:
             if len(rest.labels) == 1:
@@ -78,7 +80,7 @@ class Factor:
 
 
 def join(factors: Iterable[Factor]) -> Factor:
-    """One factor for the product of several without common labels."""
+    """One factor that says what several without common labels say together."""
     return reduce(_join, factors)
 
 
@@ -89,7 +91,7 @@ def _join(a: Factor, b: Factor) -> Factor:
 
 
 def is_identity(table: Tensor) -> bool:
-    """Whether position i is connected to position i and to no other."""
+    """Whether each position goes with the same position and with no other."""
     if table.ndim != 2 or table.shape[0] != table.shape[1]:
         return False
     return bool(table.diagonal().all()) and int(table.sum()) == len(table)

@@ -1,4 +1,4 @@
-"""Reshape a box: atoms are split, or merged and split, until the new axes are made of whole atoms."""
+"""Reshaping: atoms are split, or merged and split, until each new axis is made of whole atoms."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -8,7 +8,7 @@ from fewspikes.reach.boxes import Box
 
 
 def reshape(box: Box, shape: Sequence[int]) -> Box:
-    """The box of the reshaped tensor (row-major, same number of elements)."""
+    """The box of the reshaped target (row-major, same number of elements)."""
     box = regroup(box, shape)
     for axis in range(len(box.axes)):
         box = _merge_neighbours(box, axis)
@@ -16,7 +16,7 @@ def reshape(box: Box, shape: Sequence[int]) -> Box:
 
 
 def regroup(box: Box, shape: Sequence[int]) -> Box:
-    """The same, with the atoms left as small as they came out."""
+    """The same, with atoms left as small as they came out."""
     box = replace(box, axes=(tuple(label for axis in box.axes for label in axis),))
     ends = [0]
     for size in shape:
@@ -31,7 +31,7 @@ def regroup(box: Box, shape: Sequence[int]) -> Box:
 
 
 def _fit(box: Box, at: int, room: int) -> Box:
-    """Make the size of atom `at` of a flat box a divisor of `room`."""
+    """Of a target with one axis: the size of its atom number `at` made a divisor of `room`."""
     while True:
         label = box.axes[0][at]
         size = box.size(label)
@@ -43,7 +43,7 @@ def _fit(box: Box, at: int, room: int) -> Box:
 
 
 def _merge_neighbours(box: Box, axis: int) -> Box:
-    """One atom for neighbours in one factor (a channel shuffle ends with one axis again)."""
+    """One atom for neighbours in one factor (a channel shuffle ends with one atom again)."""
     at = 0
     while at + 1 < len(box.axes[axis]):
         first, second = box.axes[axis][at : at + 2]

@@ -1,4 +1,4 @@
-"""Unions of boxes: a pair of elements that several paths connect is one pair."""
+"""Relations as unions of boxes: a pair that several paths connect is one pair."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -14,7 +14,7 @@ MAX_TERMS = 1024
 
 
 def unite(boxes: Iterable[Box]) -> tuple[Box, ...]:
-    """The same union with fewer boxes: none within another, none that differ in one factor only."""
+    """The same relation in fewer boxes: none within another, no two that differ in one factor only."""
     kept: list[Box] = []
     for box in boxes:
         _insert(kept, box)
@@ -22,7 +22,7 @@ def unite(boxes: Iterable[Box]) -> tuple[Box, ...]:
 
 
 def disjoint_terms(boxes: Sequence[Box]) -> list[tuple[int, Box]]:
-    """Signed boxes whose signed sizes add up to the size of the union (inclusion and exclusion)."""
+    """Boxes with signs; the pairs of each times its sign add up to the pairs of the union (inclusion and exclusion)."""
     terms: list[tuple[int, Box]] = []
     for box in boxes:
         common = [(-sign, meet(other, box)) for sign, other in terms]
@@ -33,7 +33,7 @@ def disjoint_terms(boxes: Sequence[Box]) -> list[tuple[int, Box]]:
 
 
 def meet(a: Box, b: Box) -> Box:
-    """The connections that both boxes have."""
+    """The pairs that are in both boxes."""
     pairs, axes = _align(a, b)
     return Box(tuple(Factor(f.table & g.table, f.labels) for f, g in pairs), axes)
 
@@ -49,9 +49,7 @@ def _insert(kept: list[Box], box: Box) -> None:
 
 
 def _as_one(a: Box, b: Box) -> Box | None:
-    """The union of two boxes if it is a box: one holds the other, or they differ in one factor."""
-    if a is b:
-        return a
+    """The union of two boxes if it is a box: one lies within the other, or they differ in one factor."""
     pairs, axes = _align(a, b)
     outside_a = [i for i, (f, g) in enumerate(pairs) if bool((g.table & ~f.table).any())]
     outside_b = [i for i, (f, g) in enumerate(pairs) if bool((f.table & ~g.table).any())]
@@ -64,7 +62,7 @@ def _as_one(a: Box, b: Box) -> Box | None:
 
 
 def _align(a: Box, b: Box) -> tuple[list[tuple[Factor, Factor]], Axes]:
-    """The factors of two boxes in pairs that speak about the same labels."""
+    """The factors of two boxes side by side, over the same labels each time; and the axes, of both."""
     sizes = [_common(a, b, axis) for axis in range(len(a.axes))]
     a, b = _in_atoms(a, sizes), _in_atoms(b, sizes)
     pairs = []
@@ -76,7 +74,7 @@ def _align(a: Box, b: Box) -> tuple[list[tuple[Factor, Factor]], Axes]:
 
 
 def _common(a: Box, b: Box, axis: int) -> list[int]:
-    """Sizes of atoms that both boxes' atoms on an axis can be split into; the whole axis if there are none."""
+    """Sizes of atoms that both boxes can have on an axis; the whole axis if their own do not fit together."""
     strides = {1}
     for box in (a, b):
         strides.update(accumulate((box.size(label) for label in reversed(box.axes[axis])), mul))

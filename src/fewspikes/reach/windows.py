@@ -1,4 +1,4 @@
-"""Which input positions convolutions and pools take along one axis, as boolean matrices [inputs, outputs]."""
+"""Which positions convolutions and pools take along an axis, as boolean matrices [inputs, outputs] for `contract`."""
 
 from collections.abc import Sequence
 from typing import Any
