@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+import torch
+
 from fewspikes.operators.call import Call
 from fewspikes.operators.rule import moves
 from fewspikes.reach import boxes
@@ -124,7 +126,23 @@ def _piece_sizes(call: Call, total: int) -> list[int]:
     return [min(size, total - first) for first in range(0, total, size)]
 
 
+def _keeps_images_apart(call: Call) -> bool:
+    """Without axes all elements move in a row, from image to image."""
+    return bool(call["dims"]) and all(dim % len(call.shape) for dim in call["dims"])
+
+
+@moves("roll", takes=_keeps_images_apart)
+def rolled(call: Call) -> Iterable[Box]:
+    """Positions shifted around along some axes."""
+    relation = call.boxes()
+    for axis, shift in zip(call["dims"], call["shifts"], strict=True):
+        moved = torch.eye(call.shape[axis], dtype=torch.bool).roll(shift, 1)
+        relation = tuple(boxes.contract(box, axis % len(call.shape), moved) for box in relation)
+    return relation
+
+
 ROWS = (
+    rolled,
     reshaped,
     transposed,
     permuted,
