@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import torch
 
+from fewspikes.graph.functions import function, in_order
 from fewspikes.operators.call import Call
 from fewspikes.operators.rule import moves
 from fewspikes.reach import boxes
@@ -141,7 +142,21 @@ def rolled(call: Call) -> Iterable[Box]:
     return relation
 
 
+@moves("upsample_nearest2d")
+def repeated(call: Call) -> Iterable[Box]:
+    """Every position of both last axes as often as it takes; which goes where, the operator itself tells."""
+    signal = next(iter(call.node.arguments))
+    before, (*_, height, width) = call.boxes(signal), call.shape_of(signal)
+    places = torch.arange(height * width, dtype=torch.float64).view(1, 1, height, width)
+    args, kwargs = in_order(call.node.operator, {name: call[name] for name in call.node.arguments} | {signal: places})
+    found = function(call.node.operator)(*args, **kwargs)[0, 0].to(torch.int64)
+    rows, columns = found[:, 0] // width, found[0] % width
+    matrices = [index == torch.arange(size)[:, None] for index, size in ((rows, height), (columns, width))]
+    return boxes.contracted(before, len(call.shape) - 2, matrices)
+
+
 ROWS = (
+    repeated,
     rolled,
     reshaped,
     transposed,
