@@ -45,6 +45,8 @@ def _folded(call: Call, g: Builder, source: Node, axes: int, scale: Tensor, shif
     weight, bias = (_constant(source.arguments[key], call.graph, g) for key in (str(name), "bias"))
     if channels % axes != 1 or weight is None or (bias is None and source.arguments["bias"] is not None):
         return None
+    if weight.shape[axis] != len(scale):  # the groups of a transposed convolution share their weights' axis
+        return None
     shape = [1] * weight.ndim
     shape[axis] = -1
     folded = (weight.double() * scale.view(shape)).to(weight.dtype)
