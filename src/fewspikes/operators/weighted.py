@@ -54,6 +54,15 @@ def convolved(call: Call) -> Iterable[Box]:
     return contracted(call.boxes("input"), 1, [groups_matrix(x[1], weight[0], call["groups"]), *windows])
 
 
+@linear("conv_transpose2d", weight="weight", without=("bias",), outputs=(1, 1))
+def transposed(call: Call) -> Iterable[Box]:
+    """Transposed convolution: the windows of a convolution from its outputs to its inputs."""
+    x, weight = call.shape_of("input"), call.shape_of("weight")
+    windows = conv_windows(call["stride"], call["padding"], call["dilation"], call.shape, weight, x)
+    channels = groups_matrix(x[1], call.shape[1], call["groups"])
+    return contracted(call.boxes("input"), 1, [channels, *(matrix.T for matrix in windows)])
+
+
 @linear("linear", weight="weight", without=("bias",), outputs=(0, -1), sizes=_size_of_linear)
 def mapped(call: Call) -> Iterable[Box]:
     """Linear map: all features of the last axis."""
@@ -80,4 +89,4 @@ def _multiplied(call: Call, right: str) -> Iterable[Box]:
     return [boxes.broadcast(boxes.dense(box, axis, other[-1]), call.shape) for box in call.boxes()]
 
 
-ROWS = (convolved, mapped, multiplied, multiplied_flat)
+ROWS = (convolved, transposed, mapped, multiplied, multiplied_flat)
