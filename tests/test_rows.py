@@ -16,7 +16,7 @@ from fewspikes.graph.functions import PYTHON, function, in_order
 from fewspikes.graph.graph import Node, Ref, replaced
 from fewspikes.network.channels import channel_axis
 from fewspikes.operators import bookkeeping, circuits, moving, neurons, summing, weighted
-from fewspikes.operators.rule import Digital, Linear, Rules, Shapes
+from fewspikes.operators.rule import Digital, Linear, Rules, Shapes, Written
 from fewspikes.operators.rules import RULES, listed
 from linear_chains import CASES, TRACED, case
 
@@ -133,7 +133,7 @@ def test_a_second_row_of_a_class_for_an_operator_raises() -> None:
 
 def test_rows_name_operators_that_torch_has() -> None:
     for room in (weighted, summing, moving, neurons, circuits, bookkeeping):
-        for row in room.ROWS:
+        for row in (row for row in room.ROWS if not isinstance(row, Written)):
             assert all(hasattr(torch.ops.aten, name) for name in row.operators), row.operators
 
 
