@@ -67,6 +67,7 @@ def test_an_elementwise_function_is_one_site_and_computes_what_the_model_compute
     [
         (lambda x: x * torch.sigmoid(x), ["silu"]),
         (lambda x: torch.sigmoid(x) * x, ["silu"]),
+        (F.softsign, ["softsign"]),
         (lambda x: 2 * torch.tanh(3 * x + 1) + 1, ["tanh"]),  # sums and scalings stay in the weighted sums
         (lambda x: x + torch.tanh(x), ["tanh"]),
         (lambda x: F.relu(x) - 0.1 * F.relu(-x), ["relu", "relu"]),  # named activations keep their sites

@@ -81,7 +81,14 @@ def _silu(g: Builder, x: Ref) -> Iterable[Ref]:
 
 written_silu = Written(("silu",), activation=Activation("silu"), expressions=_silu)
 
+
+def _softsign(g: Builder, x: Ref) -> Iterable[Ref]:
+    yield g.call("div.Tensor", x, g.call("add.Tensor", g.call("abs", x), 1))
+
+
+written_softsign = Written(("softsign",), expressions=_softsign)
+
 # Composed of elementwise operators, though torch has no mark on it.
 composed = Elementwise(("where",))
 
-ROWS = (plain, gelu, elu, leaky_relu, softplus, relu6, threshold, clamped, written_silu, composed)
+ROWS = (plain, gelu, elu, leaky_relu, softplus, relu6, threshold, clamped, written_silu, written_softsign, composed)
