@@ -144,6 +144,14 @@ def test_a_pole_inside_of_what_a_site_sees_raises_with_the_site():
         fs.convert(model, x[:2], x, K=6)
 
 
+def test_a_leaky_relu_of_any_slope_has_a_free_scale_per_channel():
+    model, x = Between(nn.LeakyReLU(0.1)).eval(), torch.randn(64, 3, 6, 6)
+    snn = fs.convert(model, x[:2], x, K=8)
+    assert snn.sites[0].activation.label == "leaky_relu(0.1)"
+    assert snn.scale_is_free("function") == ""
+    torch.testing.assert_close(snn.as_ann()(x), model(x))
+
+
 def test_an_activation_with_settings_is_labelled_by_them():
     leaky = Activation("leaky_relu", settings=(("negative_slope", 0.1),))
     assert leaky.label == "leaky_relu(0.1)"

@@ -32,10 +32,11 @@ def elu(call: Call) -> Activation:
     return Activation("elu")
 
 
-@neurons("leaky_relu", takes=_has(negative_slope=0.01))
+@neurons("leaky_relu")
 def leaky_relu(call: Call) -> Activation:
-    """Leaky ReLU with its usual slope."""
-    return Activation("leaky_relu")
+    """Leaky ReLU of any slope: homogeneous, so that a scale per channel is free."""
+    slope = float(call["negative_slope"])
+    return Activation("leaky_relu", settings=() if slope == 0.01 else (("negative_slope", slope),))
 
 
 @neurons("softplus", takes=_has(beta=1, threshold=20))
