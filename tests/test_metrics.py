@@ -197,7 +197,7 @@ def test_a_pass_that_began_before_the_block_is_not_counted_and_does_not_fail():
         inside.set()
         go.wait(10)
 
-    handle = snn.body.register_forward_pre_hook(wait)
+    handle = snn.running_graph.register_forward_pre_hook(wait)
     with ThreadPoolExecutor(1) as pool, fs.count(snn) as outer:  # hooks that are added in a pass run at its end
         running = pool.submit(snn, x)
         inside.wait(10)
