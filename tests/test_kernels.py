@@ -136,8 +136,8 @@ def test_a_shift_that_is_no_vector_of_finite_numbers_raises(bad):
         fs.FSNeuron(fs.relu_parameters(), shift=bad)
 
 
-def test_a_range_that_is_not_positive_raises():
-    with pytest.raises(fs.FewSpikesError, match="range must be > 0"):
+def test_a_scale_that_is_not_positive_raises():
+    with pytest.raises(fs.FewSpikesError, match="a scale must be > 0"):
         fs.FSNeuron(fs.relu_parameters(), scale=torch.tensor([1.0, 0.0]))
 
 

@@ -16,10 +16,10 @@ import fewspikes as fs
 from fewspikes.images import loader, open_images
 from fewspikes.models import CifarEfficientNet, cifar_efficientnet, load_model
 from fewspikes.models.loading import trained_weights
-from fewspikes.models.training import InMemory, OnDisk, Recipe, accuracy, augment, cycle, read_split, train
-from fewspikes.models.training.__main__ import resnet50_average
-from fewspikes.models.training.images import open_split
-from fewspikes.models.training.muon import KernelMuon
+from fewspikes.paper.training import InMemory, OnDisk, Recipe, accuracy, augment, cycle, read_split, train
+from fewspikes.paper.training.__main__ import resnet50_average
+from fewspikes.paper.training.images import open_split
+from fewspikes.paper.training.muon import KernelMuon
 from images import SMALL
 
 RECIPE = Recipe(epochs=4, batch=16, rate=0.05, seed=3)
@@ -181,7 +181,7 @@ def test_the_command_trains_and_writes_weights_that_say_what_made_them(save, tmp
         save(f"test/{i % 10}/{i}.png", ("chelsea", "coffee")[i % 2])
     for file in tmp_path.glob("*/*/*.png"):
         Image.open(file).resize((32, 32)).save(file)
-    words = [sys.executable, "-m", "fewspikes.models.training", "resnet8", "--data", str(tmp_path)]
+    words = [sys.executable, "-m", "fewspikes.paper.training", "resnet8", "--data", str(tmp_path)]
     words += ["-o", str(tmp_path / "r8.safetensors"), "--epochs", "1", "--batch", "10", "--optimizer", "muon"]
     done = subprocess.run(words, capture_output=True, text=True, check=True)
     lines = [json.loads(line) for line in done.stdout.splitlines()]
@@ -256,7 +256,7 @@ def test_the_shipped_network_says_how_it_was_made(name):
         stated = file.metadata()
     assert json.loads(stated["top1"]) >= SHIPPED[name]
     assert json.loads(stated["recipe"])["seed"] == 0
-    assert "fewspikes.models.training" in stated["command"]
+    assert f"training {name} " in stated["command"]  # of the module that is fewspikes.paper.training now
     assert path.stat().st_size < 2_000_000
 
 

@@ -1,7 +1,7 @@
 """Arguments, checked: each check gives the value back in its proper type, or raises and names the argument."""
 
-from collections.abc import Sequence
-from math import isfinite
+from collections.abc import Callable, Sequence
+from math import isfinite, nan
 from typing import Any
 
 import numpy as np
@@ -20,25 +20,26 @@ def whole(name: str, value: Any, least: int, most: int | None = None) -> int:
 
 def finite(name: str, value: Any) -> float:
     """A finite number, as a float."""
-    number = _number(value)
-    if number is None or not isfinite(number):
-        raise FewSpikesError(f"{name} must be a finite number; got {value!r}")
-    return number
+    return _number(name, value, "", lambda number: True)
 
 
 def at_least_0(name: str, value: Any) -> float:
     """A finite number >= 0, as a float."""
-    number = _number(value)
-    if number is None or not isfinite(number) or number < 0:
-        raise FewSpikesError(f"{name} must be a finite number >= 0; got {value!r}")
-    return number
+    return _number(name, value, " >= 0", lambda number: number >= 0)
 
 
 def positive(name: str, value: Any) -> float:
     """A finite number > 0, as a float."""
-    number = _number(value)
-    if number is None or not isfinite(number) or number <= 0:
-        raise FewSpikesError(f"{name} must be a finite number > 0; got {value!r}")
+    return _number(name, value, " > 0", lambda number: number > 0)
+
+
+def _number(name: str, value: Any, bound: str, fits: Callable[[float], bool]) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = nan
+    if not (isfinite(number) and fits(number)):
+        raise FewSpikesError(f"{name} must be a finite number{bound}; got {value!r}")
     return number
 
 
@@ -61,10 +62,3 @@ def interval(name: str, value: Any, ends: str = "open") -> tuple[float, float]:
     if not low < high:
         raise FewSpikesError(f"{name} must be (low, high) with low < high; got {low}, {high}")
     return low, high
-
-
-def _number(value: Any) -> float | None:
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        return None

@@ -1,6 +1,6 @@
 """The paper's own fit: backpropagation through time with a triangle for the step's derivative; a reference to beat."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,8 +15,7 @@ from fewspikes.neuron.recurrence import TriangleSpike, spike_train
 _POINTS = 512  # inputs of a step: one from each cell of an even division of the domain, at random
 
 
-@dataclass(frozen=True)
-class Training:
+class Training(NamedTuple):
     """How long the reference trains: restarts side by side as one batch, Adam's steps, its first learning rate."""
 
     restarts: int = 24
@@ -31,8 +30,7 @@ TRAININGS = {
 }
 
 
-@dataclass(frozen=True)
-class Code:
+class Code(NamedTuple):
     """The parameters of R neurons: T, h, d [R, K] and the offset [R, 1]."""
 
     T: Tensor
@@ -40,22 +38,17 @@ class Code:
     d: Tensor
     offset: Tensor
 
-    def tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """All four, in the order T, h, d, offset."""
-        return self.T, self.h, self.d, self.offset
-
 
 def train(
     problem: Problem, K: int, seed: int, training: Training, grid: Grid | None = None, progress: bool | None = False
 ) -> FSParameters:
-    """The best of many neurons trained by Adam.
+    """The best of many neurons trained by Adam on the problem's objective.
 
-    The loss is the problem's objective. With a grid, the forward pass sees the
-    rounded parameters and the gradient passes straight through the rounding.
+    With a grid the forward pass sees rounded parameters, and the gradient passes straight through the rounding.
     """
     random = torch.Generator().manual_seed(seed)
     code = _begin(problem, K, training.restarts, random)
-    learned = [t.requires_grad_() for t in code.tensors()[: 4 if problem.offset else 3]]
+    learned = [t.requires_grad_() for t in code[: 4 if problem.offset else 3]]
     adam = torch.optim.Adam(learned, training.rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(adam, training.steps)
     for _ in track(range(training.steps), "training by backpropagation", training.steps, progress):
@@ -90,7 +83,7 @@ def _sample(problem: Problem, random: torch.Generator) -> tuple[Tensor, Tensor, 
 
 def _errors(code: Code, x: Tensor, f: Tensor, weight: Tensor, density: Tensor) -> tuple[Tensor, Tensor]:
     """The weighted squared error and the mean spikes of each neuron, [R]."""
-    T, h, d, offset = code.tensors()
+    T, h, d, offset = code
     y, spikes = offset.expand(-1, len(x)), torch.zeros(len(T), len(x))
     T_columns, h_columns = ([t[:, k : k + 1] for k in range(t.shape[1])] for t in (T, h))
     train = spike_train(x.expand(len(T), -1), T_columns, h_columns, TriangleSpike.apply)
@@ -103,7 +96,7 @@ def _errors(code: Code, x: Tensor, f: Tensor, weight: Tensor, density: Tensor) -
 def _rounded(code: Code, grid: Grid | None) -> Code:
     if grid is None:
         return code
-    return Code(*(t + (torch.from_numpy(grid.round(t.detach().numpy())).float() - t.detach()) for t in code.tensors()))
+    return Code(*(t + (torch.from_numpy(grid.round(t.detach().numpy())).float() - t.detach()) for t in code))
 
 
 def _best(problem: Problem, code: Code) -> FSParameters:
@@ -116,5 +109,5 @@ def _best(problem: Problem, code: Code) -> FSParameters:
         error, spikes = _errors(code, x, rows[:, 1] + problem.middle, weight, density)
     allowed = torch.where(spikes <= problem.limit, 0.0, torch.inf)
     best = int(torch.argmin(torch.log(error + problem.spike_cost * spikes) + problem.preference * spikes + allowed))
-    T, h, d, offset = (t[best].detach().double().numpy() for t in code.tensors())
+    T, h, d, offset = (t[best].detach().double().numpy() for t in code)
     return FSParameters(T, h, d, float(offset[0]))

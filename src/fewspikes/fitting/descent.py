@@ -118,10 +118,8 @@ def line_search(
 def descend(p: Vector, problem: Problem, work: Work, steps: int, wanted: float) -> float:
     """Descend from p in place by L-BFGS and return the objective at the end.
 
-    A descent that is not going to get down to `wanted` is broken off early.
-
-    The objective is continuous, with kinks where intervals come and go; quasi-Newton steps with a weak Wolfe line
-    search get down in spite of those.
+    A descent that is not going to get down to `wanted` is broken off early. The objective is continuous, with kinks
+    where intervals come and go; quasi-Newton steps with a weak Wolfe line search get down in spite of those.
 
     Source: Lewis and Overton, Nonsmooth optimization via quasi-Newton methods, 2013.
     """
@@ -270,18 +268,13 @@ def local_search(
 ) -> int:
     """Descend from `starts` and from `fresh` random codes, then disturb the best until nothing is gained any more.
 
-    Args:
-        seed: of everything random here.
-        starts: [n, 2 K], codes to begin from; or [n, 2 K - 2], codes that get a step more; or none.
-        fresh: how many random codes beside them.
-        idle: how many disturbances in a row without gain end the search.
-        most: how many descents end it at the latest, those from the starts included.
-        problem: what is minimised.
-        pool: [m, 2 K], filled with the best codes found, best first.
-        values: [m], their objectives; infinite at first.
+    `idle` disturbances in a row without gain end the search, `most` descents at the latest; returns how many it took.
 
-    Returns:
-        How many descents it took.
+    Args:
+        seed, problem: of everything random here; what is minimised.
+        starts: [n, 2 K], codes to begin from; or [n, 2 K - 2], codes that get a step more; or none.
+        fresh, idle, most: as above.
+        pool, values: [m, 2 K] and [m], filled with the best codes and their objectives, best first; infinite at first.
     """
     np.random.seed(seed)
     K = pool.shape[1] // 2

@@ -2,8 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from math import inf
+from math import inf, isfinite
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,7 @@ from fewspikes.fitting.relu import least_error_relu
 from fewspikes.fitting.result import FitResult, measure
 from fewspikes.fitting.search import EFFORTS, best_codes, silent_code
 from fewspikes.fitting.staircase import constant_neuron, least_squares, parameters_of, workspace
-from fewspikes.fitting.target import Target, check_function, target_of
+from fewspikes.fitting.target import check_function, target_of
 from fewspikes.neuron.activation import Activation
 from fewspikes.neuron.grid import Grid
 from fewspikes.neuron.known_codes import PAPER_RELU_ALPHA, PAPER_RELU_STEPS, published, relu_parameters
@@ -34,19 +33,6 @@ _SAME = 0.002  # relative: mean spikes are averaged over points here, over exact
 _SLACK = 0.001  # a search may end so much above its own limit, relative, so that limit is set so much lower
 _NEXT_TO_NONE = 0.01  # spikes: a limit below that may be met by silence
 _QUANTILES = 1_000_001  # that stand for a Gaussian
-
-
-@dataclass(frozen=True)
-class _Settings:
-    """How to fit, checked; see `fit`."""
-
-    K: int
-    method: str
-    effort: str
-    seed: int
-    grid: Grid | None
-    tables: bool
-    progress: bool | None
 
 
 def fit(
@@ -112,16 +98,19 @@ def fit(
     wanted = target_of(target)
     price = checks.at_least_0("spike_price", spike_price)
     method = _method(method, wanted, alpha, rounding, bits, price)
-    settings = _settings(K, method, effort, seed, bits, warm, progress)
+    steps = checks.whole("K", DEFAULT_STEPS if K is None else K, 1, MAX_STEPS)
+    grid = bits if bits is None or isinstance(bits, Grid) else Grid(bits)
+    effort, seed = checks.one_of("effort", effort, EFFORTS), checks.whole("the seed", seed, 0)
     limit = inf if max_spikes is None else checks.at_least_0("max_spikes", max_spikes)
     seen = resolve(inputs if inputs is not None else wanted.typical_inputs or "uniform")
     if method == "closed":
         parameters = _closed_form(wanted, K, alpha, rounding, None if inputs is None else seen)
         return _within(measure(parameters, wanted, domain, seen, started), limit)
     region = _region(wanted, domain)
-    check_function(wanted.function, wanted.label, region)
-    free = {"offset": offset, "spike_price": price, "limit": limit * (1 - _SLACK), "centred": settings.grid is None}
-    p, grid = _fitted(even_and_seen(wanted.function, region, seen, wanted.main_region, **free), settings)
+    check_function(wanted, wanted.label, region)
+    free = {"offset": offset, "spike_price": price, "limit": limit * (1 - _SLACK), "centred": grid is None}
+    problem = even_and_seen(wanted, region, seen, wanted.main_region, **free)
+    p, grid = _fitted(problem, steps, method, effort, seed, grid, warm, progress)
     provenance = {
         "method": method,
         "effort": effort,
@@ -144,17 +133,8 @@ def even_and_seen(
 ) -> Problem:
     """What `fit` minimises: errors weighted half by the inputs, half evenly with the main region four times.
 
-    With inputs "uniform" all is even, without a main region.
-
-    Args:
-        function: elementwise, on float64 tensors.
-        domain: (low, high), finite.
-        inputs: as `inputs.resolve` gives them.
-        main_region: where the paper's loss weighs more.
-        settings: offset, spike_price, preference, limit and centred, as for `problem.sum_up`.
-
-    Raises:
-        FewSpikesError: none of the inputs lies in the domain.
+    With inputs "uniform" all is even, without a main region. The settings are offset, spike_price, preference, limit
+    and centred, as for `problem.sum_up`; inputs that all lie outside of the domain raise FewSpikesError.
     """
     edges = np.linspace(*domain, BINS + 1)
     density = shares(inputs, edges)
@@ -162,10 +142,9 @@ def even_and_seen(
     return sum_up(function, domain, weight, density, **settings)
 
 
-def _method(method: str | None, target: Target, alpha: Any, rounding: Any, bits: Any, price: float) -> str:
+def _method(method: str | None, target: Activation, alpha: Any, rounding: Any, bits: Any, price: float) -> str:
     """The method to use, by default "closed" for a ReLU; raises where an argument does not go with it."""
-    relu = target.activation is not None and target.activation.name == "relu"
-    chosen = ("closed" if relu and bits is None else "search") if method is None else method
+    chosen = ("closed" if _is_relu(target) and bits is None else "search") if method is None else method
     checks.one_of("method", chosen, METHODS)
     if chosen != "closed" and (alpha is not None or rounding is not None):
         raise FewSpikesError("alpha and rounding are for a ReLU with method='closed'; a search takes a domain")
@@ -176,36 +155,41 @@ def _method(method: str | None, target: Target, alpha: Any, rounding: Any, bits:
     return chosen
 
 
-def _settings(K: Any, method: str, effort: str, seed: Any, bits: Any, warm: bool, progress: bool | None) -> _Settings:
-    steps = checks.whole("K", DEFAULT_STEPS if K is None else K, 1, MAX_STEPS)
-    grid = bits if bits is None or isinstance(bits, Grid) else Grid(bits)
-    effort = checks.one_of("effort", effort, EFFORTS)
-    return _Settings(steps, method, effort, checks.whole("the seed", seed, 0), grid, warm, progress)
+def _is_relu(target: Activation) -> bool:
+    return target.name == "relu" and not target.expression
 
 
-def _region(target: Target, domain: Any) -> tuple[float, float]:
+def _region(target: Activation, domain: Any) -> tuple[float, float]:
     """The domain to fit on: the one given, the target's, or what the paper's ReLU covers."""
     if domain is not None:
         return checks.interval("the domain", domain, "finite")
-    if target.domain is not None:
+    if all(isfinite(end) for end in target.domain):
         return target.domain
-    if target.activation is None:
+    if target.expression:
         raise FewSpikesError(f"a function of your own needs a domain: fit({target.label}, K, domain=(low, high))")
-    return (-PAPER_RELU_ALPHA, target.activation.cap or PAPER_RELU_ALPHA)
+    return (-PAPER_RELU_ALPHA, target.cap or PAPER_RELU_ALPHA)
 
 
-def _fitted(problem: Problem, settings: _Settings) -> tuple[FSParameters, Grid | None]:
+def _fitted(
+    problem: Problem,
+    K: int,
+    method: str,
+    effort: str,
+    seed: int,
+    grid: Grid | None,
+    tables: bool,
+    progress: bool | None,
+) -> tuple[FSParameters, Grid | None]:
     """The neuron, without label and provenance, and the grid with its scale."""
-    K, grid, effort, seed = settings.K, settings.grid, settings.effort, settings.seed
     if problem.constant:
         mean = float(problem.sums[-1, 1] / problem.sums[-1, 0]) + problem.middle
         return _rounded(constant_neuron(problem, K, mean), grid)
-    if settings.method == "bptt":
+    if method == "bptt":
         training = backpropagation.TRAININGS[effort]
-        return _rounded(backpropagation.train(problem, K, seed, training, grid, settings.progress), grid)
-    pool = best_codes(problem, K, effort, seed, settings.tables, settings.progress)
+        return _rounded(backpropagation.train(problem, K, seed, training, grid, progress), grid)
+    pool = best_codes(problem, K, effort, seed, tables, progress)
     if grid is not None:
-        return best_on_grid(problem, pool, grid, effort, seed, settings.progress)
+        return best_on_grid(problem, pool, grid, effort, seed, progress)
     return parameters_of(_allowed(pool, problem), problem), None
 
 
@@ -217,11 +201,7 @@ def _rounded(p: FSParameters, grid: Grid | None) -> tuple[FSParameters, Grid | N
 
 
 def _allowed(pool: Pool, problem: Problem) -> Vector:
-    """The best code of the pool that keeps to the limit; one that never fires where next to no spikes are allowed.
-
-    Raises:
-        FewSpikesError: none keeps to it.
-    """
+    """The best code that keeps to the limit, a silent one where next to no spikes are allowed; raises without any."""
     K = pool.codes.shape[1] // 2
     work, fewest = workspace(K), np.inf
     for code in pool.codes[pool.values < np.inf]:
@@ -238,18 +218,17 @@ def _allowed(pool: Pool, problem: Problem) -> Vector:
 
 
 def _closed_form(
-    target: Target, K: int | None, alpha: float | None, rounding: str | None, inputs: Known | None
+    target: Activation, K: int | None, alpha: float | None, rounding: str | None, inputs: Known | None
 ) -> FSParameters:
     """What needs no search: a ReLU's binary code, of least error on `inputs` if given; published silu and sigmoid."""
-    activation = target.activation
-    if activation is not None and activation.name == "relu":
+    if _is_relu(target):
         steps = PAPER_RELU_STEPS if K is None else K
-        if activation.cap is not None and alpha is not None:
-            raise FewSpikesError(f"alpha is for the uncapped relu; the range of {activation.label} is its cap")
+        if target.cap is not None and alpha is not None:
+            raise FewSpikesError(f"alpha is for the uncapped relu; the range of {target.label} is its cap")
         if alpha is None and not (inputs is None or isinstance(inputs, str)):  # "uniform" says no range
-            return least_error_relu(steps, _as_histogram(inputs), rounding or "nearest", activation.cap)
-        scale = activation.cap or (PAPER_RELU_ALPHA if alpha is None else alpha)
-        return relu_parameters(steps, scale, rounding or "down", activation.cap)
+            return least_error_relu(steps, _as_histogram(inputs), rounding or "nearest", target.cap)
+        scale = target.cap or (PAPER_RELU_ALPHA if alpha is None else alpha)
+        return relu_parameters(steps, scale, rounding or "down", target.cap)
     if target.label not in ("silu", "sigmoid"):
         raise FewSpikesError(f"there is no closed form of {target.label}; use method='search'")
     parameters = published(target.label)

@@ -115,25 +115,12 @@ def jump(last: int) -> int:
 
 @numba.njit(cache=True, nogil=True)
 def anneal(
-    seed: int,
-    start: Vector,
-    tries: int,
-    hot: float,
-    cold: float,
-    problem: Problem,
-    first: float,
-    step: float,
-    last: int,
+    seed: int, start: Vector, tries: int, hot: float, problem: Problem, first: float, step: float, last: int
 ) -> tuple[Vector, float]:
-    """The best code on the grid found by annealing from `start`, and its objective.
+    """The best code on the grid first + i step, i = 0 to last, found by annealing from `start`, and its objective.
 
-    Args:
-        seed: of everything random here.
-        start: [2 K], a code on the grid.
-        tries: how many changes are tried.
-        hot, cold: the temperature at first and in the end, in units of the objective.
-        problem: what is minimised, with nothing taken off f (`middle` 0).
-        first, step, last: the grid first + i step, i = 0 to last.
+    `tries` changes of the code [2 K] are tried, while the temperature falls from `hot` to _COLD. The problem must have
+    nothing taken off f (`middle` 0).
     """
     np.random.seed(seed)
     n = len(start)
@@ -143,7 +130,7 @@ def anneal(
     p, trial, best = start.copy(), start.copy(), start.copy()
     value = objective_on_grid(p, problem, work, first, step, last, L, b)
     least = value
-    cooling = (cold / hot) ** (1.0 / max(tries, 1))
+    cooling = (_COLD / hot) ** (1.0 / max(tries, 1))
     temperature = hot
     for _ in range(tries):
         trial[:] = p
@@ -164,15 +151,8 @@ def best_on_grid(
 ) -> tuple[FSParameters, Grid]:
     """The best neuron on the grid found from the codes of `pool`, and the grid with its scale.
 
-    T and h are rounded and then annealed; for each code d and the offset are solved, rounded and repaired.
-
-    Args:
-        problem: what is minimised, not centred.
-        pool: good codes without the grid, best first.
-        grid: the values; without a scale it gets the least power of two that holds the best code.
-        effort: "quick", "normal" or "long".
-        seed: of everything random.
-        progress: whether to show a bar; None: on a terminal.
+    T and h are rounded and then annealed; for each code d and the offset are solved, rounded and repaired. A grid
+    without a scale gets the least power of two that holds the best code. The problem must not be centred.
     """
     grid = grid.scaled_for(parameters_of(pool.codes[0], problem).numbers)
     first, step, last = grid.first, grid.step, grid.last
@@ -182,7 +162,7 @@ def best_on_grid(
         # The first half begins from the search's codes, the second from the best so far, each time a little cooler.
         start = grid.round(starts[i]) if i < len(starts) else best
         hot = _HOT if i < len(starts) else _HOT / 2.0 ** (i - len(starts) + 1)
-        code, value = anneal(seed_of(seed, i), start, _TRIES[effort], hot, _COLD, problem, first, step, last)
+        code, value = anneal(seed_of(seed, i), start, _TRIES[effort], hot, problem, first, step, last)
         if value < least:
             best, least = code, value
     return neuron_on_grid(problem, best, grid), grid

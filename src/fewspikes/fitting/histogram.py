@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from math import ceil, frexp, isfinite, log2
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,8 +18,7 @@ MAX_BINS = 8192  # so a bin is never wider than 1/4096 of the range, plus one bi
 _FINEST = -100  # 2^100 is still a float32, so that values can be divided by any width
 
 
-@dataclass(frozen=True)
-class Moments:
+class Moments(NamedTuple):
     """Integrals of 1, x and x squared against the density, from minus infinity up to given points."""
 
     m0: NDArray[np.float64]

@@ -46,11 +46,7 @@ def resolve(inputs: Inputs) -> Known:
 
 
 def shares(inputs: Known, edges: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The share of the inputs between neighbouring edges, of those that fall between the first and the last.
-
-    Args:
-        inputs: as `resolve` gives them.
-        edges: [bins + 1], ascending.
+    """The share of the inputs between neighbouring edges [bins + 1], of those between the first and the last.
 
     Raises:
         FewSpikesError: no inputs in the domain.
@@ -78,8 +74,7 @@ def uniform(edges: NDArray[np.float64], main: tuple[float, float] | None = None)
     """Equal weight for equal lengths, the main region's counted four times; sums to 1."""
     weight = np.diff(edges)
     if main is not None:
-        inside = np.clip(edges, *main)
-        weight = weight + (_MAIN_FACTOR - 1) * np.diff(inside)
+        weight = weight + (_MAIN_FACTOR - 1) * np.diff(np.clip(edges, *main))
     return np.asarray(weight / weight.sum(), np.float64)
 
 

@@ -1,6 +1,7 @@
 """One layer's fit: its activation, imitated on what this layer really sees."""
 
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from fewspikes.fitting.histogram import Histogram
 from fewspikes.fitting.inputs import shares, smooth, uniform
 from fewspikes.fitting.problem import BINS, Problem, sum_up
 from fewspikes.fitting.relu import least_error_relu, sparing_relu_codes
-from fewspikes.fitting.search import EFFORTS, best_codes_of_a_layer
+from fewspikes.fitting.search import EFFORTS, best_codes
 from fewspikes.fitting.staircase import constant_neuron, error_and_spikes, parameters_of
 from fewspikes.fitting.target import check_function
 from fewspikes.neuron.activation import Activation
@@ -71,11 +72,8 @@ def fit_site(
     name = cache.key({"algorithm": ALGORITHM, "activation": activation.to_json(), "K": K, **settings}, inputs)
     found = cache.look_up(name, activation.label, K)
     if found is None:
-        if activation.name == "relu":
-            found = _relu_code(activation, K, inputs, price)
-        else:
-            provenance = {"method": "search", "inputs": "measured", **settings}
-            found = _searched(activation, K, inputs, layer_problem(activation, inputs, offset, price), provenance)
+        is_relu = activation.name == "relu"
+        found = (_relu_code if is_relu else _searched)(activation, K, inputs, settings)
         cache.keep(name, found)
     return found
 
@@ -90,27 +88,26 @@ def layer_problem(activation: Activation, inputs: Histogram, offset: bool, spike
     return sum_up(activation, domain, weight, density, offset=offset, spike_price=spike_price)
 
 
-def _searched(activation: Activation, K: int, inputs: Histogram, problem: Problem, provenance: dict) -> FSParameters:
+def _searched(activation: Activation, K: int, inputs: Histogram, settings: dict[str, Any]) -> FSParameters:
+    problem = layer_problem(activation, inputs, settings["offset"], settings["spike_price"])
+    provenance = {"method": "search", "inputs": "measured", **settings}
     if inputs.low == inputs.high or problem.constant:
         value = float(activation(torch.tensor(inputs.low, dtype=torch.float64)))
         return constant_neuron(problem, K, value, activation.label, provenance)
-    code = best_codes_of_a_layer(problem, K, provenance["effort"], provenance["seed"]).codes[0]
+    code = best_codes(problem, K, settings["effort"], settings["seed"], layer=True).codes[0]
     return parameters_of(code, problem, activation.label, provenance)
 
 
-def _relu_code(activation: Activation, K: int, inputs: Histogram, spike_price: float) -> FSParameters:
-    if spike_price == 0:
+def _relu_code(activation: Activation, K: int, inputs: Histogram, settings: dict[str, Any]) -> FSParameters:
+    if settings["spike_price"] == 0:
         return least_error_relu(K, inputs, "nearest", activation.cap)
     codes = _measured_relu_codes(activation, K, inputs)
-    return min(codes, key=lambda code: code[1] + spike_price * code[2])[0]
+    return min(codes, key=lambda code: code[1] + settings["spike_price"] * code[2])[0]
 
 
 @lru_cache(maxsize=8)  # a site may be asked at several prices, one after the other
 def _measured_relu_codes(activation: Activation, K: int, inputs: Histogram) -> list[tuple[FSParameters, float, float]]:
-    """A ReLU's codes, each with E / Var(f) and mean spikes over the inputs as they are.
-
-    Its few numbers need neither smoothing nor a floor.
-    """
+    """A ReLU's codes, each with E / Var(f) and mean spikes over the inputs: few numbers need no smoothing or floor."""
     domain = _range(inputs)
     density = shares(inputs, np.linspace(*domain, BINS + 1))
     problem = sum_up(activation, domain, density, density, offset=False)

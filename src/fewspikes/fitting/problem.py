@@ -26,36 +26,22 @@ Function = Callable[[Tensor], Tensor]
 
 
 class Problem(NamedTuple):
-    """A function on [low, high] and what its imitation costs; a plain tuple, so that compiled code can take it.
+    """A function on [low, high] and what its imitation costs; a plain tuple, so that compiled code can take it."""
 
-    Attributes:
-        low, high: the grid's ends.
-        sums: [bins + 1, 4], prefix sums of weight, of weight f and of the inputs' density, and between the last two
-            the bend of weight f within the bin that begins here: within a bin f is a line, its prefix sum a parabola.
-        densities: [bins, 4], weight per unit length, f in the middle, the inputs' density per unit length, and how
-            much f rises over the bin.
-        square: the sum of weight f^2, after `middle` was taken off.
-        middle: a constant taken off f, so that squares lose no digits; 0 where the offset may not carry it.
-        variance: Var(f) under the weight; for a constant f its mean square, or 1 for f = 0.
-        constant: whether f has one value wherever the weight is.
-        offset: whether c is free; otherwise it is 0.
-        spike_cost: what one mean spike costs, in units of the squared error: spike_price Var(f).
-        preference: the same in units of the objective; small, it decides between codes of about equal error.
-        limit: the most mean spikes that are allowed.
-    """
-
-    low: float
+    low: float  # the grid's ends
     high: float
+    # [bins + 1, 4], prefix sums of weight, of weight f and of the inputs' density, and between the last two the bend of
+    # weight f within the bin that begins here: within a bin f is a line, its prefix sum a parabola.
     sums: Vector
-    densities: Vector
-    square: float
-    middle: float
-    variance: float
-    constant: bool
-    offset: bool
-    spike_cost: float
-    preference: float
-    limit: float
+    densities: Vector  # [bins, 4]: weight per unit length, f in the middle, inputs per unit length, f's rise in the bin
+    square: float  # the sum of weight f^2, after `middle` was taken off
+    middle: float  # a constant taken off f, so that squares lose no digits; 0 where the offset may not carry it
+    variance: float  # Var(f) under the weight; for a constant f its mean square, or 1 for f = 0
+    constant: bool  # whether f has one value wherever the weight is
+    offset: bool  # whether c is free; otherwise it is 0
+    spike_cost: float  # of one mean spike in units of the squared error: spike_price Var(f)
+    preference: float  # the same in units of the objective; small, it decides between codes of about equal error
+    limit: float  # the most mean spikes that are allowed
 
 
 def sum_up(
@@ -70,14 +56,12 @@ def sum_up(
     limit: float = inf,
     centred: bool = True,
 ) -> Problem:
-    """The problem of imitating `function`.
+    """The problem of imitating a function, elementwise on float64 tensors, on a finite domain.
 
     Args:
-        function: elementwise, on float64 tensors.
-        domain: (low, high), finite.
+        function, domain, offset, preference, limit: as in `Problem`.
         weight: [bins], how much the squared error in each bin counts; sums to 1.
         density: [bins], the share of inputs in each bin; sums to 1. Mean spikes are taken over it.
-        offset, preference, limit: as in `Problem`.
         spike_price: of a mean spike, as a share of Var(f).
         centred: whether the offset may carry a middle of f; it may not where it has to lie on a grid.
     """

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from itertools import product
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fewspikes.fitting.histogram import Histogram
 from fewspikes.neuron.activation import Activation
@@ -70,18 +69,14 @@ def squared_error(K: int, alpha: float, inputs: Histogram, rounding: str, cap: f
         levels = np.array([alpha - step])
         inside = float(np.diff(inputs.moments(np.array([0.0, min(levels[0], inputs.high, cap or np.inf)])).m0)[0])
         fine = inside * step**2 / (12 if rounding == "nearest" else 3)
-    edges = np.append(levels - half, np.inf)
+    edges = np.append(levels - half, np.inf)  # of the intervals, each with its level
     edges[0] = max(edges[0], 0.0)
-    return fine + _error(inputs, edges, levels, np.inf if cap is None else cap)
-
-
-def _error(inputs: Histogram, edges: NDArray[np.float64], levels: NDArray[np.float64], cap: float) -> float:
-    """The integral of (min(x, cap) - level)^2 over the intervals between neighbouring edges, each with its level."""
-    below = inputs.moments(np.minimum(edges, cap))
+    top = np.inf if cap is None else cap
+    below = inputs.moments(np.minimum(edges, top))
     error = np.diff(below.m2) - 2 * levels * np.diff(below.m1) + levels**2 * np.diff(below.m0)
-    if np.isfinite(cap):
-        error = error + (cap - levels) ** 2 * np.diff(inputs.moments(np.maximum(edges, cap)).m0)
-    return float(np.sum(error))
+    if np.isfinite(top):
+        error = error + (top - levels) ** 2 * np.diff(inputs.moments(np.maximum(edges, top)).m0)
+    return fine + float(np.sum(error))
 
 
 def sparing_relu_codes(activation: Activation, K: int, inputs: Histogram) -> Iterator[FSParameters]:
@@ -90,11 +85,6 @@ def sparing_relu_codes(activation: Activation, K: int, inputs: Histogram) -> Ite
     For every number of bits up to K (12, if that is less: a 13th would lower the error by some 1e-8 of the output's
     variance) the binary code of least error, that with wider ranges and with moved thresholds; and for a capped ReLU
     that reaches its cap the same with a first step on it. The other steps never fire.
-
-    Args:
-        activation: a relu, capped or not.
-        K: time steps.
-        inputs: gate inputs, as measured.
     """
     cap, largest = activation.cap, inputs.high
     for bits in range(1, min(K, _FINE_STEPS) + 1):
@@ -146,12 +136,8 @@ def fewer_spikes(p: FSParameters, squared_steps: float, first: int = 0) -> FSPar
     Step t decides between an output that ends on 0 1 1 ... 1 and the next, 1 0 0 ... 0, which saves K - t - 1 spikes
     (in the last step it costs one). Where a spike is worth q squares of the smallest step, the boundary between the two
     moves from their middle by q (1 - (K - t)) / 2 steps, as far as the outputs' order allows: the error rises by the
-    square of that, the spikes fall in proportion to it.
-
-    Args:
-        p: the code, rounding to nearest, binary from step `first` on.
-        squared_steps: q, the squared error that a spike is worth, in squares of the smallest step.
-        first: the first of the binary steps, counted from 0.
+    square of that, the spikes fall in proportion to it. The code p rounds to nearest; it is binary from step `first`
+    on, counted from 0.
 
     >>> fewer_spikes(relu_parameters(3, 8.0, "nearest"), 0.4).T
     array([3.3, 1.5, 0.7])
@@ -166,16 +152,10 @@ def fewer_spikes(p: FSParameters, squared_steps: float, first: int = 0) -> FSPar
 
 
 def cap_code(K: int, cap: float, alpha: float, largest: float) -> FSParameters:
-    """First a step for the cap, then K - 1 binary ones, rounding to nearest, for what lies below.
+    """First a step for the cap, then K - 1 >= 1 binary ones of range alpha, rounding to nearest, for what lies below.
 
     A saturated neuron fires once, not K times. T[1] lies halfway between the cap and the highest binary level,
-    alpha (1 - 2^-(K - 1)); d[1] is the cap, and h[1] so large that nothing fires after it.
-
-    Args:
-        K: time steps, at least 2.
-        cap: the cap.
-        alpha: the range of the binary part.
-        largest: the largest input.
+    alpha (1 - 2^-(K - 1)); d[1] is the cap, and h[1] so large that nothing fires after it, even for the largest input.
 
     >>> cap_code(4, 6.0, 6.0, 10.0).T
     array([5.625, 2.625, 1.125, 0.375])

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,6 @@ from numpy.typing import NDArray
 from fewspikes.base import checks
 from fewspikes.fitting.bounds import error_at_edges
 from fewspikes.fitting.inputs import Inputs, resolve, shares
-from fewspikes.fitting.target import Target, target_of
 from fewspikes.neuron.activation import Activation
 from fewspikes.neuron.kernels import apply
 from fewspikes.neuron.parameters import FSParameters
@@ -55,7 +55,7 @@ class FitResult:
 
 def measure(
     parameters: FSParameters,
-    activation: Activation | Target,
+    activation: Activation,
     domain: tuple[float, float] | None = None,
     inputs: Inputs | None = None,
     started: float | None = None,
@@ -74,16 +74,15 @@ def measure(
         FewSpikesError: an infinite or empty domain, or inputs that are none.
     """
     started = time.perf_counter() if started is None else started
-    target = target_of(activation) if isinstance(activation, Activation) else activation
-    low, high = checks.interval("the domain", domain or target.domain or _domain(parameters, target), "finite")
+    low, high = checks.interval("the domain", domain or _domain(parameters, activation), "finite")
     x = torch.linspace(low, high, POINTS, dtype=torch.float64)
     y, spikes = apply(x, parameters)
-    difference = (y - target.function(x)).numpy()
-    main, outer = _regions(difference**2, x.numpy(), target.main_region)
+    difference = (y - activation(x)).numpy()
+    main, outer = _regions(difference**2, x.numpy(), activation.main_region)
     cells = np.concatenate([[low], (x.numpy()[1:] + x.numpy()[:-1]) / 2, [high]])
-    share = shares(resolve(inputs if inputs is not None else target.typical_inputs or "uniform"), cells)
-    proven = target.turning_points is not None
-    largest = error_at_edges(parameters, target.function, (low, high), target.turning_points or ())
+    share = shares(resolve(inputs if inputs is not None else activation.typical_inputs or "uniform"), cells)
+    proven = activation.turning_points is not None
+    largest = error_at_edges(parameters, activation, (low, high), activation.turning_points or ())
     return FitResult(
         parameters,
         float(np.mean(difference**2)),
@@ -96,11 +95,12 @@ def measure(
     )
 
 
-def _domain(parameters: FSParameters, target: Target) -> tuple[float, float]:
-    """For a ReLU twice its largest weight: what a binary code reaches."""
+def _domain(parameters: FSParameters, activation: Activation) -> tuple[float, float]:
+    """The activation's; without ends, as for a ReLU, up to twice the largest weight: what a binary code reaches."""
+    if all(isfinite(end) for end in activation.domain):
+        return activation.domain
     alpha = 2 * float(parameters.d.max())
-    cap = None if target.activation is None else target.activation.cap
-    return (-alpha, cap or alpha)
+    return (-alpha, activation.cap or alpha)
 
 
 def _regions(

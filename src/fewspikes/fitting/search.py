@@ -6,7 +6,7 @@ steps. How hard it tries is counted in descents, so that a seed gives the same r
 
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from fewspikes.fitting.descent import STEPS, Pool, descend, empty_pool, enter, l
 from fewspikes.fitting.problem import Problem, Vector
 from fewspikes.fitting.staircase import workspace
 from fewspikes.neuron import known_codes
-from fewspikes.neuron.parameters import FSParameters
+from fewspikes.neuron.parameters import MAX_STEPS, FSParameters
 
 EFFORTS = ("quick", "normal", "long")
 _FIRST_STEPS = 3  # random codes find the best ones up to here; longer codes grow out of shorter ones
@@ -26,33 +26,24 @@ Pools = dict[int, Pool]
 """Good codes by their number of steps."""
 
 
-@dataclass(frozen=True)
-class Effort:
-    """How hard a search tries, in descents.
+class Effort(NamedTuple):
+    """How hard a search tries, in descents."""
 
-    Attributes:
-        fresh: random codes to begin with.
-        idle: disturbances in a row without gain that end a search.
-        most: descents that end it at the latest.
-        branches: new steps tried at each code of the pool when a code grows by a step.
-        pool: codes kept side by side.
-    """
-
-    fresh: int
-    idle: int
-    most: int
-    branches: int
-    pool: int
+    fresh: int  # random codes to begin with
+    idle: int  # disturbances in a row without gain that end a search
+    most: int  # descents that end it at the latest
+    branches: int  # new steps tried at each code of the pool when a code grows by a step
+    pool: int  # codes kept side by side
 
 
 _NORMAL = Effort(fresh=40, idle=150, most=1000, branches=8, pool=8)
 _MANY = Effort(fresh=40, idle=300, most=3000, branches=8, pool=8)  # for a code of many steps, which has one climb
 _TOGETHER = Effort(fresh=0, idle=60, most=400, branches=2, pool=24)
-_CLIMBS = {8: 3, 16: 2}  # how many climbs up to so many steps; a longer one takes seconds: 1
+_CLIMBS = {8: (3, _NORMAL), 16: (2, _NORMAL), MAX_STEPS: (1, _MANY)}  # how many up to so many steps, and how hard
 # A layer's climbs: half a second with 8 steps, two seconds with 12 or 16.
 _LAYER = Effort(fresh=40, idle=60, most=300, branches=8, pool=8)
 _LONG_LAYER = Effort(fresh=40, idle=40, most=200, branches=4, pool=6)
-_LAYER_CLIMBS = {8: (3, _LAYER), 12: (2, _LAYER)}
+_LAYER_CLIMBS = {8: (3, _LAYER), 12: (2, _LAYER), MAX_STEPS: (1, _LONG_LAYER)}
 _LAYER_TOGETHER = Effort(fresh=0, idle=40, most=200, branches=1, pool=12)
 _GLANCE = Effort(fresh=8, idle=0, most=8, branches=1, pool=4)  # where no table is near: a K that none is shipped for
 _LONG = Effort(fresh=60, idle=300, most=3000, branches=8, pool=8)  # a climb of the long search
@@ -62,56 +53,38 @@ _BEGIN = 4  # codes to begin from at each number of steps
 
 
 def best_codes(
-    problem: Problem, K: int, effort: str, seed: int, tables: bool = True, progress: bool | None = False
+    problem: Problem,
+    K: int,
+    effort: str,
+    seed: int,
+    tables: bool = True,
+    progress: bool | None = False,
+    layer: bool = False,
 ) -> Pool:
     """The best codes of K steps that are found, best first.
 
-    Args:
-        problem: what is minimised.
-        K: time steps.
-        effort: "quick" (the nearest shipped table), "normal" or "long".
-        seed: of everything random.
-        tables: whether to begin from the shipped tables, too; from binary codes in any case.
-        progress: whether to show a bar; None: on a terminal.
-
-    Raises:
-        FewSpikesError: another `effort`.
+    `effort` is "quick" (the nearest shipped table), "normal" (for one layer of many a second or two at most) or "long".
+    The search begins from binary codes and, unless `tables` is False, from the shipped tables.
     """
     if checks.one_of("effort", effort, EFFORTS) == "quick":
         known = beginnings(problem, K, _BEGIN)
         return known[K] if K in known_codes.STEPS else climb(known, problem, K, _GLANCE, seed)[K]
-    known = beginnings(problem, K, _BEGIN, tables)
+    pools = beginnings(problem, K, _BEGIN, tables)
     if effort == "long":
-        rounds = track(explore(problem, K, _ROUNDS, seed, known), f"searching {K} steps", _ROUNDS, progress)
+        rounds = track(explore(problem, K, _ROUNDS, seed, pools), f"searching {K} steps", _ROUNDS, progress)
         return deque(rounds, 1)[0][K]
-    number = next((times for most, times in _CLIMBS.items() if most >= K), 1)
-    pools = dict(known)
-    for i in track(range(number), f"searching {K} steps", number, progress):
-        merge(pools, climb({}, problem, K, _NORMAL if number > 1 else _MANY, seed_of(seed, i)))
-    merge(pools, climb(pools, problem, K, _TOGETHER, seed_of(seed, number)))
+    climbs, together = (_LAYER_CLIMBS, _LAYER_TOGETHER) if layer else (_CLIMBS, _TOGETHER)
+    times, own = next(found for most, found in climbs.items() if most >= K)
+    for i in track(range(times), f"searching {K} steps", times, progress):
+        merge(pools, climb({}, problem, K, own, seed_of(seed, i)))
+    merge(pools, climb(pools, problem, K, together, seed_of(seed, times)))
     return pools[K]
-
-
-def best_codes_of_a_layer(problem: Problem, K: int, effort: str, seed: int) -> Pool:
-    """`best_codes` for one of many layers: the "normal" search takes a second or two at most."""
-    if effort != "normal":
-        return best_codes(problem, K, effort, seed)
-    pools = beginnings(problem, K, _BEGIN)
-    times, own = next((found for most, found in _LAYER_CLIMBS.items() if most >= K), (1, _LONG_LAYER))
-    for number in range(times):
-        merge(pools, climb({}, problem, K, own, seed_of(seed, number)))
-    return climb(pools, problem, K, _LAYER_TOGETHER, seed_of(seed, times))[K]
 
 
 def explore(problem: Problem, K: int, rounds: int, seed: int, pools: Pools | None = None) -> Iterator[Pools]:
     """The long search: climb from nothing again and again, and improve all that was found; yields after each round.
 
-    Args:
-        problem: what is minimised.
-        K: the most steps; there are codes of 3 (or K, if that is less) to K steps in the end.
-        rounds: how many climbs.
-        seed: of everything random here.
-        pools: what an earlier search found.
+    It goes on from `pools`; in the end there are codes of 3 (or K, if that is less) to K steps.
     """
     pools = dict(pools or {})
     for number in range(rounds):
@@ -147,14 +120,7 @@ def enter_at(pools: Pools, code: Vector, value: float) -> None:
 
 
 def beginnings(problem: Problem, K: int, size: int, tables: bool = True) -> Pools:
-    """The best codes to begin from for every number of steps up to K.
-
-    Args:
-        problem: what is minimised.
-        K: time steps.
-        size: how many codes of each number of steps at most.
-        tables: whether the shipped tables are among them, as they are and stretched.
-    """
+    """The best `size` codes to begin from for every number of steps up to K; tables as they are and stretched."""
     found = {k: _beginning(problem, k, size, tables) for k in range(1, K + 1)}
     return {k: pool for k, pool in found.items() if pool.values[0] < np.inf}
 
@@ -166,8 +132,10 @@ def silent_code(problem: Problem, K: int) -> Vector:
 
 def _beginning(problem: Problem, K: int, size: int, tables: bool) -> Pool:
     work, pool = workspace(K), empty_pool(K, size)
-    for code in [code for p in _tables(K) for code in _stretched(p, problem)] if tables else []:
-        enter(code, objective(code, problem, work), *pool)
+    for name in known_codes.SHIPPED if tables else ():
+        for (steps, _), p in known_codes.all_shipped(name).items():
+            for code in _stretched(p, problem) if steps == K else ():
+                enter(code, objective(code, problem, work), *pool)
     hope = pool.values[0] + _CLOSE
     for code in _binary_codes(problem, K):
         if objective(code, problem, work) < hope:
@@ -176,10 +144,6 @@ def _beginning(problem: Problem, K: int, size: int, tables: bool) -> Pool:
         silent = silent_code(problem, K)
         enter(silent, objective(silent, problem, work), *pool)
     return pool
-
-
-def _tables(K: int) -> list[FSParameters]:
-    return [p for name in known_codes.SHIPPED for (k, _), p in known_codes.all_shipped(name).items() if k == K]
 
 
 def _stretched(p: FSParameters, problem: Problem) -> list[Vector]:

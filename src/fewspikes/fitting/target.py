@@ -1,8 +1,6 @@
 """What a fit imitates: a named activation, or a function of the user's own, checked."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from math import isfinite
 
 import torch
 from torch import Tensor
@@ -13,50 +11,23 @@ from fewspikes.neuron.activation import Activation
 
 _PROBES = 257  # points on which a function is checked; odd, so that no vector width divides them
 _ZOOMS, _GROWTH = 3, 1000.0  # at a pole 1 / x each look closer, 8192 times, finds values so many times as large
+_OWN = "a function of the user's own"
 _SAME = 1e-9  # relative; a vector unit may round the last bits of a value differently from place to place
 
 
-@dataclass(frozen=True)
-class Target:
-    """A function with what is known of it.
-
-    Attributes:
-        label: its name in reports.
-        function: elementwise, on float64 tensors.
-        domain: the inputs that a fit is made for by default, if any.
-        main_region: where the paper's loss weighs more.
-        typical_inputs: mean and variance of its usual inputs.
-        turning_points: where its derivative changes sign; None: not known.
-    """
-
-    label: str
-    function: Function
-    domain: tuple[float, float] | None = None
-    main_region: tuple[float, float] | None = None
-    typical_inputs: tuple[float, float] | None = None
-    turning_points: tuple[float, ...] | None = None
-
-    @property
-    def activation(self) -> Activation | None:
-        """The named activation, if it is one."""
-        return self.function if isinstance(self.function, Activation) else None
-
-
-def target_of(what: str | Activation | Callable[[Tensor], Tensor]) -> Target:
-    """The target by name ("relu6" among them), or of a function.
+def target_of(what: str | Activation | Callable[[Tensor], Tensor]) -> Activation:
+    """The target by name ("relu6" among them), or a function of the user's own, of which nothing else is known.
 
     Raises:
         FewSpikesError: an unknown name, or neither a name nor a function.
     """
-    if isinstance(what, str):
-        what = Activation("relu", 6.0) if what == "relu6" else Activation(what)
     if isinstance(what, Activation):
-        domain = what.domain if all(isfinite(end) for end in what.domain) else None
-        region, inputs = what.main_region, what.typical_inputs
-        return Target(what.label, what, domain, region, inputs, what.turning_points)
+        return what
+    if isinstance(what, str):
+        return Activation("relu", 6.0) if what == "relu6" else Activation(what)
     if not callable(what):
         raise FewSpikesError(f"the target must be an activation's name or a function of a tensor; got {what!r}")
-    return Target(getattr(what, "__name__", type(what).__name__), what)
+    return Activation(getattr(what, "__name__", type(what).__name__), expression=_OWN, function=what)
 
 
 def check_function(function: Function, label: str, domain: tuple[float, float]) -> None:

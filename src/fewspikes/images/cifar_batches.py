@@ -25,11 +25,7 @@ def cifar_splits(folder: Path) -> dict[str, tuple[Path, bool]]:
 
 
 class CifarBatches:
-    """The images of one split, in the official order.
-
-    Args:
-        place: of `cifar_splits`.
-        classes: the number of outputs of the network's head, which must be above every label; None: not checked.
+    """The images of one split, a place of `cifar_splits`, in the official order; `classes` as for `open_images`.
 
     Raises:
         FewSpikesError: a file is missing or is not the official one, or labels that do not fit the head.

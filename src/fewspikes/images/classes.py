@@ -23,8 +23,7 @@ def class_numbers(names: Sequence[str], classes: int | None, folder: Path) -> di
 
     Args:
         names: names of the class folders, sorted.
-        classes: the number of outputs of the network's head; None: not checked, for images whose labels do not
-            matter (calibration): the sorted order then is no network's numbering.
+        classes: as for `open_images`.
         folder: where they lie; a classes.tsv (columns index, wnid) there or above it gives ImageNet's order.
 
     Raises:
@@ -58,7 +57,13 @@ def check_numbers(labels: NDArray[np.int64], classes: int | None, where: Path) -
 
 
 def _imagenet_numbers(names: Sequence[str], folder: Path) -> dict[str, int]:
-    order = _imagenet_order(folder)
+    listed = (place / "classes.tsv" for place in (folder, *folder.resolve().parents[:2]))
+    path = next((path for path in listed if path.is_file()), None)
+    if path is None:
+        info = require("timm.data", "ImageNet's class order (no classes.tsv found)").ImageNetInfo()
+        order = {name: number for number, name in enumerate(info.label_names())}
+    else:
+        order = _read_order(path)
     unknown = [name for name in names if name not in order]
     if unknown:
         raise FewSpikesError(
@@ -66,14 +71,6 @@ def _imagenet_numbers(names: Sequence[str], folder: Path) -> dict[str, int]:
             f"({', '.join(unknown[:3])}); remove them, or list them in a classes.tsv beside the folders"
         )
     return {name: order[name] for name in names}
-
-
-def _imagenet_order(folder: Path) -> dict[str, int]:
-    for place in (folder, *folder.resolve().parents[:2]):
-        if (place / "classes.tsv").is_file():
-            return _read_order(place / "classes.tsv")
-    names = require("timm.data", "ImageNet's class order (no classes.tsv found)").ImageNetInfo().label_names()
-    return {name: number for number, name in enumerate(names)}
 
 
 def _read_order(path: Path) -> dict[str, int]:

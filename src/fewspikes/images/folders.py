@@ -27,11 +27,7 @@ def folder_splits(folder: Path) -> dict[str, Path]:
 
 
 class FolderImages:
-    """The images in the class folders of one split, sorted by class folder and file name.
-
-    Args:
-        folder: holds one folder for each class; images lie in them or one level deeper.
-        classes: as for `class_numbers`.
+    """The images in the class folders of one split, or one level deeper, sorted by class folder and file name.
 
     Raises:
         FewSpikesError: no images, or class folders that do not fit the head.

@@ -39,13 +39,7 @@ class LabelledImages(Protocol):
 
 
 class ImageData(Dataset[tuple[Tensor, int]]):
-    """Labelled images as a network sees them; item i is (input [C, H, W] float32, class number).
-
-    Args:
-        images: where they come from.
-        transform: from an image to an input.
-        chosen: which images, in which order.
-        split: the name of the split they belong to.
+    """Labelled images, through a transform, as a network sees them; item i is (input [C, H, W] float32, class number).
 
     Attributes:
         labels: the class numbers, int64 [len].
@@ -134,23 +128,20 @@ class ImageLoader(DataLoader[Any]):
     left_out: tuple[str, ...] = ()
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        left_out: list[str] = []
-        self.left_out = ()
+        self.left_out = lines = ()
         try:
             for batch in super().__iter__():
-                content = batch
-                if isinstance(batch, _Batch):
-                    left_out += batch.damaged
-                    self.left_out, content = tuple(left_out), batch.content
-                if content is None:
-                    continue
-                yield _own(content) if self.num_workers else content
+                content, damaged = batch if isinstance(batch, _Batch) else (batch, ())
+                self.left_out = lines = (*lines, *damaged)
+                if content is not None:
+                    yield _own(content) if self.num_workers else content
         except FewSpikesError as error:
             kind = type(error)
             raise kind(str(error).rpartition(f"{kind.__name__}: ")[2].strip()) from None
-        if left_out:
+        if lines:
+            more = f"; and {len(lines) - 3} more" if len(lines) > 3 else ""
             total = len(self.dataset)  # type: ignore[arg-type]
-            warn(f"{len(left_out)} of {total:,} images were left out: {_first_few(left_out)}")
+            warn(f"{len(lines)} of {total:,} images were left out: {'; '.join(lines[:3])}{more}")
 
 
 def _own(content: Any) -> Any:
@@ -184,10 +175,6 @@ class _Forgiving(Dataset[Any]):
 def _sorted_out(items: list[Any]) -> _Batch:
     read = [item for item in items if not isinstance(item, str)]
     return _Batch(default_collate(read) if read else None, [item for item in items if isinstance(item, str)])
-
-
-def _first_few(lines: list[str]) -> str:
-    return "; ".join(lines[:3]) + (f"; and {len(lines) - 3} more" if len(lines) > 3 else "")
 
 
 def loader(

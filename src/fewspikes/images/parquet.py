@@ -6,6 +6,8 @@ Row groups are read one at a time by pyarrow, the reader that Hugging Face `data
 
 import re
 from bisect import bisect_right
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,11 +38,7 @@ class ParquetImages:
     """The images in the Parquet files of one split, in the files' order.
 
     The image column is a struct with a field `bytes` (an encoded image), named img or image, or the only such column;
-    the label column is `label`, or the only integer column whose name contains "label".
-
-    Args:
-        files: the split's files.
-        classes: the number of outputs of the network's head, which every label must be below; None: not checked.
+    the label column is `label`, or the only integer column whose name contains "label". `classes` as for `open_images`.
 
     Raises:
         FewSpikesError: a broken file, no image or label column, no rows, or a label out of range.
@@ -80,18 +78,21 @@ class ParquetImages:
 
     def _open(self, file: Path) -> NDArray[np.int64]:
         reader = _reader(file)
-        self._column = _image_column(reader.schema_arrow, file)
+        image, label = _columns(reader.schema_arrow, file)
+        self._column = image
         for group in range(reader.num_row_groups):
             self._groups.append((file, group))
             self._starts.append(self._starts[-1] + reader.metadata.row_group(group).num_rows)
-        return _read_labels(reader, _label_column(reader.schema_arrow, file), file)
+        with _reading(file, "is damaged"):
+            labels = reader.read(columns=[label], use_threads=False).column(0)
+        if labels.null_count:
+            raise FewSpikesError(f"{file} has {labels.null_count} rows without a label; remove them")
+        return np.asarray(labels.to_numpy(), dtype=np.int64)
 
     def _read_group(self, group: int) -> Any:
         file, number = self._groups[group]
-        try:
+        with _reading(file, "is damaged"):
             table = _reader(file).read_row_group(number, columns=[f"{self._column}.bytes"], use_threads=False)
-        except (OSError, ValueError, NotImplementedError) as error:
-            raise FewSpikesError(f"{file} is damaged ({_first_line(error)}); fetch it again") from None
         return table.flatten().column(0)
 
 
@@ -111,48 +112,34 @@ def _warn_if_shards_miss(files: list[Path]) -> None:
 
 def _reader(file: Path) -> Any:
     parquet = require("pyarrow.parquet", "reading Parquet files")
-    try:
+    with _reading(file, "is no readable Parquet file"):
         return parquet.ParquetFile(file)
-    except (OSError, ValueError, NotImplementedError) as error:
-        raise FewSpikesError(f"{file} is no readable Parquet file ({_first_line(error)}); fetch it again") from None
 
 
-def _image_column(schema: Any, file: Path) -> str:
-    types = require("pyarrow", "reading Parquet files").types
-    found = [f.name for f in schema if types.is_struct(f.type) and f.type.get_field_index("bytes") >= 0]
-    for name in ("img", "image"):
-        if name in found:
-            return name
-    if len(found) != 1:
-        raise FewSpikesError(
-            f"{file} has {len(found)} image columns among {', '.join(schema.names)}; "
-            "wanted one struct with a field 'bytes', named img or image"
-        )
-    return str(found[0])
-
-
-def _label_column(schema: Any, file: Path) -> str:
-    types = require("pyarrow", "reading Parquet files").types
-    found = [f.name for f in schema if types.is_integer(f.type) and "label" in f.name.lower()]
-    if "label" in found:
-        return "label"
-    if len(found) != 1:
-        raise FewSpikesError(
-            f"{file} has {len(found)} label columns among {', '.join(schema.names)}; "
-            "wanted one of integers, named label"
-        )
-    return str(found[0])
-
-
-def _read_labels(reader: Any, column: str, file: Path) -> NDArray[np.int64]:
+@contextmanager
+def _reading(file: Path, wrong: str) -> Iterator[None]:
     try:
-        labels = reader.read(columns=[column], use_threads=False).column(0)
+        yield
+    except FewSpikesError:
+        raise
     except (OSError, ValueError, NotImplementedError) as error:
-        raise FewSpikesError(f"{file} is damaged ({_first_line(error)}); fetch it again") from None
-    if labels.null_count:
-        raise FewSpikesError(f"{file} has {labels.null_count} rows without a label; remove them")
-    return np.asarray(labels.to_numpy(), dtype=np.int64)
+        line = (str(error).splitlines() or [type(error).__name__])[0]
+        raise FewSpikesError(f"{file} {wrong} ({line}); fetch it again") from None
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+def _columns(schema: Any, file: Path) -> tuple[str, str]:
+    """The names of the image column and of the label column."""
+    types = require("pyarrow", "reading Parquet files").types
+    images = [f.name for f in schema if types.is_struct(f.type) and f.type.get_field_index("bytes") >= 0]
+    labels = [f.name for f in schema if types.is_integer(f.type) and "label" in f.name.lower()]
+    wanted = (
+        ("image", images, ("img", "image"), "wanted one struct with a field 'bytes', named img or image"),
+        ("label", labels, ("label",), "wanted one of integers, named label"),
+    )
+    chosen = []
+    for kind, found, usual, wish in wanted:
+        named = [name for name in usual if name in found] or found
+        if len(named) != 1 and named is found:
+            raise FewSpikesError(f"{file} has {len(found)} {kind} columns among {', '.join(schema.names)}; {wish}")
+        chosen.append(str(named[0]))
+    return chosen[0], chosen[1]

@@ -1,7 +1,7 @@
 """From a photograph to a network's input: resize, crop, scale to 0..1, normalise. Said once, saved with the network."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from math import floor, isfinite
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 INTERPOLATIONS = ("bicubic", "bilinear", "nearest")
-_VERSION = 1
+_VERSION, _FIELDS = 1, ("size", "mean", "std", "resize", "interpolation")
 
 
 @dataclass(frozen=True)
@@ -71,14 +71,8 @@ class Preprocessing:
 
     def to_json(self) -> dict[str, Any]:
         """A plain dict for JSON files."""
-        return {
-            "version": _VERSION,
-            "size": list(self.size),
-            "mean": list(self.mean),
-            "std": list(self.std),
-            "resize": list(self.resize) if isinstance(self.resize, tuple) else self.resize,
-            "interpolation": self.interpolation,
-        }
+        fields = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        return {"version": _VERSION, **fields}
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "Preprocessing":
@@ -86,12 +80,9 @@ class Preprocessing:
         if content.get("version") != _VERSION:
             raise FewSpikesError(f"preprocessing of version {content.get('version')!r}; this library reads {_VERSION}")
         try:
-            fields = {name: content[name] for name in ("size", "mean", "std", "resize", "interpolation")}
+            return cls(*(content[name] for name in _FIELDS))
         except KeyError as error:
-            raise FewSpikesError(
-                f"preprocessing lacks {error}; wanted size, mean, std, resize, interpolation"
-            ) from None
-        return cls(**fields)
+            raise FewSpikesError(f"preprocessing lacks {error}; wanted {', '.join(_FIELDS)}") from None
 
     @classmethod
     def from_timm(cls, model: nn.Module) -> "Preprocessing":

@@ -46,11 +46,7 @@ class ShardImages:
     """The images in the tar shards of one split, in the shards' order.
 
     Files of one sample share their name up to its first dot: one image KEY.jpg (or .png, ...), and a class number in
-    KEY.cls or under "label", "cls" or "class" in KEY.json.
-
-    Args:
-        files: the split's shards.
-        classes: the number of outputs of the network's head, which every label must be below; None: not checked.
+    KEY.cls or under "label", "cls" or "class" in KEY.json. `classes` as for `open_images`.
 
     Raises:
         FewSpikesError: a broken shard, samples without a label, no images, or a label out of range.
@@ -107,11 +103,9 @@ def _samples(file: Path) -> list[tuple[int, int, int]]:
                 place, _, name = member.name.rpartition("/")
                 key, _, kind = name.partition(".")
                 key, kind = f"{place}/{key}", kind.lower()
-                if not member.isfile():
-                    continue
-                if f".{kind}" in EXTENSIONS:  # KEY.seg.png is no photograph
+                if member.isfile() and f".{kind}" in EXTENSIONS:  # KEY.seg.png is no photograph
                     images[key] = (member.offset_data, member.size)
-                elif kind in labels:
+                elif member.isfile() and kind in labels:
                     label = _label(tar.extractfile(member), kind, f"{file}: {member.name}")
                     if label is not None:
                         labels[kind][key] = label

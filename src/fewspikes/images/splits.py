@@ -12,12 +12,7 @@ _STOPGAPS = {"train": ("validation", "val", "test", "all"), "evaluation": ("trai
 
 
 def choose_split(found: Collection[str], wanted: str, folder: Path) -> str:
-    """The name of the split to read.
-
-    Args:
-        found: names of the splits that are there; a data set without splits has the one split "all".
-        wanted: "train" (for calibration), "evaluation" (test before val and validation), or another name.
-        folder: for messages.
+    """The name of the split to read: for "train" (calibration), "evaluation" (test before val), or another name.
 
     Raises:
         FewSpikesError: a name that is not there.
@@ -28,19 +23,12 @@ def choose_split(found: Collection[str], wanted: str, folder: Path) -> str:
     >>> choose_split(["train", "val"], "evaluation", Path("photos"))
     'val'
     """
-    if wanted not in _FITTING:
-        return _named(found, wanted, folder)
-    for name in _FITTING[wanted]:
+    for name in _FITTING.get(wanted, (wanted, _ALIASES.get(wanted, wanted))):
         if name in found:
             return name
+    if wanted not in _FITTING:
+        raise FewSpikesError(f"{folder} has no split {wanted!r}; it has {', '.join(sorted(found))}")
     name = next((n for n in (*_STOPGAPS[wanted], *sorted(found)) if n in found), "")
     purpose = "calibration" if wanted == "train" else "evaluation"
     warn(f"{folder} has no split for {purpose} ({' or '.join(_FITTING[wanted])}); its split {name!r} is used")
     return name
-
-
-def _named(found: Collection[str], wanted: str, folder: Path) -> str:
-    for name in (wanted, _ALIASES.get(wanted)):
-        if name in found:
-            return str(name)
-    raise FewSpikesError(f"{folder} has no split {wanted!r}; it has {', '.join(sorted(found))}")

@@ -10,8 +10,7 @@ from fewspikes.models.cifar_resnet import (
     resnet50,
 )
 from fewspikes.models.efficientnet_cifar import CIFAR_EFFICIENTNET_PREPROCESSING, CifarEfficientNet, cifar_efficientnet
-from fewspikes.models.efficientnet_lite import LITE0_PREPROCESSING, efficientnet_lite0
-from fewspikes.models.lite0_calibration import lite0_calibration
+from fewspikes.models.efficientnet_lite import LITE0_PREPROCESSING, efficientnet_lite0, lite0_calibration
 from fewspikes.models.loading import LoadedModel, load_model
 from fewspikes.models.photographs import imagenet_class_names, photographs
 from fewspikes.models.weights import load_weights

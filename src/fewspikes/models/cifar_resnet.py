@@ -11,7 +11,6 @@ from fewspikes.base.errors import FewSpikesError
 from fewspikes.images import Preprocessing
 
 CIFAR_PREPROCESSING = Preprocessing(size=(32, 32), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
-_WIDTHS = (16, 32, 64)
 
 
 class Block(nn.Module):
@@ -19,10 +18,6 @@ class Block(nn.Module):
 
     Where the block changes the shape, the shortcut keeps every second pixel and adds channels of zeros, half of them
     before and half after the input's: no weights, nothing to convert.
-
-    Args:
-        inputs, outputs: channels.
-        stride: of the first convolution and the shortcut.
     """
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
@@ -60,13 +55,12 @@ class CifarResNet(nn.Module):
         super().__init__()
         if n < 1 or classes < 1:
             raise FewSpikesError(f"a CIFAR ResNet needs n >= 1 and classes >= 1; got {n} and {classes}")
-        first, second, third = _WIDTHS
-        self.conv1 = _conv3x3(3, first, 1)
-        self.bn1 = nn.BatchNorm2d(first)
-        self.layer1 = _stage(n, first, first)
-        self.layer2 = _stage(n, first, second)
-        self.layer3 = _stage(n, second, third)
-        self.linear = nn.Linear(third, classes)
+        self.conv1 = _conv3x3(3, 16, 1)
+        self.bn1 = nn.BatchNorm2d(16)
+        self.layer1 = _stage(n, 16, 16)
+        self.layer2 = _stage(n, 16, 32)
+        self.layer3 = _stage(n, 32, 64)
+        self.linear = nn.Linear(64, classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
                 nn.init.kaiming_normal_(module.weight)
@@ -75,8 +69,7 @@ class CifarResNet(nn.Module):
         """Logits."""
         x = F.relu(self.bn1(self.conv1(x)))
         x = self.layer3(self.layer2(self.layer1(x)))  # [batch, 64, h/4, w/4]
-        logits: Tensor = self.linear(F.adaptive_avg_pool2d(x, 1).flatten(1))
-        return logits
+        return self.linear(F.adaptive_avg_pool2d(x, 1).flatten(1))  # type: ignore[no-any-return]
 
 
 def resnet8(classes: int = 10) -> CifarResNet:

@@ -20,12 +20,7 @@ _EXPANSION, _SQUEEZE = 4, 8
 
 
 class SqueezeExcitation(nn.Module):
-    """Channels scaled by gates: x * sigmoid(expand(silu(reduce(mean(x))))).
-
-    Args:
-        channels: of x.
-        squeezed: channels between.
-    """
+    """Channels scaled by gates: x * sigmoid(expand(silu(reduce(mean(x)))))."""
 
     def __init__(self, channels: int, squeezed: int) -> None:
         super().__init__()
@@ -35,17 +30,11 @@ class SqueezeExcitation(nn.Module):
     def forward(self, x: Float[Tensor, "batch channels h w"]) -> Float[Tensor, "batch channels h w"]:
         """The scaled channels."""
         gate = self.expand(F.silu(self.reduce(F.adaptive_avg_pool2d(x, 1))))
-        scaled: Tensor = x * gate.sigmoid()
-        return scaled
+        return x * gate.sigmoid()  # type: ignore[no-any-return]
 
 
 class InvertedResidual(nn.Module):
-    """Expand, convolve each channel, gate, and project linearly; beside it a shortcut where the shape allows.
-
-    Args:
-        inputs, outputs: channels.
-        stride: of the depthwise convolution.
-    """
+    """Expand, convolve each channel, gate, and project linearly; beside it a shortcut where the shape allows."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -60,8 +49,7 @@ class InvertedResidual(nn.Module):
         """The block's output; h2 = ceil(h / stride), w2 likewise."""
         y = F.silu(self.depthwise(F.silu(self.expand(x))))
         y = self.project(self.gate(y))
-        result: Tensor = x + y if self._shortcut else y
-        return result
+        return x + y if self._shortcut else y  # type: ignore[no-any-return]
 
 
 class CifarEfficientNet(nn.Module):
@@ -95,8 +83,7 @@ class CifarEfficientNet(nn.Module):
         """Logits."""
         x = self.project(F.silu(self.fused(F.silu(self.stem(x)))))
         x = F.silu(self.head(self.blocks(x)))  # [batch, 256, h/8, w/8]
-        logits: Tensor = self.classifier(F.adaptive_avg_pool2d(x, 1).flatten(1))
-        return logits
+        return self.classifier(F.adaptive_avg_pool2d(x, 1).flatten(1))  # type: ignore[no-any-return]
 
 
 def cifar_efficientnet(classes: int = 10) -> CifarEfficientNet:

@@ -58,14 +58,13 @@ def from_torchvision(name: str, pretrained: bool) -> Found:
 
 def _check_timm_name(timm: Any, name: str) -> None:
     try:
-        known = timm.is_model(name)
-        if known:
+        if timm.is_model(name):
             timm.get_pretrained_cfg(name)
+            return
     except RuntimeError:  # the architecture is known, the tag after the dot is not
-        known = False
-    if not known:
-        names = {*timm.list_models(), *timm.list_pretrained()}
-        raise FewSpikesError(f"timm has no model {name!r}{did_you_mean(name, names)}")
+        pass
+    names = {*timm.list_models(), *timm.list_pretrained()}
+    raise FewSpikesError(f"timm has no model {name!r}{did_you_mean(name, names)}")
 
 
 def _cached_file(timm: Any, name: str) -> dict[str, str] | None:

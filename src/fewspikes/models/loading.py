@@ -8,7 +8,7 @@ from torch import nn
 
 from fewspikes.base.errors import FewSpikesError
 from fewspikes.images import Preprocessing
-from fewspikes.models import cifar_resnet
+from fewspikes.models.cifar_resnet import CIFAR_PREPROCESSING, resnet8, resnet14, resnet20, resnet44, resnet50
 from fewspikes.models.efficientnet_cifar import CIFAR_EFFICIENTNET_PREPROCESSING, cifar_efficientnet
 from fewspikes.models.efficientnet_lite import LITE0_PREPROCESSING, efficientnet_lite0
 from fewspikes.models.libraries import Found, from_timm, from_torchvision
@@ -16,15 +16,10 @@ from fewspikes.models.names import did_you_mean
 from fewspikes.models.user_file import call_user_function
 from fewspikes.models.weights import load_weights
 
-_CIFAR: dict[str, Callable[[], nn.Module]] = {
-    "resnet8": cifar_resnet.resnet8,
-    "resnet14": cifar_resnet.resnet14,
-    "resnet20": cifar_resnet.resnet20,
-    "resnet44": cifar_resnet.resnet44,
-    "resnet50": cifar_resnet.resnet50,
-    "cifar_efficientnet": cifar_efficientnet,
-}
+_RESNETS = (resnet8, resnet14, resnet20, resnet44, resnet50)
+_CIFAR: dict[str, Callable[[], nn.Module]] = {build.__name__: build for build in (*_RESNETS, cifar_efficientnet)}
 CIFAR_NETWORKS = tuple(_CIFAR)
+_OURS = (*_CIFAR, "efficientnet_lite0")
 _TRAINED = Path(__file__).parent / "trained"  # our own, NAME.safetensors
 _FORMS = "timm:NAME, torchvision:NAME, fewspikes:NAME or path/to/file.py:function"
 
@@ -82,13 +77,9 @@ def _split(spec: str) -> tuple[str, str]:
     file, _, function = spec.rpartition(":")  # the last colon, because a Windows path has one of its own
     if file.endswith(".py") and function:
         return file, function
-    raise FewSpikesError(f"unknown model {spec!r}; give {_FORMS}{_meant(source, name or spec)}")
-
-
-def _meant(source: str, name: str) -> str:
-    if name in (*_CIFAR, "efficientnet_lite0"):
-        return f"; did you mean fewspikes:{name}?"
-    return did_you_mean(source, _BUILDERS)
+    own = name or spec
+    hint = f"; did you mean fewspikes:{own}?" if own in _OURS else did_you_mean(source, _BUILDERS)
+    raise FewSpikesError(f"unknown model {spec!r}; give {_FORMS}{hint}")
 
 
 def _build(source: str, name: str, pretrained: bool, random: bool) -> Found:
@@ -103,8 +94,7 @@ def _from_fewspikes(name: str, pretrained: bool) -> Found:
     if name == "efficientnet_lite0":
         return efficientnet_lite0(pretrained), LITE0_PREPROCESSING
     if name not in _CIFAR:
-        known = (*_CIFAR, "efficientnet_lite0")
-        raise FewSpikesError(f"fewspikes has no model {name!r}; it has {', '.join(known)}{did_you_mean(name, known)}")
+        raise FewSpikesError(f"fewspikes has no model {name!r}; it has {', '.join(_OURS)}{did_you_mean(name, _OURS)}")
     model = _CIFAR[name]().eval()
     trained = trained_weights(name)
     if pretrained and trained.is_file():
@@ -114,8 +104,7 @@ def _from_fewspikes(name: str, pretrained: bool) -> Found:
             f"fewspikes:{name} comes without trained weights; give them with --weights FILE.safetensors, "
             "or count only with --random-weights"
         )
-    own = name == "cifar_efficientnet"
-    return model, CIFAR_EFFICIENTNET_PREPROCESSING if own else cifar_resnet.CIFAR_PREPROCESSING
+    return model, CIFAR_EFFICIENTNET_PREPROCESSING if name == "cifar_efficientnet" else CIFAR_PREPROCESSING
 
 
 _BUILDERS: dict[str, Callable[[str, bool], Found]] = {

@@ -27,7 +27,11 @@ def call_user_function(path: Path, function: str) -> nn.Module:
     if not path.is_file():
         raise FewSpikesError(f"no file {path}; give path/to/file.py:function")
     with _importable(path.resolve().parent):
-        build = _attribute(_import(path), path, function)
+        module = _import(path)
+        build: Callable[[], object] | None = getattr(module, function, None)
+        if not callable(build):
+            own = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
+            raise FewSpikesError(f"{path} has no function {function!r}{did_you_mean(function, own)}")
         try:
             model = build()
         except Exception as error:
@@ -55,14 +59,6 @@ def _import(path: Path) -> ModuleType:
         del sys.modules[name]
         raise FewSpikesError(f"{path} cannot be imported: {_line(error)}; run it with Python to debug it") from error
     return module
-
-
-def _attribute(module: ModuleType, path: Path, function: str) -> Callable[[], object]:
-    build: Callable[[], object] | None = getattr(module, function, None)
-    if not callable(build):
-        own = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
-        raise FewSpikesError(f"{path} has no function {function!r}{did_you_mean(function, own)}")
-    return build
 
 
 @contextmanager

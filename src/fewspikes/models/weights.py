@@ -1,7 +1,7 @@
 """Weights from a safetensors file into a module: every tensor finds its place, or nothing is done in silence."""
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -21,22 +21,20 @@ def load_weights(model: nn.Module, path: str | os.PathLike[str]) -> None:
             over, or of another shape.
     """
     path = Path(path)
-    tensors = _read(path)
-    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    tensors, own = _read(path), model.state_dict()
     wrong = [
-        f"{name} {tuple(tensor.shape)} for {shapes[name]}"
+        f"{name} {tuple(tensor.shape)} for {tuple(own[name].shape)}"
         for name, tensor in tensors.items()
-        if name in shapes and tuple(tensor.shape) != shapes[name]
+        if name in own and tensor.shape != own[name].shape
     ]
+    what = f"wrong shapes {_first(wrong)}"
+    if not wrong:
+        result = model.load_state_dict(tensors, strict=False)
+        wrong = [*result.missing_keys, *result.unexpected_keys]
+        what = f"missing {_first(result.missing_keys)}, left over {_first(result.unexpected_keys)}"
     if wrong:
-        raise FewSpikesError(f"{path} does not fit {_name(model)}: wrong shapes {_first(wrong)}; {_REMEDY}")
-    result = model.load_state_dict(tensors, strict=False)
-    if result.missing_keys or result.unexpected_keys:
-        missing, left = _first(result.missing_keys), _first(result.unexpected_keys)
-        raise FewSpikesError(f"{path} does not fit {_name(model)}: missing {missing}, left over {left}; {_REMEDY}")
-
-
-_REMEDY = "give the weights of this very model"
+        kind = type(model).__name__
+        raise FewSpikesError(f"{path} does not fit {kind}: {what}; give the weights of this very model")
 
 
 def _read(path: Path) -> Mapping[str, Tensor]:
@@ -54,11 +52,5 @@ def _read(path: Path) -> Mapping[str, Tensor]:
         raise FewSpikesError(f"{path} is no readable safetensors file ({error}); write it again") from None
 
 
-def _first(names: Iterable[str]) -> str:
-    listed = list(names)
-    more = f" and {len(listed) - 3} more" if len(listed) > 3 else ""
-    return (", ".join(listed[:3]) or "nothing") + more
-
-
-def _name(model: nn.Module) -> str:
-    return type(model).__name__
+def _first(names: Sequence[str]) -> str:
+    return (", ".join(names[:3]) or "nothing") + (f" and {len(names) - 3} more" if len(names) > 3 else "")

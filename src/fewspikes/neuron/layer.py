@@ -80,11 +80,9 @@ class FSNeuron(nn.Module):
         super().__init__()
         self.code = parameters
         self.axis = axis
-        self.register_buffer("shift", _vector("shift", shift))
-        self.register_buffer("scale", _vector("scale", scale))
-        self.register_buffer("gain", _vector("gain", gain))
-        for kind in ("scale", "gain"):
-            if (values := getattr(self, kind)) is not None and not bool((values > 0).all()):
+        for kind, values in zip(PER_CHANNEL, (shift, scale, gain), strict=True):
+            self.register_buffer(kind, _vector(kind, values))
+            if values is not None and kind != "shift" and not bool((values > 0).all()):
                 raise FewSpikesError(f"a {kind} must be > 0 in every channel")
         self.spike_hooks: list[Observer] = []
         self.count_hooks: list[Tally] = []

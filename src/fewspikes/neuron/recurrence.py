@@ -24,7 +24,7 @@ class TriangleSpike(torch.autograd.Function):
     def forward(ctx: Any, v: Tensor, T: Tensor) -> Tensor:  # type: ignore[override]
         """The Heaviside step of v - T."""
         ctx.save_for_backward(v, T)
-        return (v >= T).to(v.dtype)
+        return heaviside(v, T)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
@@ -60,19 +60,14 @@ def spike_train(x: Tensor, T: Iterable[Tensor], h: Iterable[Tensor], fires: Fire
 
 def cast(p: FSParameters, like: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """T, h, d (each [K]) and the offset (scalar), rounded once to the dtype and moved to the device of `like`."""
-    check_dtype(like)
+    if like.dtype not in (torch.float32, torch.float64):  # fewer bits cannot hold the code
+        raise FewSpikesError(
+            f"FS-neurons compute in float32 or float64; got {like.dtype}. Leave autocast, or convert it with .float()"
+        )
     T, h, d, offset = (
         torch.as_tensor(np.array(values)).to(like.device, like.dtype) for values in (p.T, p.h, p.d, p.offset)
     )
     return T, h, d, offset
-
-
-def check_dtype(x: Tensor) -> None:
-    """Raise FewSpikesError unless x is float32 or float64: fewer bits cannot hold the code."""
-    if x.dtype not in (torch.float32, torch.float64):
-        raise FewSpikesError(
-            f"FS-neurons compute in float32 or float64; got {x.dtype}. Leave autocast, or convert it with .float()"
-        )
 
 
 def encode(x: Float[Tensor, "*shape"], p: FSParameters) -> Bool[Tensor, "K *shape"]:

@@ -111,7 +111,7 @@ def _weighted(sources: Sources, network: Network) -> Weighted:
     if given is None and not network.own_weights:
         raise Unavailable(
             "needs a ResNet50 trained with average pools: give --weights resnet50_average=FILE.safetensors, made by "
-            "`python -m fewspikes.models.training resnet50_average --data IMAGENET -o FILE.safetensors`"
+            "`python -m fewspikes.paper.training resnet50_average --data IMAGENET -o FILE.safetensors`"
         )
     try:
         loaded = load_model(network.spec, given)

@@ -163,7 +163,7 @@ class Sources:
         if not files:
             raise Unavailable(
                 f"needs trained weights of {name}: give --weights {name}=FILE.safetensors, made by "
-                f"`python -m fewspikes.models.training {name} --data DIR -o FILE.safetensors`"
+                f"`python -m fewspikes.paper.training {name} --data DIR -o FILE.safetensors`"
             )
         return files
 

@@ -7,8 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fewspikes.neuron.kernels import compiled
-from fewspikes.neuron.kernels.reference import apply as plain_loop
+from fewspikes.neuron.kernels import apply, compiled
 from fewspikes.neuron.layer import FSNeuron, count_outside, per_channel
 from fewspikes.neuron.parameters import FSParameters
 from fewspikes.neuron.recurrence import cast
@@ -37,17 +36,9 @@ def unit(neuron: FSNeuron, channels: int) -> Tensor:
 class CodeNeuron(nn.Module):
     """A layer of neurons with y = d[K] q: gives q as uint8 for the gate input (x f + other g + add) / divide.
 
-    Everything is by channel, [C]. Without `other` f is 1.
-
-    Args:
-        neuron: where T and h come from, and the domain.
-        add, divide: in the units of the sum.
-        factors: f and g, where two maps meet; None for one map.
-        axis: the channels' axis.
-        engine: "auto" or "reference" (plain torch).
-
-    Attributes:
-        count_hooks: as of an FSNeuron.
+    Everything is by channel, [C], in the units of the sum; T, h and the domain are the neuron's. `factors` are f and g,
+    where two maps meet; without `other` f is 1. The engine is "auto" or "reference" (plain torch); count_hooks are as
+    of an FSNeuron.
     """
 
     add: Tensor
@@ -82,8 +73,7 @@ class CodeNeuron(nn.Module):
                 x, other = x.float(), other.float()
                 x = x * per_channel(f, x, self.axis) + other * per_channel(g, x, self.axis)
             seen = (x + per_channel(add, x, self.axis)) / per_channel(divide, x, self.axis)
-            y, spikes = plain_loop(seen, *cast(self.code, seen), count=True)
-            assert spikes is not None
+            y, spikes = apply(seen, self.code, "reference")
             found: Sequence[Any] = (int(spikes.sum(dtype=torch.int64)), count_outside(seen, self.code.domain))
             codes = y.to(torch.uint8)
         elif other is not None:

@@ -178,9 +178,8 @@ class _Work:
             (first, f, b), (second, g, c) = (self._term(ref.name, channels) for ref in _terms(source))
             add, factors, given = add + b + c, (f, g), (first, second)
         elif alone and source.name in self.sums:
-            product, scale, bias = self.sums[
-                source.name
-            ]  # (p s + b + add) / divide = (p + (b + add) / s) / (divide / s)
+            product, scale, bias = self.sums[source.name]
+            # (p s + b + add) / divide = (p + (b + add) / s) / (divide / s)
             add, divide, given = (add if bias is None else add + bias) / scale, divide / scale, (product,)
         else:
             given = (self._value(source.name),)
@@ -217,11 +216,7 @@ class _Work:
     def _moved(self, node: Node, rule: Linear, source: str, units: Tensor) -> Tensor | None:
         """Units by channel after an operator that moves elements: those of what comes there, if they agree."""
         before = self.graph.sizes(source, 2)
-        if (
-            len(node.shape or ()) not in (2, 4)
-            or len(before) not in (2, 4)
-            or any(node.arguments[n] for n in rule.zero)
-        ):
+        if {len(node.shape or ()), len(before)} - {2, 4} or any(node.arguments[name] for name in rule.zero):
             return None
         call = self.segments.call(node)
         first, *rest = node.arguments
@@ -235,7 +230,7 @@ class _Work:
     def _joins(self, node: Node) -> bool:
         """Whether a sum of two maps can be made inside the neuron: codes or products, alike in shape."""
         terms = _terms(node)
-        if len(terms) != 2 or not _is_plain_sum(node) or any(self.graph[ref.name].shape != node.shape for ref in terms):
+        if not _is_plain_sum(node) or any(self.graph[ref.name].shape != node.shape for ref in terms):
             return False
         return any(ref.name in self.sums or ref.name in self.codes for ref in terms)
 

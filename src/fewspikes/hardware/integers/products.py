@@ -42,16 +42,12 @@ class MaxPool(nn.Module):
 
 
 class Product(nn.Module):
-    """Integer codes in, their exact product with integer weights out, as float32 without a bias.
+    """Integer codes up to `largest` in, their exact product with integer weights out, as float32 without a bias.
 
     Args:
         weight: int8, [out, in / groups, ...]: two dimensions for a linear map, four for a convolution.
-        largest: of the codes.
         settings: stride, padding and dilation (two numbers each) and groups of a convolution.
-        engine: "auto" or "reference" (float64).
-
-    Attributes:
-        engine: "onednn" or "reference".
+        engine: "auto" or "reference" (float64); as an attribute "onednn" or "reference".
     """
 
     weight: Tensor
@@ -103,7 +99,5 @@ class Product(nn.Module):
             self._packed = pack(self.weight, ones, 1.0, 0, stride, padding, dilation, groups, list(codes.shape))
         codes = codes.contiguous(memory_format=torch.channels_last)
         convolve = torch.ops.onednn.qconv2d_pointwise
-        found: Tensor = convolve(
-            codes, 1.0, 0, self._packed, ones, zeros, None, stride, padding, dilation, groups, *ends[1:]
-        )
-        return found
+        places = (stride, padding, dilation, groups)
+        return convolve(codes, 1.0, 0, self._packed, ones, zeros, None, *places, *ends[1:])  # type: ignore[no-any-return]

@@ -91,42 +91,27 @@ def layer(
 
     Args:
         x: gate inputs, any shape and layout.
-        steps: the parameters, in x's dtype.
-        channels: shift, range and gain, in x's dtype; None for none.
+        steps, channels: in x's dtype.
         axis: the channels' axis of x.
         domain: of (x + shift) / before.
         overwrite: write y over x where x is dense.
         dtype: of y, where that is not x's: an integer one takes outputs that are whole numbers.
-
-    Returns:
-        y in x's layout, the spikes, and how many gate inputs lay outside the domain.
     """
     x = dense(x.detach())
     y = x if overwrite else torch.empty_like(x, dtype=dtype)
     inputs, out = flat(x), flat(y)
     low, high = (inputs.dtype.type(value) for value in domain)
     inner = 1 if channels is None else x.stride(axis)
-    if channels is not None and inner == 1:
-        wide = Channels(*(_tiled(values) for values in channels))
+    wide = Channels(*(_tiled(values) for values in channels)) if channels is not None and inner == 1 else None
+    size = inner if channels is None or wide is None else len(channels.shift)  # elements that stay together
 
-        def work(part: slice) -> tuple[int, int]:
-            part = slice(part.start * size, part.stop * size)
+    def work(part: slice) -> tuple[int, int]:
+        first, part = part.start, slice(part.start * size, part.stop * size)
+        if channels is None or wide is not None:
             return _staircase(inputs[part], *steps, low, high, wide, out[part], None)  # type: ignore[no-any-return]
+        return _rows(inputs[part], *steps, low, high, channels, size, first, out[part])  # type: ignore[no-any-return]
 
-        rows, size = len(inputs) // max(len(channels.shift), 1), len(channels.shift)
-    elif channels is not None:
-        rows, size = len(inputs) // max(inner, 1), inner
-
-        def work(part: slice) -> tuple[int, int]:
-            first, part = part.start, slice(part.start * size, part.stop * size)
-            return _rows(inputs[part], *steps, low, high, channels, size, first, out[part])  # type: ignore[no-any-return]
-    else:
-        rows, size = len(inputs), 1
-
-        def work(part: slice) -> tuple[int, int]:
-            return _staircase(inputs[part], *steps, low, high, None, out[part], None)  # type: ignore[no-any-return]
-
-    totals = share_out(work, rows, size)
+    totals = share_out(work, len(inputs) // max(size, 1), size)
     return y, sum(spikes for spikes, _ in totals), sum(outside for _, outside in totals)
 
 
@@ -135,12 +120,8 @@ def joined(
 ) -> tuple[Tensor, int, int]:
     """As `layer` for the gate input (a f + b g + shift) / before, by channel; a and b may hold whole numbers.
 
-    Args:
-        a, b: alike in shape, channels last in memory: [batch, C] or [batch, C, height, width].
-        steps: the parameters, in the dtype of the factors.
-        factors: f, g, shift and before.
-        domain: of the gate input.
-        dtype: of y.
+    a and b are alike in shape, [batch, C] or [batch, C, height, width], and taken channels last; steps are in the dtype
+    of the factors.
     """
     if a.ndim == 4:
         a, b = (x.contiguous(memory_format=torch.channels_last) for x in (a, b))
@@ -321,13 +302,7 @@ def _step(threshold, reset, weight, mark, v, total, n):  # type: ignore[no-untyp
 
 
 def sum_by_step(values: Tensor, found: Tensor, K: int) -> Tensor:
-    """For each step, the sum of `values` over the elements that fire in it, float64 [K].
-
-    Args:
-        values: a gradient, in the memory layout of `found`.
-        found: the spike patterns.
-        K: steps.
-    """
+    """For each step, the sum of `values`, a gradient, over the elements that fire in it by their patterns; [K]."""
     if values.stride() != found.stride():
         values = torch.empty_like(found, dtype=values.dtype).copy_(values)
     given, fired = flat(values.detach()), flat(found)

@@ -47,26 +47,16 @@ def layer(
     domain: tuple[float, float],
     overwrite: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """As `compiled.layer`; the counts are int64 scalars on the device, so that nothing waits for them.
+    """As `compiled.layer`, with T, h, d, offset and shift, range, range x gain as tensors in x's dtype.
 
-    Args:
-        x: gate inputs, any shape and layout.
-        parameters: T, h, d, offset in x's dtype.
-        channels: shift, range, and range x gain, [C] each in x's dtype; None for none.
-        axis: the channels' axis of x.
-        domain: of (x + shift) / range.
-        overwrite: write y over x where x is dense.
+    The counts are int64 scalars on the device, so that nothing waits for them.
     """
     x = dense(x.detach())
     y = x if overwrite else torch.empty_like(x)
-    sums = torch.empty(2, _programs(x), dtype=torch.int32, device=x.device)
+    sums = torch.empty(2, triton.cdiv(x.numel(), _BLOCK), dtype=torch.int32, device=x.device)
     _launch(x, y, parameters, channels, axis, domain, None, sums)
     fired, outside = sums.sum(1, dtype=torch.int64)
     return y, fired, outside
-
-
-def _programs(x: Tensor) -> int:
-    return -(-x.numel() // _BLOCK)
 
 
 def _launch(
@@ -84,32 +74,14 @@ def _launch(
     T, h, d, offset = parameters
     shift, before, after = channels or (T, T, T)
     bounds = torch.tensor(domain, dtype=x.dtype, device=x.device)
-    programs = _programs(x)
+    programs = triton.cdiv(x.numel(), _BLOCK)
+    tensors = (x, y, T, h, d, offset, shift, before, after, bounds)
+    counts = (x if spikes is None else spikes, x if sums is None else sums)
+    inner, size = (1, 1) if channels is None else (x.stride(axis), len(shift))
+    kinds = {"BY_CHANNEL": channels is not None, "PER_ELEMENT": spikes is not None, "SUMS": sums is not None}
     device = torch.cuda.device(x.device) if x.device.type == "cuda" else torch.no_grad()
     with device:
-        _staircase[(programs,)](
-            x,
-            y,
-            T,
-            h,
-            d,
-            offset,
-            shift,
-            before,
-            after,
-            bounds,
-            x if spikes is None else spikes,
-            x if sums is None else sums,
-            x.numel(),
-            1 if channels is None else x.stride(axis),
-            1 if channels is None else len(shift),
-            programs,
-            K=len(T),
-            BY_CHANNEL=channels is not None,
-            PER_ELEMENT=spikes is not None,
-            SUMS=sums is not None,
-            BLOCK=_BLOCK,
-        )
+        _staircase[(programs,)](*tensors, *counts, x.numel(), inner, size, programs, K=len(T), **kinds, BLOCK=_BLOCK)
 
 
 if AVAILABLE:
@@ -147,9 +119,7 @@ if AVAILABLE:
             channel = (i // inner) % channels
             v += tl.load(shift_at + channel)
             before = tl.load(before_at + channel)
-            v = (
-                tl.div_rn(v, before) if v.dtype == tl.float32 else v / before
-            )  # in 64 bits / rounds to nearest by itself
+            v = tl.div_rn(v, before) if v.dtype == tl.float32 else v / before  # in 64 bits / rounds to nearest itself
         if SUMS:
             out = (v < tl.load(bounds_at)) | (v > tl.load(bounds_at + 1))
             tl.store(sums_at + programs + program, tl.sum(out.to(tl.int32)))

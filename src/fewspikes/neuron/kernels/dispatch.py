@@ -39,9 +39,7 @@ def apply(
     >>> y.tolist(), spikes.tolist()
     ([5.0, 0.0], [2, 0])
     """
-    y, spikes = run(x, *cast(p, x), count=True, engine=engine)
-    assert spikes is not None
-    return y, spikes
+    return run(x, *cast(p, x), count=True, engine=engine)  # type: ignore[return-value]
 
 
 def run(

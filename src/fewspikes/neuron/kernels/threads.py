@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -69,9 +70,9 @@ def _member(key: int) -> None:
 @cache
 def _start_team() -> Callable[[_Job, int], None] | None:
     """Runs a job in the OpenMP threads of torch; None where torch does not use GNU's library."""
-    if "libgomp" not in _loaded():
-        return None
     try:
+        if "libgomp" not in Path("/proc/self/maps").read_text():  # the libraries in this process
+            return None
         parallel = ctypes.CDLL("libgomp.so.1").GOMP_parallel  # loaded by torch already: the same one
     except (OSError, AttributeError):
         return None
@@ -86,15 +87,6 @@ def _start_team() -> Callable[[_Job, int], None] | None:
             del _jobs[key]
 
     return start
-
-
-def _loaded() -> str:
-    """The libraries in this process, one a line; "" where the system does not say."""
-    try:
-        with open("/proc/self/maps") as maps:
-            return maps.read()
-    except OSError:
-        return ""
 
 
 @cache

@@ -17,8 +17,8 @@ from torch.nn import functional as F
 from fewspikes.base.errors import FewSpikesError
 from fewspikes.base.files import write_aside
 from fewspikes.base.progress import track
-from fewspikes.models.training.images import TrainingImages
-from fewspikes.models.training.muon import KernelMuon
+from fewspikes.paper.training.images import TrainingImages
+from fewspikes.paper.training.muon import KernelMuon
 
 OPTIMIZERS, PRECISIONS = ("sgd", "muon"), ("float32", "bfloat16")
 

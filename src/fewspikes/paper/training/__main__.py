@@ -1,7 +1,7 @@
 """Train a network of the paper by our recipe; a run that was cut goes on where it was.
 
-python -m fewspikes.models.training resnet20 --data cifar10 -o resnet20.safetensors --optimizer muon --rate 0.05
-python -m fewspikes.models.training resnet50_average --data imagenet -o resnet50.safetensors --device cuda
+python -m fewspikes.paper.training resnet20 --data cifar10 -o resnet20.safetensors --optimizer muon --rate 0.05
+python -m fewspikes.paper.training resnet50_average --data imagenet -o resnet50.safetensors --device cuda
 
 It prints a line an epoch, and the file says at its end how accurate the network is and what made it.
 """
@@ -24,8 +24,8 @@ from fewspikes.base.files import write_aside
 from fewspikes.images import Preprocessing, loader
 from fewspikes.models.loading import CIFAR_NETWORKS, LoadedModel, load_model
 from fewspikes.models.names import did_you_mean
-from fewspikes.models.training.images import InMemory, OnDisk, TrainingImages, open_split, read_split
-from fewspikes.models.training.loop import OPTIMIZERS, PRECISIONS, Recipe, accuracy, train
+from fewspikes.paper.training.images import InMemory, OnDisk, TrainingImages, open_split, read_split
+from fewspikes.paper.training.loop import OPTIMIZERS, PRECISIONS, Recipe, accuracy, train
 
 AVERAGE = "resnet50_average"
 _IMAGENET = Recipe(epochs=90, batch=256, rate=0.1, warmup=0.05, decay=1e-4, smoothing=0.1)
@@ -85,7 +85,7 @@ def _run(arguments: argparse.Namespace, device: torch.device) -> None:
         f" --{name} {getattr(recipe, name)}" for name in _CHOSEN if getattr(recipe, name) != getattr(usual, name)
     )
     said += " --pretrained" * arguments.pretrained
-    command = f"python -m fewspikes.models.training {arguments.name} --data DIR -o FILE.safetensors{said}"
+    command = f"python -m fewspikes.paper.training {arguments.name} --data DIR -o FILE.safetensors{said}"
     described = {"top1": top1, "images": n, "recipe": asdict(recipe), "command": command}
     _write_weights(model, arguments.output, described)
     print(json.dumps(described))  # noqa: T201
@@ -130,7 +130,7 @@ def _write_weights(model: nn.Module, path: Path, described: Mapping[str, Any]) -
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        "python -m fewspikes.models.training",
+        "python -m fewspikes.paper.training",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
