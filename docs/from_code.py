@@ -155,7 +155,7 @@ def _about(row: Rule) -> str:
     if isinstance(row, Digital):
         return row.reason
     if isinstance(row, Written):
-        return f"{row.activation.name}, written out in other operators."
+        return "Written out in other operators."
     function = getattr(row, _FUNCTIONS[type(row)]) if type(row) in _FUNCTIONS else row
     words = function.__doc__ or getattr(row, "note", "")
     if not words:

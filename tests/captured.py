@@ -6,12 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from fewspikes.graph.capture import capture
+from fewspikes.graph.capture import captured_model
 from fewspikes.graph.functions import named
 from fewspikes.graph.graph import INPUT, OUTPUT, SITE, Graph, Node, Ref
 from fewspikes.graph.inputs import InputSpec
 from fewspikes.graph.interpreter import execute, filled, lowered
-from fewspikes.network.multiply_adds import Macs, multiply_adds
+from fewspikes.network.macs import Macs, multiply_adds
 from fewspikes.network.segments import Segments
 from fewspikes.network.synapses import FanOut, fan_outs
 from fewspikes.network.timing import interval_steps, latency_steps
@@ -48,7 +48,7 @@ class Converted:
     @classmethod
     def of(cls, net: nn.Module, *shape: int) -> "Converted":
         """Through the whole of the rewriting."""
-        work = prepared(capture(net.double().eval(), torch.ones(2, *shape, dtype=torch.float64)))
+        work = prepared(captured_model(net.double().eval(), torch.ones(2, *shape, dtype=torch.float64)))
         return cls(work.graph, work.tensors)
 
     @classmethod

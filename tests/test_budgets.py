@@ -64,8 +64,7 @@ def test_the_curves_are_what_each_site_does_to_the_output_alone(problem):
     wanted = problem.model(x)
     for i, site in enumerate(problem.snn.sites):
         for K in (3, 5):
-            alone = problem.snn.as_ann()
-            alone.set_submodule(site.target, fs.FSNeuron(problem.parameters(site.name, K)))
+            alone = problem.snn.running({site.name: fs.FSNeuron(problem.parameters(site.name, K))})
             error = float((alone(x) - wanted).square().mean() / wanted.var(unbiased=False))
             assert found.errors[i, K - 1] == pytest.approx(error, rel=0.3)
 

@@ -8,7 +8,7 @@ from torch import nn
 
 import fewspikes
 from fewspikes import FewSpikesError
-from fewspikes.graph.capture import capture
+from fewspikes.graph.capture import captured_model
 from fewspikes.graph.graph import CONSTANT, INPUT
 from fewspikes.graph.interpreter import Running
 from fewspikes.operators.rewriting import prepared
@@ -26,7 +26,7 @@ class Lambda(nn.Module):
 
 
 def run(model, x, other):
-    captured = capture(model.eval(), x)
+    captured = captured_model(model.eval(), x)
     return Running(captured.graph, captured.tensors, {})(other)
 
 
@@ -55,7 +55,7 @@ def test_a_no_grad_block_is_part_of_the_graph():
 
 def test_what_depends_on_weights_alone_is_computed_once():
     model = Lambda(lambda self, x: F.relu(F.linear(x, (self.weight - self.weight.mean()) / self.weight.std())))
-    graph = prepared(capture(model.eval(), torch.zeros(1, 4))).graph
+    graph = prepared(captured_model(model.eval(), torch.zeros(1, 4))).graph
     assert [node.operator for node in graph if node.operator not in (INPUT, CONSTANT)] == [
         "aten.linear.default",
         "site",
@@ -69,7 +69,7 @@ def test_keyword_inputs_and_structured_outputs_keep_their_names():
             return {"sum": F.relu(image + mask), "pair": (image, [mask])}
 
     named = {"mask": torch.ones(1, 4), "image": torch.zeros(1, 4)}
-    captured = capture(Two().eval(), named)
+    captured = captured_model(Two().eval(), named)
     graph = Running(captured.graph, captured.tensors, {})
     values = {spec.name: torch.full((2, 4), float(i)) for i, spec in enumerate(captured.inputs)}
     result = graph(*values.values())
@@ -81,11 +81,11 @@ def test_keyword_inputs_and_structured_outputs_keep_their_names():
 def test_a_weight_with_two_names_is_one_tensor():
     model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4))
     model[2].weight = model[0].weight
-    assert len(capture(model.eval(), torch.zeros(1, 4)).tensors) == 3
+    assert len(captured_model(model.eval(), torch.zeros(1, 4)).tensors) == 3
 
 
 def test_shapes_are_known_without_running():
-    graph = capture(squeeze_excite(), torch.zeros(1, 3, 8, 8)).graph
+    graph = captured_model(squeeze_excite(), torch.zeros(1, 3, 8, 8)).graph
     assert graph.sizes(graph.output.arguments["value"].name, 7) == (7, 10)
 
 
@@ -107,21 +107,21 @@ def test_shapes_are_known_without_running():
 )
 def test_bad_models_and_inputs_raise(model, inputs, message):
     with pytest.raises(FewSpikesError, match=message):
-        capture(model, inputs)
+        captured_model(model, inputs)
 
 
 def test_one_submodule_in_training_mode_raises_with_its_name():
     model = Small().eval()
     model.bn1.train()
     with pytest.raises(FewSpikesError, match="bn1 is in training mode"):
-        capture(model, torch.zeros(1, 3, 8, 8))
+        captured_model(model, torch.zeros(1, 3, 8, 8))
 
 
 def test_a_weight_that_is_not_finite_raises_with_its_name():
     model = Small().eval()
     model.conv2.weight.data[0, 0, 0, 0] = float("inf")
     with pytest.raises(FewSpikesError, match="weight conv2.weight holds NaN or inf"):
-        capture(model, torch.zeros(1, 3, 8, 8))
+        captured_model(model, torch.zeros(1, 3, 8, 8))
 
 
 def test_a_model_that_changes_its_buffers_raises():
@@ -135,9 +135,9 @@ def test_a_model_that_changes_its_buffers_raises():
             return F.relu(x + self.seen)
 
     with pytest.raises(FewSpikesError, match="the model changes seen in its forward"):
-        capture(Counter().eval(), torch.zeros(1, 4))
+        captured_model(Counter().eval(), torch.zeros(1, 4))
 
 
 def test_autocast_is_refused():
     with torch.autocast("cpu", torch.bfloat16), pytest.raises(FewSpikesError, match="leave torch.autocast"):
-        capture(Small().eval(), torch.zeros(1, 3, 8, 8))
+        captured_model(Small().eval(), torch.zeros(1, 3, 8, 8))

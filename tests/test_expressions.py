@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import fewspikes as fs
-from fewspikes.graph.capture import capture
+from fewspikes.graph.capture import captured_model
 from fewspikes.neuron.activation import Activation
 from fewspikes.operators.expressions import activation_from_json
 from fewspikes.operators.rewriting import prepared
@@ -27,7 +27,7 @@ class Between(nn.Module):
 
 
 def sites(function):
-    return prepared(capture(Between(function).eval(), torch.randn(2, 3, 6, 6))).sites
+    return prepared(captured_model(Between(function).eval(), torch.randn(2, 3, 6, 6))).sites
 
 
 WRITTEN = {
@@ -93,7 +93,7 @@ def test_values_from_two_places_are_no_elementwise_part():
         def forward(self, x):
             return x * torch.sigmoid(x.mean((2, 3), keepdim=True))
 
-    work = prepared(capture(Between(Gate()).eval(), torch.randn(2, 3, 6, 6)))
+    work = prepared(captured_model(Between(Gate()).eval(), torch.randn(2, 3, 6, 6)))
     assert [site.activation.label for site in work.sites] == ["sigmoid"]
 
 

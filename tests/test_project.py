@@ -24,8 +24,8 @@ ORDER = [
     "graph",
     "operators",
     "network",
-    "hardware",
     "measure",
+    "hardware",
     "images",
     "models",
     "conversion",
@@ -38,11 +38,9 @@ MOST_FLOORS = 12
 LONGEST_FILE, LONGEST_BODY = 400, 70  # lines
 NAMED_AS_THEIR_FUNCTION = {  # to be renamed
     "fewspikes.bench.conditions",
-    "fewspikes.graph.capture",
     "fewspikes.models.fetching",
     "fewspikes.models.lite0_calibration",
     "fewspikes.models.photographs",
-    "fewspikes.network.multiply_adds",
     "fewspikes.paper.claims",
     "fewspikes.paper.reproduce",
 }

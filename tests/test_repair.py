@@ -32,8 +32,7 @@ def test_a_walk_gives_each_site_what_it_gets_in_both_networks():
         module._forward_pre_hooks.clear()
     ann = snn.as_ann()
     exact = {}
-    for site in snn.sites:
-        module = ann.get_submodule(site.target)
+    for site, module in zip(snn.sites, ann.layers, strict=True):
         module.register_forward_pre_hook(lambda _, args, name=site.name: exact.__setitem__(name, args[0]))
     ann(images)
     for name, wanted, got, _ in walk(snn, [(images,)]):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fewspikes.measure.calibration import Calibration
-from fewspikes.network.spiking import SpikingNetwork, build
+from fewspikes.network.spiking import SpikingNetwork
 
 
 class RateCoded(nn.Module):
@@ -66,8 +66,8 @@ def thresholds(seen: Calibration, share: float = 0.999) -> dict[str, float]:
 
 def network(snn: SpikingNetwork, make: Callable[[str], nn.Module]) -> tuple[nn.Module, dict[str, nn.Module]]:
     """The converted network's graph with other neurons, and those."""
-    neurons = {site.target: make(site.name) for site in snn.sites}
-    return build(snn.body.graph, snn.tensors, neurons).eval(), neurons
+    neurons = {site.name: make(site.name) for site in snn.sites}
+    return snn.running(neurons), neurons
 
 
 def rate_coded(snn: SpikingNetwork, at: dict[str, float], steps: int) -> Callable[[Tensor], tuple[Tensor, int]]:

@@ -23,7 +23,6 @@ from fewspikes.base.files import write_json
 from fewspikes.bench import conditions
 from fewspikes.images import loader, open_images
 from fewspikes.models import load_model
-from fewspikes.network.spiking import build
 from fewspikes.neuron.kernels.reference import apply as plain_loop
 from fewspikes.neuron.recurrence import cast
 
@@ -194,8 +193,8 @@ def rows(data: Path, limit: int, repeat: Callable[[dict[str, Any]], None]) -> li
     }
     for name, make in makers.items():
         counted = Counted()
-        modules = {site.target: make(paper.neurons[site.name].code, counted) for site in paper.sites}
-        add(name, 10, build(paper.body.graph, paper.tensors, modules).eval(), lambda counted=counted: counted.spikes)
+        layers = {site.name: make(paper.neurons[site.name].code, counted) for site in paper.sites}
+        add(name, 10, paper.running(layers), lambda counted=counted: counted.spikes)
     for steps in _STEPS:
         counted = Counted()
         network = rate_coded(spelled(copy.deepcopy(ann), calibration[:8]), calibration, counted)

@@ -12,7 +12,7 @@ from fewspikes.conversion import repairs
 from fewspikes.conversion.pricing import priced
 from fewspikes.conversion.settings import Settings, circuits_of
 from fewspikes.conversion.tables import Tables
-from fewspikes.graph.capture import capture
+from fewspikes.graph.capture import captured_model
 from fewspikes.measure.calibration import Calibration, calibrate
 from fewspikes.measure.deal import Deal, Images, batch_size
 from fewspikes.measure.diagnosis import diagnose
@@ -55,7 +55,7 @@ class Conversion:
         progress: bool | None = None,
     ) -> None:
         self.settings, self.progress = settings, progress
-        captured = capture(model, example)
+        captured = captured_model(model, example)
         self.prepared = prepared(captured, settings.circuits)
         self.structure = Structure(self.prepared.graph, captured.inputs, self.prepared.sites, captured.keywords)
         self.sites = self.prepared.sites

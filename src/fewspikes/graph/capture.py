@@ -33,7 +33,7 @@ class Captured:
     keywords: bool = False
 
 
-def capture(model: nn.Module, example_inputs: Any) -> Captured:
+def captured_model(model: nn.Module, example_inputs: Any) -> Captured:
     """Export `model` to ATen operators with a free batch size; the model itself stays as it is.
 
     Args:

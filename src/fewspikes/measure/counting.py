@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fewspikes.base.errors import FewSpikesError
-from fewspikes.hardware.integers import IntegerNetwork
-from fewspikes.network.spiking import SpikingNetwork
+from fewspikes.network.spiking import Countable, SpikingNetwork
 from fewspikes.neuron.layer import count_outside
 from fewspikes.neuron.parameters import MAX_STEPS
 
@@ -80,7 +79,7 @@ class Counts:
 
 
 @contextmanager
-def count(snn: SpikingNetwork | IntegerNetwork, synops: bool = False) -> Iterator[Counts]:
+def count(snn: Countable, synops: bool = False) -> Iterator[Counts]:
     """Count the spikes of every forward pass of `snn` inside the block, in whatever thread it runs.
 
     A pass that fails half-way counts nothing.
@@ -100,9 +99,9 @@ def count(snn: SpikingNetwork | IntegerNetwork, synops: bool = False) -> Iterato
     >>> counts.images
     3
     """
-    if not isinstance(snn, (SpikingNetwork, IntegerNetwork)):
+    if not isinstance(snn, Countable):
         raise FewSpikesError(f"count needs a converted network; got {type(snn).__name__}")
-    if synops and isinstance(snn, IntegerNetwork):
+    if synops and not isinstance(snn, SpikingNetwork):
         raise FewSpikesError("an integer network's synaptic operations are those of the network that it came from")
     counts = _nothing(snn, synops)
     passing, lock = threading.local(), threading.Lock()  # each thread counts its own pass, then adds it
@@ -153,7 +152,7 @@ def _ignore(*args: Any) -> None:
     """Count nothing."""
 
 
-def _nothing(snn: SpikingNetwork | IntegerNetwork, synops: bool) -> Counts:
+def _nothing(snn: Countable, synops: bool) -> Counts:
     names = [site.name for site in snn.report.sites]
     fans = snn.fan_out if synops and isinstance(snn, SpikingNetwork) else {}
     unknown = {name: fan.reason for name, fan in fans.items() if fan.reason}

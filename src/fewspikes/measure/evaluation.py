@@ -7,12 +7,11 @@ from torch import nn
 
 from fewspikes.base.errors import FewSpikesError
 from fewspikes.base.progress import track
-from fewspikes.hardware.integers import IntegerNetwork
 from fewspikes.measure.deal import Deal, batch_size
 from fewspikes.measure.measurement import Beside, Measurement, classes_of, measure, reference_of
 from fewspikes.measure.source import Source
 from fewspikes.measure.speed import images_per_second
-from fewspikes.network.spiking import SpikingNetwork
+from fewspikes.network.spiking import Countable, SpikingNetwork
 
 _TIMED = 256  # images at most that both networks run once more, with nothing counted, to be timed
 
@@ -119,7 +118,7 @@ def evaluate(
             of other shapes than the reference's, or a reference in training mode.
     """
     if not isinstance(snn, SpikingNetwork):
-        more = "; give the spiking network that it came from" if isinstance(snn, IntegerNetwork) else ""
+        more = "; give the spiking network that it came from" if isinstance(snn, Countable) else ""
         raise FewSpikesError(f"evaluate needs a converted network; got {type(snn).__name__}{more}")
     ann = reference_of(snn, reference)
     source = Source(loader, snn.inputs, snn.dtype, "evaluation data", snn.device, classes_of(snn))

@@ -1,5 +1,6 @@
 """The converted network: a graph of operators with layers of FS-neurons between them."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
@@ -10,7 +11,7 @@ from fewspikes.base.errors import FewSpikesError
 from fewspikes.graph.graph import Graph
 from fewspikes.graph.inputs import InputSpec, check_autocast, check_inputs
 from fewspikes.graph.interpreter import Running
-from fewspikes.network.multiply_adds import Macs
+from fewspikes.network.macs import Macs
 from fewspikes.network.report import ConversionReport, report_of
 from fewspikes.network.sites import SiteDiagnosis
 from fewspikes.network.structure import Structure
@@ -33,7 +34,21 @@ class ExactActivation(nn.Module):
         return self.activation(x)
 
 
-class SpikingNetwork(nn.Module):
+class Countable(nn.Module, ABC):
+    """A network with layers of neurons that tell their spikes."""
+
+    @property
+    @abstractmethod
+    def neurons(self) -> Mapping[str, Any]:
+        """The layers by site name."""
+
+    @property
+    @abstractmethod
+    def report(self) -> ConversionReport:
+        """What the conversion did."""
+
+
+class SpikingNetwork(Countable):
     """A network of FS-neurons. Call it like the model it came from; it takes the same inputs.
 
     Its weights ask for no gradient, so inference keeps no record for backpropagation.
@@ -172,11 +187,12 @@ class SpikingNetwork(nn.Module):
 
     def as_ann(self) -> Running:
         """The same graph with its original activations; it shares the weights."""
-        return self.running({site.name: ExactActivation(site.activation) for site in self.sites})
+        return self.running({})
 
     def running(self, layers: Mapping[str, nn.Module]) -> Running:
-        """The same graph with other layers at its sites, by name; it shares the weights."""
-        return Running(self.graph, self.tensors, {site.node: layers[site.name] for site in self.sites}).eval()
+        """The same graph with these layers at the sites named, elsewhere the exact activations; it shares weights."""
+        chosen = {site.node: layers.get(site.name) or ExactActivation(site.activation) for site in self.sites}
+        return Running(self.graph, self.tensors, chosen).eval()
 
     def with_neurons(self, neurons: Mapping[str, FSNeuron], notes: Sequence[str] = ()) -> "SpikingNetwork":
         """A new network with other neurons at the sites named, and more notes; it shares the weights."""

@@ -8,7 +8,7 @@ from typing import Any
 from fewspikes.graph.graph import Graph, Ref, sizes
 from fewspikes.graph.inputs import InputSpec
 from fewspikes.network.channels import channel_axis, gain_is_free
-from fewspikes.network.multiply_adds import Macs, multiply_adds
+from fewspikes.network.macs import Macs, multiply_adds
 from fewspikes.network.segments import Segments
 from fewspikes.network.synapses import FanOut, fan_outs
 from fewspikes.network.timing import interval_steps, latency_steps

@@ -160,6 +160,10 @@ class FSNeuron(nn.Module):
             self._cast[key] = made
         return made
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy takes over: whoever counts here does not count there."""
+        return {**self.__dict__, "spike_hooks": [], "count_hooks": []}
+
     def extra_repr(self) -> str:
         """What `print(network)` shows."""
         own = "".join(f", {name} per channel" for name in self.by_channel)

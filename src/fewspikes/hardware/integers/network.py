@@ -15,7 +15,7 @@ from fewspikes.graph.interpreter import Running
 from fewspikes.hardware.integers.codes import CodeNeuron, Values, is_binary, unit
 from fewspikes.hardware.integers.products import MaxPool, Product
 from fewspikes.network.report import ConversionReport
-from fewspikes.network.spiking import SpikingNetwork
+from fewspikes.network.spiking import Countable, SpikingNetwork
 from fewspikes.operators.rule import Digital, Linear
 
 _AXIS = 1  # of the channels
@@ -23,7 +23,7 @@ _LARGEST = 127  # of an 8-bit weight
 _SETTINGS = ("stride", "padding", "dilation", "groups")  # of a convolution
 
 
-class IntegerNetwork(nn.Module):
+class IntegerNetwork(Countable):
     """A network in which spikes are whole numbers and so are the weights that they meet.
 
     Attributes:
@@ -38,7 +38,7 @@ class IntegerNetwork(nn.Module):
         super().__init__()
         self.running_graph, self.inputs, self.sites = running, snn.inputs, snn.sites
         self._places = {name: list(running.layers).index(layer) for name, layer in neurons.items()}
-        self.report: ConversionReport = snn.report
+        self._report = snn.report
         self.engines = dict(engines)
         self.eval()
 
@@ -52,6 +52,11 @@ class IntegerNetwork(nn.Module):
             )
         changed: Self = super()._apply(fn, recurse)
         return changed
+
+    @property
+    def report(self) -> ConversionReport:
+        """Of the spiking network that it came from."""
+        return self._report
 
     @property
     def neurons(self) -> dict[str, Any]:
