@@ -40,7 +40,6 @@ NAMED_AS_THEIR_FUNCTION = {  # to be renamed
     "fewspikes.bench.conditions",
     "fewspikes.graph.capture",
     "fewspikes.models.fetching",
-    "fewspikes.models.lite0_calibration",
     "fewspikes.models.photographs",
     "fewspikes.network.multiply_adds",
     "fewspikes.paper.claims",
