@@ -31,7 +31,7 @@ def documents() -> dict[Path, str]:
     readme, contributing = ROOT / "README.md", ROOT / "CONTRIBUTING.md"
     return {
         readme: with_part(readme.read_text(), "operators", short_list()),
-        contributing: with_part(contributing.read_text(), "rooms", picture()),
+        contributing: with_part(with_part(contributing.read_text(), "rooms", picture()), "recipe", recipe()),
         ROOT / "docs" / "operators.md": operators_page(),
     }
 
@@ -111,6 +111,18 @@ def picture() -> str:
 # The operators.
 
 
+def recipe() -> str:
+    """The row of `roll`, and its case among the tests, for CONTRIBUTING."""
+    text = modules()["fewspikes.operators.moving"].read_text()
+    row = next(node for node in ast.parse(text).body if getattr(node, "name", "") == "rolled")
+    assert isinstance(row, ast.FunctionDef)
+    lines = text.splitlines()[row.decorator_list[0].lineno - 1 : row.end_lineno]
+    cases = (ROOT / "tests" / "linear_chains.py").read_text().splitlines()
+    case = next(line.strip() for line in cases if line.strip().startswith('"roll":'))
+    parts = ("```python", *lines, "```", "", *_BETWEEN.splitlines(), "", "```python", case, "```")
+    return "\n".join(parts) + "\n"
+
+
 def short_list() -> str:
     """The operators by what becomes of them, for the README."""
     lines = (f"- {word}: {', '.join(f'`{name}`' for name in names)}" for word, names in listed().items())
@@ -155,7 +167,7 @@ def _about(row: Rule) -> str:
     if isinstance(row, Digital):
         return row.reason
     if isinstance(row, Written):
-        return "Written out in other operators."
+        return "Made of other operators; " + ("tables ship for it." if row.activation else "fitted to images.")
     function = getattr(row, _FUNCTIONS[type(row)]) if type(row) in _FUNCTIONS else row
     words = function.__doc__ or getattr(row, "note", "")
     if not words:
@@ -163,6 +175,14 @@ def _about(row: Rule) -> str:
     return str(words).strip().splitlines()[0]
 
 
+_BETWEEN = """\
+The function says which outputs each element of the input reaches (begin with `reach/__init__.py`); arguments go by
+their names in torch's schema; `takes` leaves out the calls that the row is not true of (a roll of the batch mixes
+images), and those are refused by name. A linear map with weights is `@linear(..., weight=)`, a rewrite into other
+operators `@circuit`, a named activation `@neurons`; an elementwise function of one signal needs no row.
+
+The test is a case in `tests/linear_chains.py`, a linear chain between two neurons:
+"""
 _FUNCTIONS: dict[type[Rule], str] = {Linear: "reach", Neurons: "activation", Circuit: "expand"}
 _COLUMNS = {
     3: ("operators", "when", "what it is"),
@@ -177,9 +197,9 @@ _CLASSES: dict[type[Rule], tuple[str, str]] = {
     ),
     Neurons: (
         "Neurons",
-        "Named activations, which have shipped tables and so convert without images.",
+        "Named activations. With their usual settings they have shipped tables and so convert without images.",
     ),
-    Written: ("Neurons, written out", "The same activation as a formula."),
+    Written: ("Neurons, written out", "Functions that are known by name where they stand as a formula."),
     Elementwise: (
         "Elementwise, without torch's mark",
         "Any elementwise function of one signal becomes neurons when images are given, and torch marks which operators "

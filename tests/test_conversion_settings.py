@@ -90,8 +90,8 @@ def test_k_by_site_is_what_each_site_gets():
     ("options", "message"),
     [
         ({"effort": "best"}, "effort must be 'quick', 'normal' or 'long'"),
-        ({"spike_price": -0.1}, "spike_price must be a number >= 0"),
-        ({"spike_price": float("nan")}, "spike_price must be a number >= 0"),
+        ({"spike_price": -0.1}, "spike_price must be a finite number >= 0"),
+        ({"spike_price": float("nan")}, "spike_price must be a finite number >= 0"),
         ({"offset": 1}, "offset must be True or False"),
         ({"repair": "yes"}, "repair must be True, False or None"),
         ({"seed": -1}, "seed must be a whole number >= 0"),

@@ -39,7 +39,6 @@ LONGEST_FILE, LONGEST_BODY = 400, 70  # lines
 NAMED_AS_THEIR_FUNCTION = {  # to be renamed
     "fewspikes.bench.conditions",
     "fewspikes.models.fetching",
-    "fewspikes.models.lite0_calibration",
     "fewspikes.models.photographs",
     "fewspikes.paper.claims",
     "fewspikes.paper.reproduce",

@@ -10,11 +10,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from fewspikes.base.checks import at_least_0
 from fewspikes.base.errors import FewSpikesError
 from fewspikes.base.progress import watch
 from fewspikes.conversion.budget_search import few_spikes, small_drop
 from fewspikes.conversion.checkpoint import Checkpoint, fingerprint, restore, write
-from fewspikes.conversion.settings import Budget, price
+from fewspikes.conversion.settings import Budget
 from fewspikes.conversion.trainer import Stage, Trainer
 from fewspikes.measure.deal import BYTES, Deal, Images, batch_size
 from fewspikes.measure.measurement import reference_of
@@ -76,7 +77,7 @@ def distil(
     if not isinstance(snn, SpikingNetwork):
         raise FewSpikesError(f"distil needs a converted network; got {type(snn).__name__}")
     _check(minutes, steps)
-    price(spike_price)
+    at_least_0("spike_price", spike_price)
     ann = reference_of(snn, reference)
     source = Source(loader, snn.inputs, snn.dtype, "distilling data", snn.device)
     deal = Deal(source, batch_size(snn.report.neurons))

@@ -1,11 +1,11 @@
 """How a network is converted: frozen settings that check themselves and go into the network and its file."""
 
-import operator
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from math import isfinite
+from functools import partial
 from typing import Any
 
+from fewspikes.base.checks import at_least_0, one_of, positive, whole
 from fewspikes.base.errors import FewSpikesError
 from fewspikes.neuron.parameters import MAX_STEPS
 from fewspikes.operators.rules import choices
@@ -47,14 +47,13 @@ class Codes:
     repair: bool | None = None
 
     def __post_init__(self) -> None:
+        steps = partial(whole, "K", least=1, most=MAX_STEPS)
         by_site = isinstance(self.K, Mapping)
-        _set(self, "K", {str(n): _steps(k) for n, k in self.K.items()} if by_site else _optional(_steps, self.K))  # type: ignore[union-attr]
-        _set(self, "alpha", _optional(_range, self.alpha))
-        _set(self, "spike_price", price(self.spike_price))
-        if self.rounding not in (None, "down", "nearest"):
-            raise FewSpikesError(f"rounding must be 'down' or 'nearest'; got {self.rounding!r}")
-        if self.effort not in EFFORTS:
-            raise FewSpikesError(f"effort must be 'quick', 'normal' or 'long'; got {self.effort!r}")
+        _set(self, "K", {str(n): steps(k) for n, k in self.K.items()} if by_site else _optional(steps, self.K))  # type: ignore[union-attr]
+        _set(self, "alpha", _optional(partial(positive, "alpha"), self.alpha))
+        _set(self, "spike_price", at_least_0("spike_price", self.spike_price))
+        _optional(partial(one_of, "rounding", known=("down", "nearest")), self.rounding)
+        one_of("effort", self.effort, EFFORTS)
         if not isinstance(self.offset, bool):
             raise FewSpikesError(f"offset must be True or False; got {self.offset!r}")
         if self.repair is not None and not isinstance(self.repair, bool):
@@ -100,12 +99,10 @@ class Budget:
     def __post_init__(self) -> None:
         if (self.drop, self.steps, self.spikes) == (None, None, None):
             raise FewSpikesError("a budget needs a limit: drop, steps or spikes (max_drop, max_steps or max_spikes)")
-        points, whole, few = "a number of points >= 0", "a whole number of time steps >= 1", "a number per neuron > 0"
-        _set(self, "drop", _limit("drop", self.drop, points, _number, 0.0, True))
-        _set(self, "steps", _limit("steps", self.steps, whole, operator.index, 1, True))
-        _set(self, "spikes", _limit("spikes", self.spikes, few, _number, 0.0, False))
-        if self.minimise not in ("steps", "spikes"):
-            raise FewSpikesError(f"minimise must be 'steps' or 'spikes'; got {self.minimise!r}")
+        _set(self, "drop", _optional(partial(at_least_0, "drop"), self.drop))
+        _set(self, "steps", _optional(partial(whole, "steps", least=1), self.steps))
+        _set(self, "spikes", _optional(partial(positive, "spikes"), self.spikes))
+        one_of("minimise", self.minimise, ("steps", "spikes"))
         if self.minimise == "spikes" and self.drop is None:
             raise FewSpikesError("minimise='spikes' needs a limit of the drop: without one a silent network has fewest")
 
@@ -149,7 +146,7 @@ class Settings:
     def __post_init__(self) -> None:
         if self.budget is not None and (self.codes.K is not None or self.codes.alpha is not None):
             raise FewSpikesError("a budget chooses K and ranges: give neither K nor alpha with it")
-        _set(self, "seed", _limit("seed", self.seed, "a whole number >= 0", operator.index, 0, True))
+        _set(self, "seed", whole("seed", self.seed, 0))
 
     def to_json(self) -> dict[str, Any]:
         """A plain dict for JSON."""
@@ -182,64 +179,12 @@ def circuits_of(given: str | Mapping[str, str] | None) -> dict[str, str]:
     return {kind: values[0] for kind, values in built.items()} | chosen
 
 
-def price(given: Any) -> float:
-    """A price of a spike.
-
-    Raises:
-        FewSpikesError: no number >= 0.
-    """
-    if not (_is_number(given) and given >= 0):
-        raise FewSpikesError(f"spike_price must be a number >= 0; got {given!r}")
-    return float(given)
-
-
 def _set(made: Any, name: str, value: Any) -> None:
     object.__setattr__(made, name, value)
 
 
 def _optional(make: Any, given: Any) -> Any:
     return None if given is None else make(given)
-
-
-def _is_number(given: Any) -> bool:
-    try:
-        return not isinstance(given, bool | str | bytes) and isfinite(float(given))
-    except (TypeError, ValueError, RuntimeError, OverflowError):
-        return False
-
-
-def _number(given: Any) -> float:
-    if not _is_number(given):
-        raise TypeError
-    return float(given)
-
-
-def _steps(given: Any) -> int:
-    try:
-        whole = operator.index(given)
-    except TypeError:
-        whole = 0
-    if isinstance(given, bool) or not 1 <= whole <= MAX_STEPS:
-        raise FewSpikesError(f"K must be a whole number from 1 to {MAX_STEPS}; got {given!r}")
-    return whole
-
-
-def _range(given: Any) -> float:
-    if not (_is_number(given) and given > 0):
-        raise FewSpikesError(f"alpha must be a finite number > 0; got {given!r}")
-    return float(given)
-
-
-def _limit(name: str, given: Any, words: str, make: Any, least: float, reached: bool) -> Any:
-    if given is None:
-        return None
-    try:
-        value = make(given)
-    except TypeError:
-        value = -1
-    if isinstance(given, bool) or not (value > least or (reached and value == least)):
-        raise FewSpikesError(f"{name} must be {words}; got {given!r}")
-    return value
 
 
 def _known(kind: Any, content: Any) -> dict[str, Any]:

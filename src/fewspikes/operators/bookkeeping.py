@@ -36,4 +36,4 @@ max_pool = Digital(
 )
 sizes = Shapes(("sym_size", "ones_like", "zeros_like", "full_like", "zeros", "ones", "full"))
 
-ROWS = (product, max_pool, sizes)
+ROWS = (max_pool, product, sizes)
