@@ -118,14 +118,17 @@ def pushed_through(net: Converted, site: int) -> Tensor:
 
     def at(node: Node, value: Any) -> Any:
         if node.name == net.sites[site]:
-            return one_hot
+            return one_hot  # as it is now
         silent = node.operator in (INPUT, SITE) or net.segments.kind(node.name) is Kind.DIGITAL
         return torch.zeros_like(value) if silent else value
 
     inputs = [torch.zeros(net.graph.sizes(n.name, len(one_hot)), dtype=torch.float64) for n in net.graph.of(INPUT)]
+    consumers = [name for name in consumed(net) if name in net.segments.carriers]
+    one_hot, hot = torch.zeros_like(one_hot), one_hot
+    nothing = net.run(inputs, at)  # what biases make
+    one_hot = hot
     values = net.run(inputs, at)
-    carried = [values[name] for name in consumed(net) if name in net.segments.carriers]
-    return sum((value != 0).flatten(1).sum(1) for value in carried).reshape(shape)
+    return sum((values[name] != nothing[name]).flatten(1).sum(1) for name in consumers).reshape(shape)
 
 
 def consumed(net: Converted) -> Iterator[str]:
