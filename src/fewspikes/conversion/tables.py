@@ -89,9 +89,11 @@ class Tables:
         steps = steps or DEFAULT_STEPS
         if activation.name == "relu" and codes.rounding == "down":
             return least_error_relu(steps, seen, "down", activation.cap)
-        return fit_site(
-            activation, steps, seen, offset=codes.offset, spike_price=price, seed=self.seed, effort=codes.effort
-        )
+        settings = {"offset": codes.offset, "spike_price": price, "seed": self.seed, "effort": codes.effort}
+        try:
+            return fit_site(activation, steps, seen, **settings)  # type: ignore[arg-type]
+        except FewSpikesError as error:
+            raise FewSpikesError(f"site {name}: {error}") from None
 
 
 def _warn(sites: Sequence[Site], codes: Codes, calibration: Calibration | None) -> None:

@@ -74,11 +74,12 @@ class EvaluationReport:
     def __str__(self) -> str:
         low, high = self.drop_ci95 or (None, None)
         k = self.k if isinstance(self.k, int) else f"{min(self.k.values())} to {max(self.k.values())}"
+        none = "no classes" if self.agreement is None else "no labels"
         rows = [
             ("images", f"{self.images:,}"),
-            ("top-1 ANN / SNN", _pair(self.ann_top1, self.snn_top1, "%")),
-            ("top-5 ANN / SNN", _pair(self.ann_top5, self.snn_top5, "%")),
-            ("drop", "no labels" if self.drop is None else f"{self.drop:.2f} points (95%: {low:.2f} to {high:.2f})"),
+            ("top-1 ANN / SNN", _pair(self.ann_top1, self.snn_top1, none)),
+            ("top-5 ANN / SNN", _pair(self.ann_top5, self.snn_top5, "fewer than 5 classes" if self.ann_top1 else none)),
+            ("drop", none if self.drop is None else f"{self.drop:.2f} points (95%: {low:.2f} to {high:.2f})"),
             ("same class", "no classes" if self.agreement is None else f"{self.agreement:.2f}%"),
             ("output's error", f"{self.relative_error:.3g} of its variance, cosine {self.cosine:.6f}"),
             ("neurons", f"{self.neurons:,} in {self.layers} layers, K = {k}"),
@@ -159,5 +160,5 @@ def _report(
     )
 
 
-def _pair(ann: float | None, snn: float | None, unit: str) -> str:
-    return "no labels" if ann is None or snn is None else f"{ann:.2f}{unit} / {snn:.2f}{unit}"
+def _pair(ann: float | None, snn: float | None, none: str) -> str:
+    return none if ann is None or snn is None else f"{ann:.2f}% / {snn:.2f}%"

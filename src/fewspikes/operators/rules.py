@@ -49,7 +49,9 @@ def fates(graph: Graph, rules: Rules = RULES) -> dict[str, Fate]:
             else:
                 found[node.name] = fate
     if refused:
-        raise FewSpikesError(f"no rule for {_listed(refused)}; {remedy(rules)}")
+        raise FewSpikesError(
+            f"no rule for {_listed([Call(n, graph, rules, signals) for n in refused])}; {remedy(rules)}"
+        )
     return found
 
 
@@ -88,15 +90,23 @@ def is_function(operator: str, rules: Rules = RULES) -> bool:
     return rules.has(Elementwise, name) or rules.has(Neurons, name) or is_elementwise(operator)
 
 
-def _listed(refused: Sequence[Node]) -> str:
-    """The operators with how often and where, the commonest first."""
+def _listed(refused: Sequence[Call]) -> str:
+    """The operators with how often and where, the commonest first; those that have a row, with what it is not for."""
     lines = []
-    for operator, times in Counter(node.operator for node in refused).most_common():
-        same = (node for node in refused if node.operator == operator)
+    names = [f"{call.node.operator}{_how(call)}" for call in refused]
+    for operator, times in Counter(names).most_common():
+        same = (call.node for call, name in zip(refused, names, strict=True) if name == operator)
         paths = list(dict.fromkeys(node.path or "the top of the model" for node in same))
         shown = ", ".join(paths[:_SHOWN]) + (", ..." if len(paths) > _SHOWN else "")
         lines.append(f"operator {operator}{f' ({times} times)' if times > 1 else ''} at {shown}")
     return "; ".join(lines)
+
+
+def _how(call: Call) -> str:
+    """Why a row that the operator has is not for this call."""
+    if not is_known(call.node.operator, call.rules):
+        return ""
+    return " of several signals" if len(call.signals) > 1 else " with these arguments"
 
 
 def choices(rules: Rules = RULES) -> dict[str, tuple[str, ...]]:
