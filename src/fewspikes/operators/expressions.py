@@ -69,8 +69,7 @@ class Elementwise:
         if node.name not in self.carriers or not signals or not self._is_elementwise(call):
             return
         roots = {self.root[name] for name in signals}
-        shapes = {self.graph[name].shape for name in signals}
-        if len(roots) > 1 or shapes != {node.shape}:
+        if len(roots) > 1:
             return
         self.root[node.name] = roots.pop()
         curves, odd = self.curved.intersection(signals), not self.odd.isdisjoint(signals)
