@@ -10,7 +10,7 @@ import fewspikes
 from fewspikes import FewSpikesError
 from fewspikes.graph.capture import captured_model
 from fewspikes.graph.graph import CONSTANT, INPUT
-from fewspikes.graph.interpreter import Running
+from fewspikes.graph.interpreter import Running, execute, lowered
 from fewspikes.operators.rewriting import prepared
 from networks import Small, small, squeeze_excite
 
@@ -141,3 +141,26 @@ def test_a_model_that_changes_its_buffers_raises():
 def test_autocast_is_refused():
     with torch.autocast("cpu", torch.bfloat16), pytest.raises(FewSpikesError, match="leave torch.autocast"):
         captured_model(Small().eval(), torch.zeros(1, 3, 8, 8))
+
+
+def test_a_value_is_freed_after_its_last_use():
+    captured = captured_model(small(), torch.zeros(1, 3, 8, 8))
+    program = lowered(captured.graph)
+    values = program.values((torch.zeros(2, 3, 8, 8),), captured.tensors.__getitem__)
+    execute(program.steps, values, {})
+    constants = {place for place, _ in program.constants}
+    left = [at for at, value in enumerate(values) if at and at not in constants and value is not None]
+    assert left == [program.output.at]
+
+
+def test_what_a_graph_creates_is_created_where_the_network_is():
+    class Creates(nn.Module):
+        def forward(self, x):
+            return F.relu(x) + torch.ones(x.shape[0], 4, device=x.device)
+
+    ann = fewspikes.convert(Creates().eval(), torch.zeros(1, 4)).as_ann().to("meta")
+    program = ann.program
+    values = program.values((torch.empty(2, 4, device="meta"),), ann.tensors.__getitem__)
+    layers = {node.name: F.relu for node in ann.graph.of("site")}
+    execute([step._replace(done=()) for step in program.steps], values, layers)
+    assert {value.device.type for value in values if isinstance(value, torch.Tensor)} == {"meta"}
