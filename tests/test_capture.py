@@ -164,3 +164,8 @@ def test_what_a_graph_creates_is_created_where_the_network_is():
     layers = {node.name: F.relu for node in ann.graph.of("site")}
     execute([step._replace(done=()) for step in program.steps], values, layers)
     assert {value.device.type for value in values if isinstance(value, torch.Tensor)} == {"meta"}
+
+
+def test_an_argument_that_goes_by_name_alone_is_kept():
+    model, x = Lambda(lambda self, x: torch.add(F.relu(x @ self.weight), x, alpha=3)).eval(), torch.randn(3, 4)
+    assert torch.equal(run(model, x, x), model(x))

@@ -124,6 +124,8 @@ def test_weighted_maps_put_channels_where_the_row_says_and_moves_carry_them() ->
     assert axis(lambda x, c: c(x).flatten(1), conv(4, 6, 6)) == 1
     assert axis(lambda x, a, b: a(x) + b(x.transpose(1, 2)).transpose(1, 2), conv(4, 4, 1), conv(6, 6, 1)) is None
     assert axis(lambda x, c: c(x).mean(1, keepdim=True), conv(4, 6, 3)) is None
+    doubled = torch.nn.functional.interpolate  # of the last axis, where the channels are then: each on two positions
+    assert axis(lambda x, c: doubled(c(x).transpose(1, 3), scale_factor=(1, 2)), conv(4, 6, 3)) is None
 
 
 def test_a_second_row_of_a_class_for_an_operator_raises() -> None:
