@@ -41,6 +41,11 @@ class Builder:
         """An argument of the old graph in the new one."""
         return replaced(argument, lambda ref: self._instead.get(ref.name, ref))
 
+    def value(self, ref: Any) -> Tensor | None:
+        """The tensor behind a constant of the old graph; None for anything else."""
+        node = self.old[ref.name] if isinstance(ref, Ref) else None
+        return self.tensors[node.arguments["tensor"]] if node is not None and node.operator == CONSTANT else None
+
     def stands_for(self, node: Node, instead: Any) -> None:
         """Whoever reads `node` from now on gets `instead`: a Ref, or for a list of results one Ref for each."""
         self._instead[node.name] = instead

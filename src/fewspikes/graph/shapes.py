@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fewspikes.graph.functions import parameters
 from fewspikes.graph.graph import SITE, Graph, shape_between
 from fewspikes.graph.inputs import InputSpec
 from fewspikes.graph.interpreter import Step, execute, lowered
@@ -58,8 +59,6 @@ def _run(
 
 
 def _call(operators: Mapping[str, str], known: Known, step: Step, args: list[Any], kwargs: dict[str, Any]) -> Any:
-    from fewspikes.graph.functions import parameters
-
     assert step.function is not None
     operator = operators[step.node]
     if args and isinstance(args[0], Tensor):

@@ -11,7 +11,7 @@ from typing import Any
 
 from fewspikes.graph.functions import is_fresh
 from fewspikes.graph.graph import INPUT, OUTPUT, SITE, Graph, Node, Ref
-from fewspikes.operators.call import Call, Known, Relation
+from fewspikes.operators.call import IMAGES, Call, Known, Relation
 from fewspikes.operators.rule import Kind, Linear, Rules
 from fewspikes.operators.rules import RULES, Fate, carriers, fates
 from fewspikes.reach.boxes import identity, is_empty, tidy
@@ -82,7 +82,7 @@ class Segments:
         Raises:
             Unknown: they cannot be followed.
         """
-        known: dict[str, Any] = {source: (identity(self.graph.sizes(source, 2)),)}
+        known: dict[str, Any] = {source: (identity(self.graph.sizes(source, IMAGES)),)}
         for segment in segments:
             for node in segment.nodes:
                 if node.name not in known and any(name in known for name in node.reads):
@@ -146,7 +146,7 @@ class Segments:
             if rule.several:
                 return tuple(unite(_tidied(boxes)) for boxes in found)  # type: ignore[arg-type]
             boxes = _tidied(found)  # type: ignore[arg-type]
-            wanted = tuple(self.graph.sizes(node.name, 2))
+            wanted = tuple(self.graph.sizes(node.name, IMAGES))
             wrong = [box.shape for box in boxes if box.shape != wanted]
             if wrong:
                 raise Unknown(f"its connections come out with shape {wrong[0]}, not {wanted}")

@@ -2,11 +2,8 @@
 
 from typing import Any
 
-from torch import Tensor
-
 from fewspikes.base.errors import FewSpikesError
 from fewspikes.graph.builder import Builder
-from fewspikes.graph.graph import Ref
 from fewspikes.operators.call import Call
 from fewspikes.operators.folding import scaled_and_shifted
 from fewspikes.operators.rule import circuit
@@ -48,12 +45,12 @@ def whole_slice(call: Call, g: Builder) -> Any:
 def normalised(call: Call, g: Builder) -> Any:
     """A batch norm with running statistics: a scale and a shift per channel, folded into the map before it."""
     given = call.node.arguments
-    mean, variance = (_value(given.get(name), g) for name in ("running_mean", "running_var"))
+    mean, variance = (g.value(given.get(name)) for name in ("running_mean", "running_var"))
     if given.get("training") or mean is None or variance is None:
         raise FewSpikesError(
             f"{call.node.where} uses the batch's own statistics; only running statistics can be converted"
         )
-    weight, bias = (_value(given[name], g) for name in ("weight", "bias"))
+    weight, bias = (g.value(given[name]) for name in ("weight", "bias"))
     scale = (variance.double() + float(given["eps"])).rsqrt()
     scale = scale if weight is None else scale * weight.double()
     shift = -mean.double() * scale
@@ -89,13 +86,6 @@ def averaged(axes: int) -> Any:
         return g.call(f"avg_pool{axes}d", g.now(call.node.arguments["self"]), *settings, like=call.node.shape)
 
     return average
-
-
-def _value(ref: Any, g: Builder) -> Tensor | None:
-    if not isinstance(ref, Ref):
-        return None
-    node = g.old[ref.name]
-    return g.tensors[node.arguments["tensor"]] if "tensor" in node.arguments else None
 
 
 average_pools = tuple(averaged(axes) for axes in (1, 2))

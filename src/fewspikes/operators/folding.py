@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from fewspikes.graph.builder import Builder, rebuilt
-from fewspikes.graph.graph import CONSTANT, Graph, Node, Ref
+from fewspikes.graph.graph import Graph, Node, Ref
 from fewspikes.operators.call import Call
 from fewspikes.operators.rule import Linear, Rules
 from fewspikes.reach.windows import spread
@@ -42,7 +42,7 @@ def _folded(call: Call, g: Builder, source: Node, axes: int, scale: Tensor, shif
         return None
     axis, channels = rule.outputs
     name = rule.weighs(before)
-    weight, bias = (_constant(source.arguments[key], call.graph, g) for key in (str(name), "bias"))
+    weight, bias = (g.value(source.arguments[key]) for key in (str(name), "bias"))
     if channels % axes != 1 or weight is None or (bias is None and source.arguments["bias"] is not None):
         return None
     if weight.shape[axis] != len(scale):  # the groups of a transposed convolution share their weights' axis
@@ -56,12 +56,6 @@ def _folded(call: Call, g: Builder, source: Node, axes: int, scale: Tensor, shif
     made = g.append(source.operator, arguments, source.shape)
     g.path = path
     return made
-
-
-def _constant(ref: Any, graph: Graph, g: Builder) -> Tensor | None:
-    if not isinstance(ref, Ref) or graph[ref.name].operator != CONSTANT:
-        return None
-    return g.tensors[graph[ref.name].arguments["tensor"]]
 
 
 def with_pads_folded(graph: Graph, tensors: dict[str, Tensor], rules: Rules, carriers: frozenset[str]) -> Graph:

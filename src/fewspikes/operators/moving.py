@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 
 from fewspikes.graph.functions import function, in_order
-from fewspikes.operators.call import Call
+from fewspikes.operators.call import IMAGES, Call
 from fewspikes.operators.rule import moves
 from fewspikes.reach import boxes
 from fewspikes.reach.boxes import Box
@@ -86,7 +86,7 @@ def concatenated(call: Call) -> Iterable[Box]:
     """Every operand at its place along the axis, with nothing around it."""
     axis, first = int(call["dim"]) % len(call.shape), 0
     for tensor in call["tensors"]:
-        size = call.graph.sizes(tensor.name, 2)[axis]
+        size = call.graph.sizes(tensor.name, IMAGES)[axis]
         for box in call.connected(tensor):
             yield boxes.pad(box, axis, first, call.shape[axis] - first - size)
         first += size
