@@ -100,7 +100,7 @@ def layer(
     x = dense(x.detach())
     y = x if overwrite else torch.empty_like(x, dtype=dtype)
     inputs, out = flat(x), flat(y)
-    low, high = (inputs.dtype.type(value) for value in domain)
+    low, high = _ends(domain, inputs.dtype)
     inner = 1 if channels is None else stride_of(x, axis)
     wide = Channels(*(_tiled(values) for values in channels)) if channels is not None and inner == 1 else None
     size = inner if channels is None or wide is None else len(channels.shift)  # elements that stay together
@@ -127,7 +127,7 @@ def joined(
         a, b = (x.contiguous(memory_format=torch.channels_last) for x in (a, b))
     y = torch.empty_like(a, dtype=dtype)
     first, second, out = flat(a.detach()), flat(b.detach()), flat(y)
-    low, high = (factors.before.dtype.type(value) for value in domain)
+    low, high = _ends(domain, factors.before.dtype)
     wide, size = Factors(*(_tiled(values) for values in factors)), len(factors.before)
 
     def work(part: slice) -> tuple[int, int]:
@@ -151,6 +151,12 @@ def patterns(x: Tensor, T: Tensor, h: Tensor, d: Tensor, offset: Tensor) -> tupl
 
     share_out(work, len(inputs), 1)
     return y, found
+
+
+def _ends(domain: tuple[float, float], dtype: np.dtype[Any]) -> tuple[Any, Any]:
+    """The ends in a dtype; one beyond its range is open."""
+    with np.errstate(over="ignore"):
+        return dtype.type(domain[0]), dtype.type(domain[1])
 
 
 def _tiled(values: np.ndarray) -> np.ndarray:
