@@ -417,3 +417,16 @@ def test_an_average_over_padding_by_minus_infinity_is_refused():
         fs.convert(Padded().eval(), x, circuits={"max": "average"})
     snn = fs.convert(Padded().eval(), x, K=8, alpha=8.0)
     assert (snn(x) - Padded()(x)).abs().max() < 8 * 2**-8
+
+
+def test_one_image_scaled_in_another_way_ruins_nothing_and_is_named():
+    model, x = nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 3)).eval(), torch.randn(200, 6)
+    wild = x.clone()
+    wild[31] *= 100
+    clean = fs.convert(model, x, x, K=4)
+    with pytest.warns(fs.FewSpikesWarning, match=r"1 of 200 images is far larger .* number 31 .* scaled alike"):
+        snn = fs.convert(model, x, wild, K=4)
+    assert snn.report.calibration_images == 199
+    assert any("number 31" in note for note in snn.report.notes)
+    fresh = torch.randn(500, 6)
+    assert fs.evaluate(snn, fresh).relative_error < 1.2 * fs.evaluate(clean, fresh).relative_error
