@@ -25,7 +25,8 @@ class Outliers:
 
     An image is far if that is more than 8 times the middle image's, and its logarithm further from the middle one's
     than 9 times the median distance; so data of many sizes, as sounds, have none, nor have data of which more than a
-    twentieth would be far. Small images never are: they do no harm. What is said of an image depends on those that came before it and in its batch.
+    twentieth would be far. Small images never are: they do no harm. What is said of an image depends on those that
+    came before it and in its batch.
 
     Attributes:
         seen: images so far.
