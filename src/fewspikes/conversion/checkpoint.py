@@ -15,6 +15,7 @@ from torch import Tensor
 
 from fewspikes.base.errors import FewSpikesError
 from fewspikes.base.files import write_aside
+from fewspikes.base.sums import total
 from fewspikes.conversion.trainer import Stage, Trainer
 from fewspikes.neuron.layer import FSNeuron
 
@@ -65,7 +66,7 @@ def fingerprint(trainer: Trainer, settings: Mapping[str, Any]) -> str:
         held = [tensor for inputs, _, wanted in trainer.beside for tensor in (*inputs, *wanted)]
     for tensor in (*trainer.images, *held, *trainer.snn.tensors.values()):
         summed = tensor.detach().double()
-        digest.update(f"{tuple(tensor.shape)} {float(summed.sum())} {float(summed.square().sum())}".encode())
+        digest.update(f"{tuple(tensor.shape)} {float(total(summed))} {float(total(summed.square()))}".encode())
     return digest.hexdigest()
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from fewspikes.base.progress import track
+from fewspikes.base.sums import row_sums, variance
 from fewspikes.conversion.pricing import site_prices
 from fewspikes.measure.deal import Images
 from fewspikes.measure.measurement import Beside, measure
@@ -187,7 +188,7 @@ def _settle(
     """
     judge = [_Judge(neuron, activation(a), g, price) for a, g in zip(ann, got, strict=True)]
     channels = torch.arange(len(ann[0]))
-    moved = (ann[0] - got[0]).double().mean((1, 2)).to(got[0].dtype)
+    moved = (row_sums((ann[0] - got[0]).double().flatten(1)) / ann[0][0].numel()).to(got[0].dtype)
     one, zero = torch.ones_like(moved), torch.zeros_like(moved)
     options = [(share * moved, one) for share in _SHARES]
 
@@ -222,12 +223,12 @@ class _Judge:
 
     def __init__(self, neuron: FSNeuron, wanted: Tensor, got: Tensor, price: float) -> None:
         self.neuron, self.wanted, self.got, self.price = neuron, wanted, got, price
-        self.variance = float(wanted.double().var(unbiased=False)) or 1.0
+        self.variance = variance(wanted) or 1.0
 
     def __call__(self, shift: Tensor, scale: Tensor) -> Tensor:
         trial = FSNeuron(self.neuron.code, shift, scale, axis=0)
         fired: list[Tensor] = []
         if self.price:
-            trial.spike_hooks.append(lambda _, spikes: fired.append(spikes.float().mean(2)))
-        error: Tensor = (trial(self.got) - self.wanted).square_().mean(2) / self.variance
+            trial.spike_hooks.append(lambda _, spikes: fired.append(row_sums(spikes.float()) / spikes.shape[2]))
+        error: Tensor = row_sums((trial(self.got) - self.wanted).square_()) / (self.wanted.shape[2] * self.variance)
         return error + self.price * fired[0] if fired else error

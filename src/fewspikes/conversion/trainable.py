@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fewspikes.base.sums import mean, total
 from fewspikes.conversion.rectified import Rectified
 from fewspikes.neuron.activation import Activation
 from fewspikes.neuron.kernels import apply, compiled, run
@@ -41,7 +42,7 @@ class Staircase(torch.autograd.Function):
         grad_d = grad_offset = None
         if ctx.needs_input_grad[3]:
             grad_d = _by_step(grad, x, T, h, d, offset).to(d.dtype)
-            grad_offset = grad.sum().to(offset.dtype)
+            grad_offset = total(grad).to(offset.dtype)
         grad_x = _slope(site, x, grad)
         if site.counting:
             grad_x = grad_x + grad_spikes * _spike_slope(site, x, T, h, d, offset)
@@ -52,7 +53,7 @@ def _by_step(grad: Tensor, x: Tensor, T: Tensor, h: Tensor, d: Tensor, offset: T
     if type(x) is Tensor and x.device.type == "cpu":
         _, found = compiled.patterns(x, T, h, d, offset)
         return compiled.sum_by_step(grad, found, len(T))
-    return torch.stack([(grad * z).sum() for z in spike_train(x, T, h)])
+    return torch.stack([total(grad * z) for z in spike_train(x, T, h)])
 
 
 def _slope(site: "TrainableNeuron", x: Tensor, grad: Tensor) -> Tensor:
@@ -120,7 +121,7 @@ class TrainableNeuron(nn.Module):
         T, h = self.T.to(u.dtype), self.h.to(u.dtype)
         d, offset = (v.to(u.dtype) * self.height for v in (self.d, self.offset))
         y, spikes = Staircase.apply(u, T, h, d, offset, self)
-        self.mean_spikes = spikes.mean() if self.counting else None
+        self.mean_spikes = mean(spikes) if self.counting else None
         if self.log_gain is not None:
             gain = per_channel(self.log_gain.exp(), x, axis)
             scale = gain if scale is None else scale * gain

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fewspikes.base.errors import FewSpikesError
+from fewspikes.base.sums import mean, variance
 from fewspikes.conversion.trainable import TrainableNeuron
 from fewspikes.measure.deal import BATCH, Images
 from fewspikes.measure.measurement import Beside, Measurement, measure
@@ -172,7 +173,7 @@ def _fastest(ann: Callable[..., Any], images: Batch) -> Batch:
 
 def _relative(pairs: Sequence[tuple[Tensor, Tensor]], images: int) -> Tensor:
     """Mean over the pairs of (mean squared error / variance of what is wanted, over the images)."""
-    errors = [(a - b).square().mean() / (variance_over_images(b, images) or 1.0) for a, b in pairs]
+    errors = [mean((a - b).square()) / (variance_over_images(b, images) or 1.0) for a, b in pairs]
     return torch.stack(errors).mean().clamp_min(_TINY)
 
 
@@ -197,7 +198,7 @@ def _spreads(snn: SpikingNetwork, batch: Batch) -> dict[str, float]:
     found: dict[str, float] = {}
 
     def look(name: str, x: Tensor) -> None:
-        found[name] = float(x.std(unbiased=False))
+        found[name] = variance(x) ** 0.5
 
     handles = [
         neuron.register_forward_pre_hook(lambda _, args, name=name: look(name, args[0]))

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from fewspikes.base.errors import FewSpikesError
 from fewspikes.base.progress import track
+from fewspikes.base.sums import total
 from fewspikes.fitting import largest_error
 from fewspikes.measure.deal import Images
 from fewspikes.measure.outputs import per_image
@@ -87,14 +88,14 @@ class _Tally:
 
     def _add_errors(self, wanted: Tensor, exact: Tensor, got: Tensor, outside: Tensor) -> None:
         own = (got - exact).double().square()
-        self.sums["own"] += float(own.sum())
-        self.sums["clipped"] += float((own * outside).sum())
+        self.sums["own"] += float(total(own))
+        self.sums["clipped"] += float(total(own * outside))
         self.sums["error"] += _square(got - wanted)
         self.sums["inherited"] += _square(exact - wanted)
-        self.sums["wanted"] += float(wanted.double().sum())
+        self.sums["wanted"] += float(total(wanted.double()))
         self.sums["wanted2"] += _square(wanted)
         self.sums["got2"] += _square(got)
-        self.sums["product"] += float((got.double() * wanted.double()).sum())
+        self.sums["product"] += float(total(got.double() * wanted.double()))
 
     def _add_spikes(self, seen: Tensor, spikes: Tensor, images: int) -> None:
         self.spikes += int(spikes.sum(dtype=torch.int64))
@@ -149,7 +150,7 @@ def _outside(x: Tensor, domain: tuple[float, float]) -> Tensor:
 
 
 def _square(x: Tensor) -> float:
-    return float(x.double().square().sum())
+    return float(total(x.double().square()))
 
 
 def _cosine(product: float, a: float, b: float) -> float:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fewspikes.base.errors import FewSpikesError
+from fewspikes.base.sums import total
 from fewspikes.measure.counting import count
 from fewspikes.measure.expectation import expected_loss
 from fewspikes.measure.outputs import Variance, compared, tensors_of
@@ -253,10 +254,10 @@ class _Spread:
         wanted, got = ann.double(), snn.double()
         self.elements += wanted.numel()
         self.variance.add(ann, images)
-        self.error += float((got - wanted).square().sum())
-        self.product += float((got * wanted).sum())
-        self.ann2 += float(wanted.square().sum())
-        self.snn2 += float(got.square().sum())
+        self.error += float(total((got - wanted).square()))
+        self.product += float(total(got * wanted))
+        self.ann2 += float(total(wanted.square()))
+        self.snn2 += float(total(got.square()))
 
     @property
     def relative(self) -> float:

@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fewspikes.base.sums import mean, total
+
 _CONSTANT = 1e-12  # variance over mean square that is no more than rounding
 
 
@@ -53,14 +55,14 @@ class Variance:
             return
         rows = per_image(output, images).double()
         if self._middle is None:
-            self._middle, self._centre = rows.mean(0), float(rows.mean())
+            self._middle, self._centre = rows.mean(0), float(mean(rows))
             self._first = torch.zeros_like(self._middle)
         if len(rows) != images or rows.shape[1] != len(self._middle):  # no output per image: one long image
             rows = torch.empty(0, len(self._middle)).to(rows)
         about, flat = rows - self._middle, output.double() - self._centre
         self._images, self._elements = self._images + len(rows), self._elements + output.numel()
         self._first += about.sum(0)
-        sums = (about.square().sum(), flat.sum(), flat.square().sum(), output.double().square().sum())
+        sums = [total(values) for values in (about.square(), flat, flat.square(), output.double().square())]
         self._sums += torch.stack([one.cpu() for one in sums])
 
     @property

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fewspikes.base.progress import track
+from fewspikes.base.sums import row_sums, total
 from fewspikes.measure.deal import Images
 from fewspikes.measure.outputs import Variance, floats, per_image
 from fewspikes.measure.source import Batch
@@ -122,11 +123,11 @@ def effects(
         for name, x in probed.inputs.items():
             exact = activations[name](x)
             wide = exact.double()
-            moments[name] += (wide.numel(), float(wide.sum()), float(wide.square().sum()))
+            moments[name] += (wide.numel(), float(total(wide)), float(total(wide.square())))
             for j, table in enumerate(codes[name]):
                 y, fired = apply(x, table)
                 errors[name][j] += probed.effect(name, y - exact)
-                own[name][j] += float((y - exact).double().square().sum())
+                own[name][j] += float(total((y - exact).double().square()))
                 spikes[name][j] += float(fired.sum(dtype=torch.int64))
     return Effects(
         {name: sums / seen for name, sums in errors.items()},
@@ -162,7 +163,7 @@ class Probed:
     def effect(self, name: str, error: Tensor) -> float:
         """The output's relative squared error, summed over the batch, that `error` at the site's output makes."""
         rows = per_image(error, self.images)
-        products = [(per_image(g, self.images) * rows).sum(1).double() for g in self.gradients[name]]
+        products = [row_sums(per_image(g, self.images) * rows).double() for g in self.gradients[name]]
         return float(sum(p.square().sum() for p in products)) / max(len(products), 1)
 
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from fewspikes.neuron.kernels.layout import dense, flat, stride_of
-from fewspikes.neuron.kernels.threads import share_out
+from fewspikes.neuron.kernels.threads import SUMMED, share_out
 
 _BLOCK = 512  # elements
 _OUTSIDE = 1 << 8  # what an element outside the domain adds to its count; its spikes stay below
@@ -316,7 +316,7 @@ def sum_by_step(values: Tensor, found: Tensor, K: int) -> Tensor:
     if values.stride() != found.stride():
         values = torch.empty_like(found, dtype=values.dtype).copy_(values)
     given, fired = flat(values.detach()), flat(found)
-    sums = share_out(lambda part: _sums(given[part], fired[part], K), len(given), 1)
+    sums = share_out(lambda part: _sums(given[part], fired[part], K), len(given), 1, SUMMED)
     return torch.from_numpy(np.sum(sums, axis=0)) if sums else torch.zeros(K, dtype=torch.float64)
 
 

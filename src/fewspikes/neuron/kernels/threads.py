@@ -16,24 +16,32 @@ from typing import Any
 import torch
 
 _SHARE = 1 << 16  # elements below which another thread does not pay
+SUMMED = 1 << 17  # elements of a part where parts are summed
 
 
-def share_out(work: Callable[[slice], Any], rows: int, size: int) -> list[Any]:
-    """What `work` returns for each part of `rows` rows of `size` elements, a part for each thread; in order.
+def share_out(work: Callable[[slice], Any], rows: int, size: int, by: int | None = None) -> list[Any]:
+    """What `work` returns for each part of `rows` rows of `size` elements; in order.
 
     Any number of callers may do this at once; this thread works, too.
+
+    Args:
+        work: called with each part.
+        rows, size: rows stay whole.
+        by: elements of a part, so that sums over the parts do not depend on the number of threads; None: one part for
+            each thread.
     """
     workers = min(torch.get_num_threads(), max(rows * size // _SHARE, 1), rows)
-    step = max(-(-rows // max(workers, 1)), 1)
+    step = max(-(-rows // max(workers, 1)) if by is None else by // max(size, 1), 1)
     parts = [slice(start, min(start + step, rows)) for start in range(0, rows, step)]
-    if len(parts) < 2:
+    workers = min(workers, len(parts))
+    if workers < 2:
         return [work(part) for part in parts]
     job = _Job(work, parts)
     start = _start_team()
     if start is not None:
-        start(job, len(parts))
+        start(job, workers)
     else:
-        others = [_pool(workers).submit(job.run) for _ in parts[1:]]
+        others = [_pool(workers).submit(job.run) for _ in range(workers - 1)]
         job.run()
         for other in others:
             other.result()
