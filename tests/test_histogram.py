@@ -72,3 +72,46 @@ def test_bins_that_do_not_cover_the_range_raise():
     content["counts"] = content["counts"][:-3]
     with pytest.raises(FewSpikesError, match="bins; got"):
         Histogram.from_json(content)
+
+
+GOOD = {"low": 0.0, "high": 1.0, "exponent": -12, "first": 0, "counts": [3, -4095, 1]}
+
+
+def test_a_histogram_as_a_file_has_it():
+    assert Histogram.from_json(GOOD).total == 4
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"low": "a"},
+        {"low": True},
+        {"low": 2.0},
+        {"low": 10**400},
+        {"high": float("nan")},
+        {"low": -1e308, "high": 1e308},
+        {"high": 1e-320},
+        {"exponent": 10**9},
+        {"first": 1.0},
+        {"counts": [-(10**30)]},
+        {"counts": [-(10**7)]},
+        {"counts": [1 << 62] * 2 + [-4095]},
+        {"counts": ["3", -4095, 1]},
+        {"counts": [3.0, -4095, 1]},
+        {"counts": [-4097]},
+        {"counts": 5},
+    ],
+)
+def test_a_histogram_of_other_fields_is_refused(change):
+    with pytest.raises((FewSpikesError, TypeError)):
+        Histogram.from_json(GOOD | change)
+
+
+@pytest.mark.parametrize("high", [5e-324, 1e-310, 1e300])
+def test_values_at_the_ends_of_float64_have_a_histogram(high):
+    assert Histogram.of(torch.tensor([0.0, high], dtype=torch.float64)).total == 2
+
+
+def test_values_beyond_those_are_refused():
+    with pytest.raises(FewSpikesError, match="a histogram needs values within 1e\\+300"):
+        Histogram.of(torch.tensor([-1e308, 1e308], dtype=torch.float64))

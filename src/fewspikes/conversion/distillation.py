@@ -145,7 +145,7 @@ def learned(
     with torch.inference_mode(False), torch.enable_grad():
         settings = {"minutes": minutes, "steps": steps, "spike_price": trainer.spike_price, "most": trainer.most_spikes}
         settings["seed"] = trainer.random.initial_seed()
-        done = Checkpoint(fingerprint(trainer, settings))
+        done = Checkpoint("" if checkpoint is None else fingerprint(trainer, settings))
         if checkpoint is not None:
             restore(checkpoint, trainer, done)
         trouble = _learn(trainer, done, minutes, steps, checkpoint, progress)

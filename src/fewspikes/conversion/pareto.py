@@ -1,7 +1,5 @@
 """`frontier`: what each choice of K costs in steps and spikes, and what it keeps of the ANN."""
 
-import hashlib
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -13,13 +11,16 @@ import torch
 from torch import nn
 
 from fewspikes.base.errors import FewSpikesError
+from fewspikes.base.files import as_path
 from fewspikes.base.progress import track
+from fewspikes.base.seals import digest
 from fewspikes.conversion.budget_search import Build
 from fewspikes.conversion.building import Conversion
 from fewspikes.conversion.chains import Chains, Whole
 from fewspikes.conversion.ladder import MIXTURES, best, greedy
 from fewspikes.conversion.points import Frontier, Point
 from fewspikes.conversion.settings import Budget, Codes, Settings, circuits_of
+from fewspikes.graph.encoding import graph_to_json
 from fewspikes.measure.calibration import Calibration
 from fewspikes.measure.deal import Images
 from fewspikes.measure.measurement import Beside, Measurement, measure
@@ -122,7 +123,7 @@ def _whole(K: Sequence[int]) -> list[int]:
 
 
 def _known(path: Path, key: str) -> dict[tuple[str, str], Point]:
-    if not path.exists():
+    if not as_path(path).exists():
         return {}
     before = Frontier.load(path)
     return {(p.choice, str(p.k)): p for p in before} if before.key == key else {}
@@ -130,12 +131,11 @@ def _known(path: Path, key: str) -> dict[tuple[str, str], Point]:
 
 def _key(snn: SpikingNetwork, held: Images, settings: Mapping[str, Any]) -> str:
     """What a point depends on: the ANN with the images (by both, value by value), labels, and the settings."""
-    digest = hashlib.sha256(json.dumps(dict(settings), sort_keys=True).encode())
-    labels = () if held.labels is None else (held.labels,)
-    for tensor in (*held.inputs, *labels, *snn.tensors.values()):
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    digest.update(repr([(site.name, site.activation.to_json()) for site in snn.sites]).encode())
-    return digest.hexdigest()
+    sites = [(site.name, site.activation.to_json()) for site in snn.sites]
+    images = {f"image {i}": values for i, values in enumerate(held.inputs)}
+    labels = {} if held.labels is None else {"labels": held.labels}
+    tensors = {f"weight {name}": tensor for name, tensor in snn.tensors.items()}
+    return digest([dict(settings), graph_to_json(snn.graph), sites], images | labels | tensors)
 
 
 def _choices(chains: Chains, found: Curves, steps: Sequence[int]) -> list[tuple[str, dict[str, int]]]:

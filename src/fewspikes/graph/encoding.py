@@ -12,6 +12,7 @@ from fewspikes.graph.functions import named, parameters
 from fewspikes.graph.graph import CONSTANT, INPUT, OUTPUT, SITE, Graph, Node, Ref
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_OUTSIDE = ("nan", "inf", "-inf")  # floats that JSON has no word for
 _OWN = {INPUT: (), CONSTANT: ("tensor",), SITE: ("input",), OUTPUT: ("value",)}  # arguments of what is no operator
 
 
@@ -95,11 +96,11 @@ def _decode(value: Any, nodes: Mapping[str, Node]) -> Any:
     if not isinstance(value, dict):
         return value
     if len(value) != 1:
-        raise FewSpikesError(f"unknown argument {value!r}")
+        raise FewSpikesError(f"unknown argument {value!r:.80}")
     ((kind, content),) = value.items()
     if kind == "node" and content in nodes:
         return Ref(content)
-    if kind == "float":
+    if kind == "float" and content in _OUTSIDE:
         return float(content)
     if kind == "tuple":
         return tuple(_decode(item, nodes) for item in content)
@@ -107,5 +108,5 @@ def _decode(value: Any, nodes: Mapping[str, Node]) -> Any:
         return {str(key): _decode(item, nodes) for key, item in content.items()}
     found = getattr(torch, str(content), None) if kind == "torch" else None
     if not isinstance(found, torch.dtype | torch.layout | torch.memory_format):
-        raise FewSpikesError(f"unknown argument {value!r}")
+        raise FewSpikesError(f"unknown argument {value!r:.80}")
     return found

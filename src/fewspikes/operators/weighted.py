@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
+from fewspikes.base.errors import FewSpikesError
 from fewspikes.operators.call import Call
 from fewspikes.operators.rule import linear
 from fewspikes.reach import boxes
@@ -23,6 +24,8 @@ def _size_of_convolution(given: Mapping[str, Any]) -> Sequence[int] | None:
     strides, paddings, dilations = (
         spread(value if value is not None else usual, axes) for value, usual in zip(settings, (1, 0, 1), strict=True)
     )
+    if min(groups, *strides, *dilations) < 1 or min(paddings) < 0:
+        raise FewSpikesError(f"a convolution of stride {strides}, padding {paddings}, dilation {dilations} in {groups}")
     given_sizes = zip(x.shape[2:], weight.shape[2:], strides, paddings, dilations, strict=True)  # type: ignore[union-attr]
     sizes = [(n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in given_sizes]
     fits = min(sizes) > 0 and len(weight) % groups == 0  # type: ignore[arg-type]
