@@ -30,6 +30,7 @@ K = TypeVar("K")
 NETWORK = Kind("fewspikes-network", 2, "saved network", "convert the model again")
 _SITES = "sites"
 _TENSOR = re.compile(r"(weights|constants)(\.[A-Za-z0-9_]+)+")
+_DTYPES = (torch.float32, torch.float64, torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool)
 _MOST_ELEMENTS = 1 << 33  # of one tensor for one image, 32 GiB: no network has it, a forged file may ask for it
 _MOST_AXES = 64  # torch has no more
 
@@ -130,6 +131,9 @@ def _rebuild(content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Spiki
     graph = graph_from_json(_of_kind(list, content, "graph"), is_known)
     _check_names(graph, sites, tensors)
     inputs = tuple(InputSpec.from_json(spec) for spec in _of_kind(list, content, "inputs"))
+    odd = next((t.dtype for t in tensors.values() if t.dtype not in _DTYPES), None)
+    if odd is not None:
+        raise FewSpikesError(f"a weight of {odd}, which no converted network has")
     check_finite(tensors.values(), "a weight in the file")
     structure = Structure(with_sizes(graph, inputs, tensors), inputs, sites, _of_kind(bool, content, "keywords"))
     _check_sizes(structure.graph)

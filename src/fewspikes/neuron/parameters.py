@@ -19,6 +19,7 @@ MAX_STEPS = 24  # a float32 holds 24 bits; more steps than bits cannot be told a
 _PARAMETERS = Kind(
     "fewspikes-parameters", 1, "file of parameters", 'save them again, or take "sha256" out if you edited them'
 )
+_FIELDS = frozenset(("format", "version", "activation", "K", "domain", "T", "h", "d", "offset", "provenance"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,6 +131,9 @@ class FSParameters:
         try:
             if content["version"] != _PARAMETERS.version:
                 raise FewSpikesError(f"they have version {content['version']!r:.50}, not {_PARAMETERS.version}")
+            odd = sorted(set(content) - _FIELDS)
+            if odd:
+                raise FewSpikesError(f"unknown field {odd[0]!r:.50}; there are {', '.join(sorted(_FIELDS))}")
             low, high = content["domain"]
             domain = (-inf if low is None else low, inf if high is None else high)
             T, h, d, offset, label = (content[name] for name in ("T", "h", "d", "offset", "activation"))
