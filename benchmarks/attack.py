@@ -79,7 +79,7 @@ def child(part: str, seed: int, numbers: Sequence[int], folder: Path, say: IO[st
     warnings.simplefilter("ignore")
     with opened(part, folder) as attackers:
         for number in numbers:
-            print(json.dumps({"begins": number}), file=say, flush=True)
+            print(json.dumps({"begins": number, "kind": attackers[number % len(attackers)].name}), file=say, flush=True)
             _forget_peak()
             found = run_case(attackers, part, seed, number) | {"mib": _peak()}
             if found["outcome"] != "violation" and found["seconds"] > SECONDS:
@@ -120,22 +120,14 @@ def _of_a_child(part: str, seed: int, numbers: Sequence[int]) -> Iterator[dict[s
             for line in _lines(run):
                 found = json.loads(line)
                 if "begins" in found:
-                    begun = found["begins"]
+                    begun = {"number": found["begins"], "kind": found["kind"]}
                 else:
                     begun = None
                     yield found
             run.kill()
             code = run.wait()
         if begun is not None:
-            yield {
-                "number": begun,
-                "kind": "?",
-                "how": "?",
-                "outcome": "violation",
-                "said": f"the process hung or died ({code})",
-                "seconds": 0.0,
-                "mib": 0.0,
-            }
+            yield {**begun, "outcome": "violation", "said": f"it hung or died ({code})", "seconds": _WALL, "mib": 0.0}
         elif code not in (0, -9):
             raise SystemExit(f"the child ended with {code} before its first case")
 

@@ -203,6 +203,28 @@ def test_a_limit_of_nothing_raises(save, tmp_path):
 # What is no data
 
 
+def test_a_sub_folder_that_is_closed_is_named(save, tmp_path, monkeypatch):
+    save("test/cat/1.png"), save("test/dog/1.png")
+    listed = Path.iterdir
+
+    def closed(folder):
+        if folder.name == "dog":
+            raise PermissionError(13, "Permission denied", str(folder))
+        return listed(folder)
+
+    monkeypatch.setattr(Path, "iterdir", closed)
+    with pytest.raises(FewSpikesError, match=r"cannot read the folder .*dog: Permission denied; check its permissions"):
+        open_images(tmp_path, "test", SMALL, classes=2)
+
+
+@pytest.mark.parametrize("split", [None, 3, {"a": 1}, "x" * 5000], ids=lambda split: type(split).__name__)
+def test_a_split_that_is_no_name_of_one_raises_in_one_short_line(save, tmp_path, split):
+    save("test/cat/1.png")
+    with pytest.raises(FewSpikesError, match="split") as error:
+        open_images(tmp_path, split, SMALL, classes=1)
+    assert len(str(error.value)) < 400
+
+
 def test_a_missing_folder_raises(tmp_path):
     with pytest.raises(FewSpikesError, match=r"no folder .*nowhere; give the folder"):
         open_images(tmp_path / "nowhere", "test", SMALL, classes=1)

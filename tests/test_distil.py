@@ -305,12 +305,19 @@ def test_the_best_stage_is_the_one_with_the_least_score():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"minutes": 0}, "minutes must be a number > 0"),
-        ({"minutes": float("nan")}, "minutes must be a number > 0"),
+        ({"minutes": 0}, "minutes must be a finite number > 0"),
+        ({"minutes": float("nan")}, "minutes must be a finite number > 0"),
         ({"steps": 0}, "steps must be a whole number >= 1"),
         ({"steps": 5, "minutes": 1.0}, "minutes and steps both say how long; give one of them"),
         ({"spike_price": -1.0}, "spike_price must be a finite number >= 0"),
         ({"reference": nn.Dropout()}, "call reference.eval"),
+        ({"minutes": "1"}, "minutes must be a finite number > 0; got '1'"),
+        ({"steps": 10**400}, "steps must be a whole number from 1 to"),
+        ({"spike_price": 1e308}, "spike_price must be at most"),
+        ({"seed": ()}, "seed must be a whole number from 0 to"),
+        ({"seed": 10**400}, "seed must be a whole number from 0 to"),
+        ({"steps": 5, "checkpoint": "/"}, "cannot write /: it is a folder; give a file name"),
+        ({"steps": 5, "checkpoint": "/no/such/place.safetensors"}, "cannot write .* make it first"),
     ],
 )
 def test_a_setting_out_of_range_raises(options, message):

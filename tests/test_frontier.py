@@ -141,6 +141,9 @@ def test_the_frontier_of_a_model_is_measured_on_images_held_out(tmp_path):
         (None, {}, "a frontier is measured on images"),
         (torch.zeros(8, 3, 8, 8), {"codes": fs.Codes(K=4)}, "leave K and alpha out of the codes"),
         (torch.zeros(8, 3, 8, 8), {"K": ()}, "whole numbers K from 1 to 24"),
+        (torch.zeros(8, 3, 8, 8), {"K": 3.0}, "whole numbers K from 1 to 24; got 3.0"),
+        (torch.zeros(8, 3, 8, 8), {"K": (3, "4")}, "whole numbers K from 1 to 24"),
+        (torch.zeros(8, 3, 8, 8), {"K": (3,), "file": "/no/such/folder/f.json"}, "cannot write .* make it first"),
     ],
 )
 def test_a_frontier_of_a_model_needs_images_and_no_k_of_its_own(images, options, message):

@@ -237,6 +237,19 @@ def test_a_grid_out_of_range_raises(arguments, message):
         relu_parameters().quantize(*arguments)
 
 
+@pytest.mark.parametrize("endpoint", ["1", 1, np.array([]), {"a": 1}], ids=repr)
+def test_an_endpoint_is_true_or_false(endpoint):
+    with pytest.raises(FewSpikesError, match="endpoint must be True or False"):
+        relu_parameters().quantize(8, endpoint=endpoint)
+
+
+@pytest.mark.parametrize("name", [["silu"], {}, np.array([]), "x" * 5000], ids=lambda name: repr(name)[:9])
+def test_what_is_no_name_of_published_parameters_is_refused_in_one_short_line(name):
+    with pytest.raises(FewSpikesError, match="no published parameters for") as error:
+        published(name)
+    assert len(str(error.value)) < 300
+
+
 def test_a_scale_is_positive_and_chosen_around_0_only():
     with pytest.raises(FewSpikesError, match="the scale must be a finite number > 0; got 0.0"):
         relu_parameters().quantize(8, scale=0.0)

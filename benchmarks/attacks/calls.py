@@ -10,14 +10,15 @@ from unittest import mock
 
 import numpy as np
 import torch
-from attacks.damage import Random, pick
-from attacks.files import MODEL, SMALL, network, png
 
 import fewspikes as fs
+from attacks.damage import Random, pick
+from attacks.files import MODEL, SMALL, network, png
 from fewspikes.cli import main
 from fewspikes.images import Preprocessing, loader, open_images, read_image
 
 _NUMBERS = (0, -1, 3, 25, 1 << 63, 10**400, -(10**5000), 1e308, 1e-320, -0.0, float("nan"), float("inf"), -float("inf"))
+_SHORT = (0, -1, True, -0.0, float("nan"), float("inf"), 10**400, "1", [], (), object(), 1e-320)
 _WORDS = ("", "x" * 5000, "a\0b", "\ud800", "two\nlines", "uniform", "1", "nan")
 _OTHERS = (None, True, b"\xff", (), [], {}, [None], {"a": 1}, [float("nan")] * 4, np.array([]), object(), range(3), int)
 _PATHS = ("/proc/self/mem", "/proc/1/x/y", "/dev/null/x", "/", ".", "x" * 5000, "a\0b", "", b"x", None, 3)
@@ -133,8 +134,11 @@ class Commands:
         lines = said.strip().splitlines()
         if code == 0:
             return "result"
-        if code != 2 or len(lines) < 1 or not lines[-1].startswith("error: ") or any(
-            not line.startswith(("warning: ", "error: ")) for line in lines
+        if (
+            code != 2
+            or len(lines) < 1
+            or not lines[-1].startswith("error: ")
+            or any(not line.startswith(("warning: ", "error: ")) for line in lines)
         ):
             raise AssertionError(f"exit code {code}, {len(lines)} lines: {' | '.join(lines)[-250:]}")
         raise fs.FewSpikesError(lines[-1])
@@ -150,12 +154,12 @@ def _run(words: list[str]) -> tuple[int, str]:
     """Exit code and stderr of a command, in this process."""
     said = io.StringIO()
     code: Any = 0
-    with mock.patch.object(sys, "argv", ["fewspikes", *words]), contextlib.redirect_stderr(said):
-        with contextlib.redirect_stdout(io.StringIO()):
-            try:
-                main()
-            except SystemExit as left:
-                code = left.code
+    typed = mock.patch.object(sys, "argv", ["fewspikes", *words])
+    with typed, contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
+        try:
+            main()
+        except SystemExit as left:
+            code = left.code
     return int(code or 0), said.getvalue()
 
 
@@ -178,7 +182,7 @@ def _callers(folder: Path) -> Iterator[Any]:
     yield Caller("Codes", fs.Codes, {"K": 4, "alpha": 2.0, "rounding": "down", "spike_price": 0.0, "effort": "quick"})
     yield Caller("Budget", fs.Budget, {"drop": 1.0, "steps": 8, "spikes": 1.0})
     channels = {"shift": own, "scale": own, "axis": 1, "gain": own}
-    vectors = {name: tensors for name in ("shift", "scale", "gain")}
+    vectors = dict.fromkeys(("shift", "scale", "gain"), tensors)
     yield Caller("FSNeuron", lambda **given: fs.FSNeuron(silu, **given)(x), channels, vectors)
     yield Caller("apply", lambda x, engine: fs.apply(x, silu, engine), {"x": x, "engine": "auto"}, inputs)
     yield Caller("encode", lambda x: fs.decode(fs.encode(x, silu), silu), {"x": x}, inputs)
@@ -188,14 +192,18 @@ def _callers(folder: Path) -> Iterator[Any]:
     yield Caller("published", fs.published, {"activation": "silu"})
     example = {"example_inputs": images[:1], "K": 3, "alpha": None, "seed": 0, "spike_price": None, "effort": "quick"}
     yield Caller("convert", lambda **g: fs.convert(MODEL, **g), example, {"example_inputs": tensors})
+    minutes = {"distil": _SHORT, "minutes": _SHORT, "steps": (*_SHORT, 3)}  # a long time would be a fair wish
     on = {"images": images, "K": 3, "max_steps": None, "max_spikes": None, "distil": None, "repair": None}
-    yield Caller("convert on", lambda **g: fs.convert(MODEL, images[:1], **g), on, {"images": tensors})
+    yield Caller("convert on", lambda **g: fs.convert(MODEL, images[:1], **g), on, minutes | {"images": tensors})
     yield Caller("call", lambda x: snn(x), {"x": images}, inputs)
     yield Caller("evaluate", lambda x: fs.evaluate(snn, x), {"x": [(images, torch.zeros(64).long())]}, inputs)
     learn = {"loader": images, "steps": 2, "minutes": None, "spike_price": 0.0, "seed": 0, "checkpoint": None}
-    yield Caller("distil", lambda **g: fs.distil(snn, **g), learn, {"loader": tensors, "checkpoint": _PATHS})
+    places = {"loader": tensors, "checkpoint": _PATHS}
+    yield Caller("distil", lambda **g: fs.distil(snn, **g), learn, minutes | places)
     front = {"images": images, "K": (3,), "seed": 0, "file": None}
-    yield Caller("frontier", lambda **g: fs.frontier(MODEL, images[:1], **g), front, {"images": tensors, "file": _PATHS})
+    yield Caller(
+        "frontier", lambda **g: fs.frontier(MODEL, images[:1], **g), front, {"images": tensors, "file": _PATHS}
+    )
     yield Caller("to_integer", lambda engine: fs.to_integer(snn, engine), {"engine": "auto"})
     saved = {"path": folder / "again.fs", "preprocessing": {}}
     yield Caller("save", lambda **given: fs.save(snn, **given), saved, paths)

@@ -70,12 +70,11 @@ BYTES: tuple[Callable[[bytes, Random], bytes], ...] = (flipped, cut, shortened, 
 
 # Fields.
 
+_DEEP = "@deep@"  # stands for what is nested so deep that no program could write it
+
 
 def extreme(random: Random) -> Any:
     """A value that nobody expects in a file."""
-    deep: Any = []
-    for _ in range(int(pick(random, (3, 200, 5000)))):
-        deep = [deep] if random.random() < 0.5 else {"a": deep}
     values: list[Any] = [
         None,
         True,
@@ -112,7 +111,8 @@ def extreme(random: Random) -> Any:
         {"float": "nan"},
         {"torch": "float16"},
         {"tuple": [1, 2]},
-        deep,
+        _DEEP,
+        [[[{}]]],
     ]
     return pick(random, values)
 
@@ -159,7 +159,9 @@ def _place(content: Any, random: Random) -> tuple[Any, Any]:
 
 def written(content: Any, random: Random) -> str:
     """JSON as a careless program writes it: NaN as a word, and now and then a key twice."""
-    text = json.dumps(content)
+    depth = int(pick(random, (50, 900, 100_000)))
+    opening, closing = pick(random, (("[", "]"), ('{"a":', "}")))
+    text = json.dumps(content).replace(json.dumps(_DEEP), opening * depth + "1" + closing * depth)
     if random.random() < 0.05 and text.startswith("{"):
         text = text[:-1] + ', "version": 1}' if random.random() < 0.5 else '{"sha256": "0", ' + text[1:]
     return text

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import safetensors.torch
 import torch
-from attacks.damage import BYTES, Random, forged, other_name, pick, resealed, written
 from PIL import Image
 from torch import Tensor, nn
 
 import fewspikes as fs
+from attacks.damage import BYTES, Random, forged, other_name, pick, resealed, written
 from fewspikes.base.seals import SEAL
 from fewspikes.conversion.checkpoint import Checkpoint, restore
 from fewspikes.conversion.distillation import learned
@@ -177,7 +177,7 @@ class Frontiers(Json):
 
     def make(self) -> None:
         """Of two choices."""
-        snn, images = network()
+        _, images = network()
         fs.frontier(MODEL, images[:1], images, K=(3,), file=self.path)
 
     def read(self) -> Any:
@@ -332,7 +332,9 @@ class Pictures(Kind):
 
     def _of_another_size(self, random: Random) -> bytes:
         kind = pick(random, ("PNG", "GIF", "TIFF", "BMP"))
-        sides = (0, 1, 2, 255, 4000, 16_000, 65_535) + ((60_000, 1 << 30, (1 << 31) - 1, (1 << 32) - 1) * (kind == "PNG"))
+        sides = (0, 1, 2, 255, 4000, 16_000, 65_535) + (
+            (60_000, 1 << 30, (1 << 31) - 1, (1 << 32) - 1) * (kind == "PNG")
+        )
         width, height = pick(random, sides), pick(random, sides)
         if kind == "PNG":
             return png(width, height)

@@ -8,6 +8,8 @@ import numpy as np
 
 from fewspikes.base.errors import FewSpikesError
 
+MOST_SEED = (1 << 63) - 1  # that all generators take
+_DEAREST = 1e6
 _NO_FLOAT = (TypeError, ValueError, OverflowError, RuntimeError)  # of a tensor: it asks for a gradient
 _LONGEST = 80  # characters of a value in a message
 
@@ -38,6 +40,14 @@ def finite(name: str, value: Any) -> float:
 def at_least_0(name: str, value: Any) -> float:
     """A finite number >= 0, as a float."""
     return _number(name, value, " >= 0", lambda number: number >= 0)
+
+
+def price(name: str, value: Any) -> float:
+    """The price of a spike: a finite number from 0 to 1e6, far beyond the one that silences every neuron."""
+    number = at_least_0(name, value)
+    if number > _DEAREST:
+        raise FewSpikesError(f"{name} must be at most {_DEAREST:g}; got {number:g}")
+    return number
 
 
 def positive(name: str, value: Any) -> float:

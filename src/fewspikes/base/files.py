@@ -51,6 +51,22 @@ def reason_of(error: BaseException) -> str:
     return line if len(line) <= _MOST_SHOWN else f"{line[:_MOST_SHOWN]}..."
 
 
+def check_place(given: Any) -> Path:
+    """The path of a file to write, so that long work does not begin for one that cannot be.
+
+    Raises:
+        FewSpikesError: it is a folder, or lies in none.
+    """
+    path = as_path(given)
+    if not path.parent.is_dir():
+        raise FewSpikesError(
+            f"cannot write {shown(path)}: the folder {shown(path.parent)} does not exist; make it first"
+        )
+    if path.is_dir():
+        raise FewSpikesError(f"cannot write {shown(path)}: it is a folder; give a file name")
+    return path
+
+
 def write_aside(path: str | os.PathLike[str], content: bytes) -> None:
     """Write `content` beside `path` and rename it into place, so a crash leaves no half-written file.
 
@@ -59,13 +75,7 @@ def write_aside(path: str | os.PathLike[str], content: bytes) -> None:
     Raises:
         FewSpikesError: it cannot be written there.
     """
-    path = as_path(path)
-    if not path.parent.is_dir():
-        raise FewSpikesError(
-            f"cannot write {shown(path)}: the folder {shown(path.parent)} does not exist; make it first"
-        )
-    if path.is_dir():
-        raise FewSpikesError(f"cannot write {shown(path)}: it is a folder; give a file name")
+    path = check_place(path)
     aside = path.with_name(f"{_prefix(path)}{_machine()}{os.getpid():08x}{secrets.token_hex(8)}")
     try:
         aside.write_bytes(content)

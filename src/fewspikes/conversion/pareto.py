@@ -1,7 +1,7 @@
 """`frontier`: what each choice of K costs in steps and spikes, and what it keeps of the ANN."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from fewspikes.base.checks import said
 from fewspikes.base.errors import FewSpikesError
-from fewspikes.base.files import as_path
+from fewspikes.base.files import as_path, check_place
 from fewspikes.base.progress import track
 from fewspikes.base.seals import digest
 from fewspikes.conversion.budget_search import Build
@@ -69,6 +70,8 @@ def frontier(
     if codes.K is not None or codes.alpha is not None:
         raise FewSpikesError("a frontier tries many K with ranges of their own: leave K and alpha out of the codes")
     _whole(K)
+    if file is not None:
+        check_place(file)
     settings = Settings(codes, Budget(drop=0.0), circuits_of(circuits), seed=seed)
     with torch.inference_mode(False), torch.no_grad():
         work = Conversion(model, example_inputs, images, settings, labels=True, progress=progress)
@@ -97,7 +100,7 @@ def measured(
     """
     steps = _whole(K)
     key = _key(snn, held, settings or {})
-    known = {} if file is None else _known(Path(file), key)
+    known = {} if file is None else _known(as_path(file), key)
     found = curves(snn, parameters, images, min(steps[-1] + _ROOM, MAX_STEPS), progress)
     judge: Callable[[SpikingNetwork], Measurement] = partial(measure, beside=Beside(held, snn.as_ann()))
     points: list[Point] = []
@@ -116,14 +119,14 @@ def measured(
 
 
 def _whole(K: Sequence[int]) -> list[int]:
-    steps = sorted(set(K))
+    steps = list(K) if isinstance(K, Iterable) and not isinstance(K, str) else []
     if not steps or any(isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= MAX_STEPS for k in steps):
-        raise FewSpikesError(f"the frontier begins from whole numbers K from 1 to {MAX_STEPS}; got {list(K)}")
-    return steps
+        raise FewSpikesError(f"the frontier begins from whole numbers K from 1 to {MAX_STEPS}; got {said(K)}")
+    return sorted(set(steps))
 
 
 def _known(path: Path, key: str) -> dict[tuple[str, str], Point]:
-    if not as_path(path).exists():
+    if not path.exists():
         return {}
     before = Frontier.load(path)
     return {(p.choice, str(p.k)): p for p in before} if before.key == key else {}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fewspikes.base.errors import FewSpikesError
-from fewspikes.base.files import reason_of, shown
+from fewspikes.base.files import as_path, reason_of, shown
 from fewspikes.images.classes import class_numbers
 from fewspikes.images.reading import open_image
 from fewspikes.images.splits import SPLIT_NAMES
@@ -52,7 +52,8 @@ class FolderImages:
 
 
 def _subfolders(folder: Path) -> list[Path]:
-    return sorted(place for place in _inside(folder) if place.is_dir() and not place.name.startswith((".", "__")))
+    names = (place for place in _inside(folder) if not place.name.startswith((".", "__")))
+    return sorted(place for place in names if as_path(place).is_dir())
 
 
 def _images(folder: Path) -> Iterator[Path]:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 DATA_VARIABLE = "FEWSPIKES_DATA"
+MOST_IMAGES = 1 << 31  # a batch
 MOST_WORKERS = 1024  # processes; a larger number is a slip, and they would all be started
 
 
@@ -201,7 +202,7 @@ def loader(
     Raises:
         FewSpikesError: a number out of range.
     """
-    checks.whole("batch_size", batch_size, 1)
+    checks.whole("batch_size", batch_size, 1, MOST_IMAGES)
     checks.whole("workers", workers, 0, MOST_WORKERS)
     order: dict[str, Any] = {} if shuffle is None else {"shuffle": True, "generator": shuffle, "drop_last": True}
     if skip_damaged:

@@ -185,7 +185,11 @@ def _resized(size: tuple[int, int], short: int) -> tuple[int, int]:
 
 
 def _pair(name: str, values: Any) -> tuple[int, int]:
-    if not isinstance(values, Sequence) or len(values) != 2 or any(type(v) is not int or v < 1 for v in values):
+    if (
+        not isinstance(values, Sequence)
+        or len(values) != 2
+        or any(type(v) is not int or not 1 <= v <= MOST_PIXELS for v in values)
+    ):
         raise FewSpikesError(f"{name} must be two whole numbers >= 1, (height, width); got {checks.said(values)}")
     return values[0], values[1]
 
@@ -203,7 +207,7 @@ def _numbers(name: str, values: Any) -> tuple[float, ...]:
 def _checked_resize(resize: Any, size: tuple[int, int]) -> int | tuple[int, int] | None:
     if resize is None:
         return None
-    sides = (resize, resize) if type(resize) is int else _pair("resize", resize)
+    sides = _pair("resize", (resize, resize) if type(resize) is int else resize)
     least = (max(size), max(size)) if type(resize) is int else size
     if sides[0] < least[0] or sides[1] < least[1]:
         raise FewSpikesError(f"resize {resize} is smaller than the crop {size}, which would pad; make it larger")

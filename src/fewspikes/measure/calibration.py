@@ -27,7 +27,8 @@ class Calibration:
 
     def __post_init__(self) -> None:
         checks.whole("the images of a calibration", self.images, 0)
-        if not all(isinstance(histogram, Histogram) for histogram in dict(self.sites).values()):
+        sites = self.sites.values() if isinstance(self.sites, Mapping) else [None]
+        if not all(isinstance(histogram, Histogram) for histogram in sites):
             raise FewSpikesError("a calibration has a histogram for each site; `fewspikes.calibrate` makes them")
 
     def __add__(self, other: "Calibration") -> "Calibration":

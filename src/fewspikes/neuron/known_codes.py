@@ -74,10 +74,10 @@ def published(activation: str) -> FSParameters:
     >>> published("sigmoid").K
     12
     """
-    if activation == "relu":
+    if isinstance(activation, str) and activation == "relu":
         return relu_parameters(PAPER_RELU_STEPS, PAPER_RELU_ALPHA, "down")
-    if activation not in _PUBLISHED:
-        raise FewSpikesError(f"no published parameters for {activation!r}; there are silu, sigmoid and relu")
+    if not isinstance(activation, str) or activation not in _PUBLISHED:
+        raise FewSpikesError(f"no published parameters for {checks.said(activation)}; there are silu, sigmoid and relu")
     text = resources.files("fewspikes").joinpath("neuron", "tables", _PUBLISHED[activation]).read_text()
     return FSParameters.from_json(json.loads(text))
 
