@@ -12,7 +12,7 @@ import fewspikes as fs
 pytest.importorskip("torchvision", reason="needs the extra vision")
 pytest.importorskip("pyarrow", reason="needs the extra vision")
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
-import attack  # noqa: E402
+import attack
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
 

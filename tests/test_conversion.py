@@ -395,3 +395,38 @@ def test_a_lazy_weight_raises():
 def test_an_example_of_another_dtype_than_the_weights_raises():
     with pytest.raises(fs.FewSpikesError, match="input x is torch.float64, the model's weights are torch.float32"):
         fs.convert(small(), IMAGES.double())
+
+
+def test_a_range_beyond_the_networks_dtype_names_its_site():
+    model, x = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)).eval(), torch.zeros(1, 3)
+    with pytest.raises(fs.FewSpikesError, match="site 1: T, h, d .* must be numbers of torch.float32"):
+        fs.convert(model, x, K=4, alpha=1e39)
+    wide = fs.convert(model.double(), x.double(), K=4, alpha=1e39)
+    with pytest.raises(fs.FewSpikesError, match="site 1: .* must be numbers of torch.float32"):
+        wide.float()
+    assert wide.dtype == torch.float64
+
+
+def test_an_average_over_padding_by_minus_infinity_is_refused():
+    class Padded(nn.Module):
+        def forward(self, x):
+            return nn.functional.max_pool2d(nn.functional.pad(torch.relu(x), (1, 1, 1, 1), value=-float("inf")), 2)
+
+    x = torch.randn(2, 3, 6, 6)
+    with pytest.raises(fs.FewSpikesError, match="maximum beside padding by -inf, of which there is no average"):
+        fs.convert(Padded().eval(), x, circuits={"max": "average"})
+    snn = fs.convert(Padded().eval(), x, K=8, alpha=8.0)
+    assert (snn(x) - Padded()(x)).abs().max() < 8 * 2**-8
+
+
+def test_one_image_scaled_in_another_way_ruins_nothing_and_is_named():
+    model, x = nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 3)).eval(), torch.randn(200, 6)
+    wild = x.clone()
+    wild[31] *= 100
+    clean = fs.convert(model, x, x, K=4)
+    with pytest.warns(fs.FewSpikesWarning, match=r"1 of 200 images is far larger .* number 31 .* scaled alike"):
+        snn = fs.convert(model, x, wild, K=4)
+    assert snn.report.calibration_images == 199
+    assert any("number 31" in note for note in snn.report.notes)
+    fresh = torch.randn(500, 6)
+    assert fs.evaluate(snn, fresh).relative_error < 1.2 * fs.evaluate(clean, fresh).relative_error

@@ -12,6 +12,7 @@ from budget_problems import branched
 from fewspikes.conversion.building import calibrate_model
 from fewspikes.measure import deal as dealing
 from fewspikes.measure.deal import Deal, Images, batch_size, dealt
+from fewspikes.measure.outliers import Outliers
 from fewspikes.measure.source import Source
 from networks import small, squeeze_excite
 
@@ -24,8 +25,8 @@ def numbers(n):
     return torch.arange(float(n))[:, None]
 
 
-def source(given, classes=None):
-    specs = tuple(replace(spec, shape=(1,)) for spec in branched().snn.inputs)
+def source(given, classes=None, shape=(1,)):
+    specs = tuple(replace(spec, shape=shape) for spec in branched().snn.inputs)
     return Source(given, specs, torch.float32, "data", None, classes)
 
 
@@ -192,3 +193,34 @@ def test_in_a_conversion_no_image_held_out_is_calibrated_on_or_repaired_with():
     networks = [fs.convert(small(), X[:1], images, max_steps=8) for images in (X, wild)]
     assert networks[0].report.k == networks[1].report.k
     assert same_tables(networks)
+
+
+@pytest.mark.parametrize("wild", [lambda x: 100 * x, lambda x: 127.5 + 50 * x])
+def test_an_image_far_larger_than_the_others_gets_no_role_whatever_the_loaders_batches(wild):
+    x = torch.randn(200, 3, 4, 4)
+    x[77] = wild(x[77])
+    for size in (1, 7, 32, 200):
+        deal = Deal(source(x.split(size), shape=(3, 4, 4)), 16, outliers=True)
+        assert sum(len(inputs[0]) for inputs, _ in deal) == 199
+        assert torch.equal(deal.kept.inputs[0], torch.cat([x[:77], x[78:]]))
+        assert [place for place, _ in deal.outliers.found] == [77]
+    assert str(deal.outliers).startswith("1 of 200 images is far larger than the middle one: number 77 (")
+
+
+def test_data_of_many_sizes_have_no_outliers_nor_have_small_images():
+    sizes = torch.exp(torch.randn(500) * 2)  # between them a factor of some thousands
+    found = Outliers()
+    assert not found.far((torch.randn(500, 20) * sizes[:, None],)).any()
+    two_kinds = torch.randn(60, 20)
+    two_kinds[::4] *= 100
+    assert not Outliers().far((two_kinds,)).any()
+    dark = torch.rand(50, 20)
+    dark[:20] *= 0.001
+    assert not Outliers().far((dark,)).any()
+
+
+def test_of_three_images_none_is_far_and_whole_numbers_are_not_measured():
+    x = torch.ones(3, 5)
+    x[0] = 1e6
+    assert not Outliers().far((x,)).any()
+    assert not Outliers().far((torch.randint(0, 10**6, (50, 4)),)).any()

@@ -1,5 +1,6 @@
 """Evaluation: the report's numbers against plain arithmetic, and data that do not fit."""
 
+import copy
 import json
 
 import pytest
@@ -160,7 +161,7 @@ def test_an_output_of_any_kind_has_a_relative_error_and_a_cosine(model):
     snn = fs.convert(model.eval().requires_grad_(False), x, x, K=3)
     report = fs.evaluate(snn, [(x, targets)], model)
     pairs = [(tensors_of(net(x))) for net in (snn, model)]
-    errors = [float((got - y).square().mean() / y.var(unbiased=False)) for got, y in zip(*pairs, strict=True)]
+    errors = [float((got - y).square().sum() / (y - y.mean(0)).square().sum()) for got, y in zip(*pairs, strict=True)]
     got, wanted = (torch.cat([t.flatten() for t in tensors]) for tensors in pairs)
     assert report.relative_error == pytest.approx(sum(errors) / len(errors), rel=1e-4)
     assert report.cosine == pytest.approx(float(torch.cosine_similarity(got, wanted, dim=0)), rel=1e-5)
@@ -219,3 +220,23 @@ def test_labels_that_are_words_raise_here_and_not_in_calibration():
     snn = fs.convert(small(), IMAGES, calibration=batches)
     with pytest.raises(fs.FewSpikesError, match="labels must be 2 whole numbers; got a list"):
         fs.evaluate(snn, batches)
+
+
+def test_what_is_the_same_for_every_image_hides_no_error():
+    # A bias of 100 per class changes no image's answer against another's: the error must not shrink by it.
+    model, x = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).eval(), torch.randn(200, 4)
+    far = copy.deepcopy(model)
+    with torch.no_grad():
+        far[2].bias += torch.tensor([0.0, 100.0, 200.0])
+    plain, moved = (fs.evaluate(fs.convert(m, x, x, K=3), x) for m in (model, far))
+    assert moved.relative_error == pytest.approx(plain.relative_error, rel=1e-3)
+
+
+def test_one_image_is_measured_against_the_variance_over_its_elements():
+    model, x = (
+        nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).eval().requires_grad_(False),
+        torch.randn(1, 4),
+    )
+    snn = fs.convert(model, x, K=3, alpha=4.0)
+    wanted = float((snn(x) - model(x)).square().mean() / model(x).var(unbiased=False))
+    assert fs.evaluate(snn, x).relative_error == pytest.approx(wanted, rel=1e-5)

@@ -287,3 +287,10 @@ def test_sites_fitted_at_once_come_out_as_one_after_the_other(monkeypatch):
     with ThreadPoolExecutor(4) as pool:
         together = list(pool.map(partial(fit_site, SILU, 5), seen))
     assert together == alone
+
+
+def test_inputs_far_smaller_than_a_bin_are_fitted():
+    x = 1e-38 * torch.randn(1000)
+    p = fs.fitting.fit_site(Activation("silu"), 4, Histogram.of(x))
+    assert np.isfinite(p.numbers).all()
+    assert np.abs(p.numbers).max() < 1e-36

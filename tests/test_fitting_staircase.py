@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fewspikes as fs
+from fewspikes.fitting import bounds
 from fewspikes.fitting.bounds import largest_error, steps_of
 from fewspikes.fitting.descent import descend, objective, objective_and_gradient, random_code
 from fewspikes.fitting.fitting import even_and_seen
@@ -158,3 +159,24 @@ def test_a_bound_holds_after_the_cast_to_float32():
 def test_the_largest_error_may_lie_where_the_activation_turns():
     silent = fs.FSParameters([99.0], [0.0], [0.0])
     assert largest_error(silent, SILU, (-8.0, 0.0)) == pytest.approx(0.27846454276)  # SiLU's least value
+
+
+@pytest.mark.parametrize("rounding", ["down", "nearest"])
+@pytest.mark.parametrize("cap", [None, 6.0, 0.09])
+@pytest.mark.parametrize("domain", [(-4.0, 8.0), (-1.0, 100.0)])
+def test_a_long_binary_codes_largest_error_needs_none_of_its_steps_one_by_one(monkeypatch, rounding, cap, domain):
+    p, activation = fs.relu_parameters(12, 3.137, rounding, cap), Activation("relu", cap)
+    wanted = largest_error(p, activation, domain)
+    monkeypatch.setattr(bounds, "_MOST", 1000)
+    assert largest_error(p, activation, domain) == pytest.approx(wanted, rel=1e-9)
+
+
+def test_the_largest_error_of_24_steps_is_known():
+    p = fs.relu_parameters(24, 8.0, "nearest", cap=8.0)
+    assert largest_error(p, Activation("relu"), (-1.0, 7.0)) == 8.0 * 2.0**-25  # half the last step
+    assert largest_error(p, Activation("relu", 8.0)) == 8.0 * 2.0**-24  # the highest level lies a step below the cap
+
+
+def test_a_staircase_of_more_steps_than_anybody_looks_at_has_no_bound():
+    p = fs.relu_parameters(24, 16.0)
+    assert largest_error(fs.FSParameters(p.T, p.h, 1.001 * p.d), Activation("relu"), (-1.0, 16.0)) is None

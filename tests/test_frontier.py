@@ -26,7 +26,9 @@ def test_a_measurement_is_what_the_two_networks_do_on_the_images(problem):
     assert outcome.images == 50
     assert outcome.drop == pytest.approx(100 * (right[0] - right[1]) / 50)
     assert outcome.agreement == pytest.approx(2 * int((ann.argmax(1) == got.argmax(1)).sum()))
-    assert outcome.error == pytest.approx(float((got - ann).square().mean() / ann.var(unbiased=False)), rel=1e-5)
+    assert outcome.error == pytest.approx(
+        float((got - ann).square().sum() / (ann - ann.mean(0)).square().sum()), rel=1e-5
+    )
     assert outcome.expected_loss == expected_loss(ann, got, labels)
     assert outcome.loss == max(outcome.drop, outcome.expected_loss)
     with fs.count(coarse) as counts:

@@ -148,3 +148,15 @@ def test_a_gain_stretches_the_output_and_a_range_the_input_too():
     expected = g.view(wide) * r.view(wide) * fs.apply((x + s.view(wide)) / r.view(wide), p)[0]
     assert torch.allclose(fs.FSNeuron(p, s, r, gain=g)(x), expected, rtol=1e-6)
     assert torch.equal(fs.FSNeuron(p, gain=g)(x), fs.apply(x, p)[0] * g.view(wide))
+
+
+@pytest.mark.parametrize(
+    "numbers", [([1e39], [1], [1]), ([1], [1e39], [1]), ([1], [1], [-1e39]), ([1, 1], [1, 1], [3e38, 3e38])]
+)
+def test_a_code_beyond_its_dtype_raises_and_a_wider_one_takes_it(numbers):
+    neuron = fs.FSNeuron(fs.FSParameters(*numbers))
+    with pytest.raises(
+        fs.FewSpikesError, match="must be numbers of torch.float32, 3.4e\\+38 at most; got .* Use float64"
+    ):
+        neuron(torch.ones(2))
+    assert neuron(torch.ones(2, dtype=torch.float64)).isfinite().all()

@@ -6,6 +6,7 @@ import sys
 import textwrap
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -96,6 +97,38 @@ def test_parts_for_threads_keep_their_channels(shape, threads):
         check(fs.FSNeuron(p, torch.randn(shape[1]), torch.rand(shape[1]) + 0.5), x)
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("layout", ["rows", "channels-last", "contiguous"])
+@pytest.mark.parametrize("channels", [1, 511, 4096, 65_537])
+def test_counts_are_exact_at_any_width(channels, layout):
+    random = np.random.default_rng(channels)
+    T, h, d = (random.normal(0.1, 0.3, 24) for _ in range(3))
+    shape = (3, channels) if layout == "rows" else (3, channels, 1, 2)
+    x = torch.from_numpy(random.normal(0, 2, shape).astype(np.float32))
+    x = x.to(memory_format=torch.channels_last) if layout == "channels-last" else x
+    shift, scale = (torch.from_numpy(f(channels).astype(np.float32)) for f in (random.standard_normal, random.random))
+    neuron = fs.FSNeuron(fs.FSParameters(T, h, d, domain=(-3.0, 3.0)), shift, scale + 0.5)
+
+    wide = [-1, *[1] * (x.ndim - 2)]
+    v = (x.numpy() + shift.numpy().reshape(wide)) / (scale + 0.5).numpy().reshape(wide)
+    beyond = int(((v < -3) | (v > 3)).sum())
+    fired, y = 0, np.zeros_like(v)
+    for threshold, reset, weight in zip(*(values.astype(np.float32) for values in (T, h, d)), strict=True):
+        z = v >= threshold
+        fired += int(z.sum())
+        y, v = y + weight * z.astype(np.float32), v - reset * z.astype(np.float32)
+
+    got, spikes, outside = one_pass(neuron, x)
+    assert (spikes, outside) == (fired, beyond)
+    assert np.array_equal(got.numpy(), y * (scale + 0.5).numpy().reshape(wide))
+    assert fired > 2**16 or channels < 4096  # more than 16 bits hold
+
+
+@pytest.mark.parametrize("stride", [0, 1, 7])
+def test_an_axis_with_one_channel_may_have_any_stride(stride):
+    x = torch.randn(4, 6).as_strided((4, 1, 6), (6, stride, 1))
+    check(fs.FSNeuron(fs.relu_parameters(5, 3.0), torch.tensor([0.3]), torch.tensor([1.5])), x)
 
 
 def test_a_gain_stretches_the_output_in_the_same_pass():

@@ -5,9 +5,10 @@ import torch
 from torch import nn
 
 import fewspikes as fs
+from fewspikes.conversion import repairs
 from fewspikes.conversion.repairs import _surely_lower, repair
 from fewspikes.measure.deal import Images
-from fewspikes.measure.side_by_side import walk
+from fewspikes.measure.side_by_side import images_within, walk
 from networks import small, squeeze_excite
 
 IMAGES = (256, 3, 8, 8)
@@ -111,7 +112,7 @@ def test_only_relu_channels_get_a_range_and_the_report_says_why():
 def test_a_price_saves_spikes():
     snn, images = converted(small(), K=5), torch.randn(IMAGES)
     spikes = []
-    for price in (0.0, 0.01):
+    for price in (0.0, 0.1):
         better, _ = repair(snn, Images((images,)), spike_price=price)
         with fs.count(better) as counts:
             better(images)
@@ -232,3 +233,41 @@ def test_few_images_decide_only_what_is_plain_in_each_of_them():
     after = torch.stack([torch.full((8,), 0.9), torch.tensor([-3.0, 3.5] * 4), torch.full((8,), 0.995)])
     assert _surely_lower(after, before).tolist() == [True, False, False]  # plain, by chance, not worth a shift
     assert _surely_lower(after[:, :1], before[:, :1]).tolist() == [False, False, False]  # one image tells no chance
+
+
+def test_batches_join_a_walk_once_there_is_room_and_find_what_was_set():
+    snn, batches = converted(small()), [(torch.randn(4, 3, 8, 8),) for _ in range(5)]
+    first = snn.sites[0].name
+    doubled = fs.FSNeuron(snn.neurons[first].code, gain=torch.full((8,), 2.0))
+
+    def walked(room):
+        found = {}
+        for name, ann, got, put in walk(snn, batches, room):
+            found[name] = (ann, got)
+            if name == first:
+                put(doubled)
+        return found
+
+    steps = [step.node for step in snn.running_graph.program.steps]
+    late = steps.index(snn.sites[1].node) - 1
+    whole, parts = walked(None), walked([8 if i < late else 17 for i in range(len(steps))])
+    assert [len(ann) for ann, _ in parts.values()] == [2, 4]  # batches of 4: two at first, four once 17 fit
+    for name, lists in parts.items():
+        for some, every in zip(lists, whole[name], strict=True):
+            assert all(torch.equal(a, b) for a, b in zip(some, every, strict=False))
+
+
+def test_the_room_is_for_the_largest_maps_still_to_come():
+    # In float32: 2 numbers in, 6 after the first map, 6 at the site, 1 out; both networks hold each. While the first
+    # map runs 2 + 6 are alive, at the site 6 + 6, then 6 + 1.
+    snn = fs.convert(nn.Sequential(nn.Linear(2, 6), nn.ReLU(), nn.Linear(6, 1)).eval(), torch.zeros(1, 2))
+    assert images_within(snn, 9600) == [100, 100, 171]  # 9600 bytes over 2 x 4 x 12, 12 and 7
+
+
+def test_a_repair_with_little_memory_uses_fewer_images_at_the_first_sites_and_says_so(monkeypatch):
+    snn, images = converted(uneven()), torch.randn(IMAGES)
+    monkeypatch.setattr(repairs, "_MEMORY", 1 << 20)
+    _, found = repair(snn, Images((images,)))
+    assert found.fewest < found.images == len(images)
+    assert f"{found.images} images, {found.fewest} at the largest maps" in str(found)
+    assert found.errors[found.kept] < found.errors["nothing"]

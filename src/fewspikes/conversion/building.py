@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from fewspikes.base.errors import warn
 from fewspikes.base.progress import track
 from fewspikes.conversion import repairs
 from fewspikes.conversion.pricing import priced
@@ -61,6 +62,7 @@ class Conversion:
         self.sites = self.prepared.sites
         self.calibration: Calibration | None = images if isinstance(images, Calibration) else None
         self.images, self.held, self.left_out = Images(()), Images(()), 0
+        self.notes = self.prepared.notes
         if images is not None and self.calibration is None:
             self._deal(images, labels)
 
@@ -115,10 +117,12 @@ class Conversion:
         source = Source(given, base.inputs, base.dtype, "calibration data", base.device, classes)
         every = 0 if budget is None else budget.held_out_every
         size = batch_size(base.report.neurons)
-        deal = Deal(
-            track(source, "calibrating", source.total, self.progress), size, None if learns else repairs.IMAGES, every
-        )
+        batches = track(source, "calibrating", source.total, self.progress)
+        deal = Deal(batches, size, None if learns else repairs.IMAGES, every, outliers=True)
         self.calibration = calibrate(base, deal)
+        if deal.outliers is not None and deal.outliers.found:
+            warn(f"calibration: {deal.outliers}")
+            self.notes += (f"calibration: {deal.outliers}",)
         self.images, self.held, self.left_out = deal.kept, deal.held, deal.left_out
         quick = replace(self.settings.codes, effort="quick", K=None)
         self._quick = Tables(self.sites, quick, self.calibration, self.settings.seed)
@@ -127,7 +131,7 @@ class Conversion:
         neurons = {name: FSNeuron(table) for name, table in tables.items()}
         images = 0 if self.calibration is None else self.calibration.images
         tensors = {n: t.clone(memory_format=torch.contiguous_format) for n, t in self.prepared.tensors.items()}
-        return SpikingNetwork(self.structure, tensors, neurons, self.prepared.notes, images)
+        return SpikingNetwork(self.structure, tensors, neurons, self.notes, images)
 
 
 def calibrate_model(

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from fewspikes.base.checks import MOST_SEED, positive, price, whole
-from fewspikes.base.errors import FewSpikesError
+from fewspikes.base.errors import FewSpikesError, warn
 from fewspikes.base.files import check_place
 from fewspikes.base.progress import watch
 from fewspikes.conversion.budget_search import few_spikes, small_drop
@@ -85,10 +85,12 @@ def distil(
     whole("seed", seed, 0, MOST_SEED)
     ann = reference_of(snn, reference)
     source = Source(loader, snn.inputs, snn.dtype, "distilling data", snn.device)
-    deal = Deal(source, batch_size(snn.report.neurons))
+    deal = Deal(source, batch_size(snn.report.neurons), outliers=True)
     with torch.inference_mode(False):
         deque(deal, maxlen=0)
         images, left = deal.kept, deal.left_out
+        if deal.outliers is not None and deal.outliers.found:
+            warn(f"distilling: {deal.outliers}")
         if len(images) < 2:
             raise FewSpikesError(
                 f"distilling needs at least 2 images, one to learn from and one held out; got {len(images)}"

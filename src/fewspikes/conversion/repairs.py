@@ -7,7 +7,8 @@ are compared on the deciding images, and the better one is kept.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import zip_longest
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from fewspikes.base.progress import track
 from fewspikes.conversion.pricing import site_prices
 from fewspikes.measure.deal import Images
 from fewspikes.measure.measurement import Beside, measure
-from fewspikes.measure.side_by_side import walk
+from fewspikes.measure.side_by_side import images_within, walk
 from fewspikes.network.spiking import SpikingNetwork
 from fewspikes.neuron.activation import Activation
 from fewspikes.neuron.layer import FSNeuron
@@ -25,8 +26,9 @@ IMAGES = 512  # at most
 _SHARES = (0.0, 0.5, 1.0)  # of the way back to the ANN's mean
 _RATIOS = tuple(2.0 ** (i / 4) for i in range(-10, 4))  # of the layer's range
 _ELEMENTS = 1 << 20  # of a site that are looked at; more positions than that are thinned out
-_LARGEST = 1 << 26  # elements of the largest layer over all images, some of which are in memory at once: 256 MiB each
-_LEAST = 8  # images, however large the layer
+_MEMORY = 1 << 30  # bytes of the values that both networks hold at once; half as much more while a batch joins
+_WORK = 1 << 41  # multiply-adds of the ANN over all images
+_LEAST = 8  # images, however large the network
 _MARGIN = 0.01  # relative: less is not worth a shift
 _SURE = 2.0  # standard errors over the deciding images
 
@@ -42,6 +44,7 @@ class Repair:
         not_free: why a site got no range per channel.
         errors: the output's mean squared error over its variance on the deciding images, by what is applied.
         images: how many proposed and decided.
+        fewest: how many did so at the first sites, whose maps may be so large that there is no memory for all.
     """
 
     kept: str
@@ -51,6 +54,7 @@ class Repair:
     not_free: dict[str, str]
     errors: dict[str, float]
     images: int
+    fewest: int
 
     def __str__(self) -> str:
         if not self.tried:
@@ -65,9 +69,10 @@ class Repair:
         if self.scaled:
             text += f", {sum(self.scaled.values()):,} with a range of their own in {len(self.scaled)}"
         reasons = ", ".join(sorted(set(self.not_free.values())))
+        fewer = f", {self.fewest} at the largest maps" if self.fewest < self.images else ""
         text += (
             f"; the output's error over its variance on held-out images {before:.3g} -> {after:.3g} ({self.images} "
-            "images, half of them held out)"
+            f"images{fewer}, half of them held out)"
         )
         return text + (f"; ranges per channel left off at {len(self.not_free)} sites: {reasons}" if reasons else "")
 
@@ -84,25 +89,26 @@ def repair(
 
     Args:
         snn: the converted network; it stays as it is.
-        images: 2 at least; 512 are used, fewer where a layer is large (2^26 elements of it over all images).
+        images: 2 at least; 512 are used, fewer where the network is large (2^41 multiply-adds over all images), and
+            at each site no more than 1 GiB of the values there takes.
         spike_price: the rise of error / variance of the output that one spike per neuron of the network is worth.
         prices: each site's own, see `pricing`; None: they are measured.
         ranges: also give ReLU channels ranges of their own.
         progress: a bar on stderr; None shows it when stderr is a terminal.
     """
-    used = _portion(snn, images)
+    used, room = _portion(snn, images)
     if prices is None:
         free = dict.fromkeys((site.name for site in snn.sites), 0.0)
         prices = site_prices(snn, used, spike_price, progress) if spike_price else free
-    proposing, deciding = used.alternating()
+    halves = used.alternating()
     not_free = {name: reason for name, reason in _reasons(snn).items() if reason}
     with torch.inference_mode():
         candidates: dict[str, dict[str, FSNeuron]] = {"nothing": {}}
-        candidates["shift"] = _propose(snn, proposing, deciding, False, prices, progress)
+        candidates["shift"] = _propose(snn, halves, room, False, prices, progress)
         if ranges and len(not_free) < len(snn.sites):
-            candidates["shift and range"] = _propose(snn, proposing, deciding, True, prices, progress)
+            candidates["shift and range"] = _propose(snn, halves, room, True, prices, progress)
     networks = {what: snn.with_neurons(neurons) for what, neurons in candidates.items()}
-    beside = Beside(deciding, snn.as_ann())
+    beside = Beside(halves[1], snn.as_ann())
     measured = {what: measure(network, beside) for what, network in networks.items()}
     kept = min(measured, key=lambda what: measured[what].cost(spike_price))
     neurons = networks[kept].neurons
@@ -114,14 +120,17 @@ def repair(
         not_free if ranges else {},
         {what: one.error for what, one in measured.items()},
         len(used),
+        min(len(used), max(2 * used.size, room[0])),
     )
     return snn.with_neurons(candidates[kept], [str(found)]), found
 
 
-def _portion(snn: SpikingNetwork, images: Images) -> Images:
-    """The first images, as many as the largest layer leaves room for."""
-    largest = max(site.neurons for site in snn.report.sites)
-    return images.take(slice(min(IMAGES, max(_LEAST, _LARGEST // largest))))
+def _portion(snn: SpikingNetwork, images: Images) -> tuple[Images, list[int]]:
+    """The first images, as many as there is time for, in batches that fit; and how many have room at each step."""
+    room = images_within(snn, _MEMORY)
+    count = min(IMAGES, max(_LEAST, _WORK // max(snn.macs.ann, 1)))
+    size = max(1, min(images.size, max(_LEAST, room[0]) // 2))
+    return replace(images.take(slice(count)), size=size), room
 
 
 def _reasons(snn: SpikingNetwork) -> dict[str, str]:
@@ -130,23 +139,22 @@ def _reasons(snn: SpikingNetwork) -> dict[str, str]:
 
 def _propose(
     snn: SpikingNetwork,
-    proposing: Images,
-    deciding: Images,
+    halves: tuple[Images, Images],
+    room: list[int],
     ranges: bool,
     prices: Mapping[str, float],
     progress: bool | None,
 ) -> dict[str, FSNeuron]:
     """The neurons by site name after one walk."""
     sites = {site.name: site for site in snn.sites}
-    first, second = proposing.batches, deciding.batches
-    reasons, own, half = _reasons(snn), snn.neurons, len(first)
+    in_turn = [batch for pair in zip_longest(*(half.batches for half in halves)) for batch in pair if batch is not None]
+    reasons, own = _reasons(snn), snn.neurons
     neurons = {}
-    for name, ann, got, put in track(walk(snn, [*first, *second]), "repairing", len(sites), progress):
+    for name, ann, got, put in track(walk(snn, in_turn, room), "repairing", len(sites), progress):
         site, neuron = sites[name], own[name]
         axis = snn.channel_axis(name)
         if axis is not None:
-            halves = (slice(half), slice(half, None))
-            a, g = ([_by_channel(torch.cat(values[part]), axis) for part in halves] for values in (ann, got))
+            a, g = ([_by_channel(values[which::2], axis) for which in range(2)] for values in (ann, got))
             free = ranges and not reasons[name]
             neuron = _settle(neuron, site.activation, a, g, axis, free, prices[name])
             put(neuron)
@@ -154,14 +162,14 @@ def _propose(
     return neurons
 
 
-def _by_channel(x: Tensor, axis: int) -> Tensor:
+def _by_channel(batches: list[Tensor], axis: int) -> Tensor:
     """[channels, images, positions]; positions are thinned out where they are many."""
-    rows = x.movedim(axis, 0).flatten(2) if x.ndim > 2 else x.movedim(axis, 0).unsqueeze(-1)
-    step, positions = -(-rows.numel() // _ELEMENTS), rows.shape[-1]
+    rows = [(x if x.ndim > 2 else x.unsqueeze(-1)).movedim(axis, 0).flatten(2) for x in batches]
+    step, positions = -(-sum(x.numel() for x in batches) // _ELEMENTS), rows[0].shape[-1]
     if step > 1:  # a random choice: a regular one could fall in with the image's width
         chosen = torch.randperm(positions, generator=torch.Generator().manual_seed(0))[: max(positions // step, 1)]
-        rows = rows[..., chosen.to(rows.device)]
-    return rows.contiguous()
+        rows = [one[..., chosen.to(one.device)] for one in rows]
+    return torch.cat(rows, 1).contiguous()
 
 
 def _settle(

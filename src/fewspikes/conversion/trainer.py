@@ -13,7 +13,7 @@ from fewspikes.base.plain import from_plain, to_plain
 from fewspikes.conversion.trainable import TrainableNeuron
 from fewspikes.measure.deal import BATCH, Images
 from fewspikes.measure.measurement import Beside, Measurement, measure
-from fewspikes.measure.outputs import compared
+from fewspikes.measure.outputs import compared, variance_over_images
 from fewspikes.measure.source import Batch
 from fewspikes.network.spiking import SpikingNetwork
 from fewspikes.neuron.layer import FSNeuron
@@ -116,7 +116,7 @@ class Trainer:
         n = len(self.images[0])
         chosen = torch.randint(0, n, (min(BATCH, n),), generator=self.random)
         batch = tuple(value[chosen] for value in self.images)
-        loss = self._loss(compared(self._body(*batch)), self._wanted(batch, chosen))
+        loss = self._loss(compared(self._body(*batch)), self._wanted(batch, chosen), len(chosen))
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
@@ -143,8 +143,8 @@ class Trainer:
     def _wanted(self, batch: Batch, rows: Tensor) -> list[Tensor]:
         return compared(self._ann(*batch)) if self._kept is None else [output[rows] for output in self._kept]
 
-    def _loss(self, got: list[Tensor], wanted: list[Tensor]) -> Tensor:
-        error = _relative(list(zip(got, wanted, strict=True)))
+    def _loss(self, got: list[Tensor], wanted: list[Tensor], images: int) -> Tensor:
+        error = _relative(list(zip(got, wanted, strict=True)), images)
         if not self.spike_price and self.most_spikes is None:
             return error.log()
         spikes = self._spikes()
@@ -168,9 +168,9 @@ def _fastest(ann: Callable[..., Any], images: Batch) -> Batch:
     return last
 
 
-def _relative(pairs: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
-    """Mean over the pairs of (mean squared error / variance of what is wanted)."""
-    errors = [(a - b).square().mean() / b.var(unbiased=False).clamp_min(1e-12) for a, b in pairs]
+def _relative(pairs: Sequence[tuple[Tensor, Tensor]], images: int) -> Tensor:
+    """Mean over the pairs of (mean squared error / variance of what is wanted, over the images)."""
+    errors = [(a - b).square().mean() / (variance_over_images(b, images) or 1.0) for a, b in pairs]
     return torch.stack(errors).mean().clamp_min(_TINY)
 
 

@@ -13,6 +13,8 @@ from fewspikes.neuron.activation import Activation
 from fewspikes.neuron.parameters import FSParameters
 
 _FAR = 1e30  # stands for an open end of a domain: there a flat side is flat, and any other is off by any amount
+_ROUNDING = 2.0**-50  # of the largest number, by which differences of two others may be off
+_MOST = 1 << 16  # steps of a staircase that are looked at one by one; a fitted code has thousands at most
 
 
 class Steps(NamedTuple):
@@ -26,10 +28,17 @@ class Steps(NamedTuple):
     patterns: NDArray[np.int64]
 
 
+class TooMany(Exception):
+    """A staircase of so many steps that nobody looks at each; their number may double with every time step."""
+
+
 def steps_of(p: FSParameters, domain: tuple[float, float]) -> Steps:
     """The steps of the neuron on the domain, exact but for the rounding of T[t] + h[s] + h[r] + ...
 
     Each time step splits the intervals in which its threshold falls, and moves the parts that fire by its reset.
+
+    Raises:
+        TooMany: more than 65,536 steps.
     """
     left, high = np.array([domain[0]]), domain[1]
     moved, outputs, patterns = np.zeros(1), np.full(1, p.offset), np.zeros(1, np.int64)
@@ -43,6 +52,8 @@ def steps_of(p: FSParameters, domain: tuple[float, float]) -> Steps:
         moved = moved[source] + fires * p.h[t]
         outputs = outputs[source] + fires * p.d[t]
         patterns = patterns[source] | (fires.astype(np.int64) << t)
+        if len(left) > _MOST:
+            raise TooMany
     return Steps(np.append(left, high), outputs, patterns)
 
 
@@ -59,7 +70,8 @@ def largest_error(p: FSParameters, activation: Activation, domain: tuple[float, 
         domain: (low, high); by default p's own. An open end is fine where f is flat beyond it.
 
     Returns:
-        The bound; inf where an open end lets the error grow without one; None where it is not known where f turns.
+        The bound; inf where an open end lets the error grow without one; None where it is not known where f turns, or
+        where the code is no ReLU's and has more than 65,536 steps.
 
     Raises:
         FewSpikesError: low >= high.
@@ -71,15 +83,41 @@ def largest_error(p: FSParameters, activation: Activation, domain: tuple[float, 
     low, high = checks.interval("the domain", p.domain if domain is None else domain)
     if activation.turning_points is None:
         return None
-    found = error_at_edges(p, activation, (max(low, -_FAR), min(high, _FAR)), activation.turning_points)
-    return found if found < _FAR / 2 else inf
+    found = error_at_edges(p, activation, (max(low, -_FAR), min(high, _FAR)))
+    return found if found is None or found < _FAR / 2 else inf
 
 
-def error_at_edges(
-    p: FSParameters, function: Function, domain: tuple[float, float], turning_points: tuple[float, ...]
+def error_at_edges(p: FSParameters, activation: Activation, domain: tuple[float, float]) -> float | None:
+    """The largest error at both ends of each step and at the known turning points within it; None: too many steps."""
+    if activation.name == "relu" and 2**p.K > _MOST and _is_binary(p):
+        return _binary_error(p, activation, domain)
+    try:
+        return _error_on(steps_of(p, domain), activation, domain, activation.turning_points or ())
+    except TooMany:
+        return None
+
+
+def _is_binary(p: FSParameters) -> bool:
+    """Whether outputs are the multiples of the last d up to the largest, each from its threshold on."""
+    halves = bool((p.d[:-1] == 2 * p.d[1:]).all() and (p.h == p.d).all()) and p.d[-1] > 0
+    return halves and p.offset == 0 and bool(np.ptp(p.h - p.T) <= _ROUNDING * p.d[0])
+
+
+def _binary_error(p: FSParameters, activation: Activation, domain: tuple[float, float]) -> float:
+    """The largest error of a ReLU's binary code: within a step, at its top, and at the cap.
+
+    Output k d[K] stands for the inputs from k d[K] - c on to the next, where c = h - T, so a step is off by c at its
+    left end and by d[K] - c at its right. Steps of which none begins in the domain count, too: that is a bound still.
+    """
+    step, lowered, top = float(p.d[-1]), float(p.h[-1] - p.T[-1]), float(p.d.sum())
+    cap = inf if activation.cap is None else activation.cap
+    return max(lowered, step - lowered, min(domain[1], cap) - top, min(domain[1] + lowered, top) - cap)
+
+
+def _error_on(
+    steps: Steps, function: Function, domain: tuple[float, float], turning_points: tuple[float, ...]
 ) -> float:
-    """The largest error at both ends of each step and at the turning points within it."""
-    steps = steps_of(p, domain)
+    """The same from all steps."""
     f = function(torch.from_numpy(steps.edges)).numpy()
     worst = float(np.maximum(np.abs(f[:-1] - steps.outputs), np.abs(f[1:] - steps.outputs)).max())
     for x in turning_points:

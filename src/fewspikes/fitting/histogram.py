@@ -18,6 +18,7 @@ MAX_BINS = 8192  # so a bin is never wider than 1/4096 of the range, plus one bi
 
 _LARGEST = 1e300  # more than any float64 that a network could go on with; the width of twice as much is finite
 _PLACE = ("exponent", "first")
+_AT_ONCE = 1 << 16  # values, of which copies are made while they are counted
 _FINEST = -100  # 2^100 is still a float32, so that values can be divided by any width
 
 
@@ -64,11 +65,12 @@ class Histogram:
             raise FewSpikesError(f"a histogram needs values within {_LARGEST:g}; got {low:g} to {high:g}")
         exponent = _exponent(low, high)
         first, last = _bin(low, exponent), _bin(high, exponent)
-        values = values.reshape(-1)
-        floors = (values * 2.0**-exponent).floor_()
-        floors[(floors == 0) & (values < 0)] = -1  # so small that the product underflowed
-        bins = floors.sub_(first).to(torch.int32)
-        counts = torch.bincount(bins, minlength=last - first + 1)
+        counts = torch.zeros(last - first + 1, dtype=torch.int64, device=values.device)
+        for part in values.reshape(-1).split(_AT_ONCE):
+            floors = (part * 2.0**-exponent).floor_()
+            if exponent > 0:
+                floors[(floors == 0) & (part < 0)] = -1  # so small that the product underflowed
+            counts += torch.bincount(floors.sub_(first).to(torch.int32), minlength=len(counts))
         return cls(low, high, exponent, first, counts.cpu().numpy())
 
     @property

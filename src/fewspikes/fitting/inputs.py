@@ -79,10 +79,11 @@ def uniform(edges: NDArray[np.float64], main: tuple[float, float] | None = None)
 
 
 def smooth(share: NDArray[np.float64], half_width: float) -> NDArray[np.float64]:
-    """Spread each bin's share over its neighbours, in a triangle of `half_width` bins on either side.
+    """Spread each bin's share over its neighbours, in a triangle of `half_width` bins on either side, of all at most.
 
     What would fall off an end stays in the last bin there.
     """
+    half_width = min(half_width, len(share))
     reach = int(half_width)
     if reach < 1:
         return share

@@ -81,15 +81,15 @@ def measure(
     main, outer = _regions(difference**2, x.numpy(), activation.main_region)
     cells = np.concatenate([[low], (x.numpy()[1:] + x.numpy()[:-1]) / 2, [high]])
     share = shares(resolve(inputs if inputs is not None else activation.typical_inputs or "uniform"), cells)
-    proven = activation.turning_points is not None
-    largest = error_at_edges(parameters, activation, (low, high), activation.turning_points or ())
+    largest, sampled = error_at_edges(parameters, activation, (low, high)), float(np.abs(difference).max())
+    proven = activation.turning_points is not None and largest is not None
     return FitResult(
         parameters,
         float(np.mean(difference**2)),
         main,
         outer,
         float(share @ spikes.double().numpy()),
-        largest if proven else max(largest, float(np.abs(difference).max())),
+        largest if proven and largest is not None else max(largest or 0.0, sampled),
         proven,
         time.perf_counter() - started,
     )

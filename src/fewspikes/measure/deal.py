@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from fewspikes.base.tensors import aligned
+from fewspikes.measure.outliers import Outliers
 from fewspikes.measure.source import Batch, Labelled
 
 BATCH = 64  # images at most
@@ -85,6 +86,7 @@ class Deal:
     """One pass over the batches, in which every image gets its role.
 
     Image number i of the pass is held out if i % every == every - 1; the others are what iterating gives, to fit on.
+    With `outliers` images far larger than the others get no role at all.
     Once the pass is over, `kept` are the first of those, and `held` the first of the images held out with their labels.
     Either takes at most 2 GiB of memory.
 
@@ -93,10 +95,23 @@ class Deal:
         size: images a batch, see `batch_size`.
         keep: images to keep at most; None: as many as fit.
         every: one image in so many is held out; 0: none.
+        outliers: whether images far from the others are left out.
+
+    Attributes:
+        outliers: those of the last pass, or None if nobody looks for them.
     """
 
-    def __init__(self, batches: Iterable[Labelled], size: int, keep: int | None = None, every: int = 0) -> None:
+    def __init__(
+        self,
+        batches: Iterable[Labelled],
+        size: int,
+        keep: int | None = None,
+        every: int = 0,
+        *,
+        outliers: bool = False,
+    ) -> None:
         self._batches, self._size, self._every = batches, size, every
+        self.outliers = Outliers() if outliers else None
         self._kept, self._held = _Store(keep), _Store(HELD_OUT)
 
     def __iter__(self) -> Iterator[Labelled]:
@@ -119,12 +134,15 @@ class Deal:
 
     def _pass(self) -> Iterator[Labelled]:
         self._kept, self._held, seen = _Store(self._kept.most), _Store(HELD_OUT), 0
-        for batch in self._batches:
+        self.outliers = None if self.outliers is None else Outliers()
+        batches = self._batches if self.outliers is None else dealt(self._batches, BATCH)  # whatever the loader's are
+        for batch in batches:
             place = torch.arange(seen, seen + len(batch[0][0]))
             seen += len(place)
             out = place % self._every == self._every - 1 if self._every else torch.zeros(len(place), dtype=torch.bool)
-            self._held.add(_rows(batch, out.nonzero().flatten()) if out.any() else None)
-            fitted = _rows(batch, (~out).nonzero().flatten()) if out.any() else batch
+            far = torch.zeros_like(out) if self.outliers is None else self.outliers.far(batch[0])
+            self._held.add(_rows(batch, (out & ~far).nonzero().flatten()) if out.any() else None)
+            fitted = _rows(batch, (~out & ~far).nonzero().flatten()) if (out | far).any() else batch
             self._kept.add(fitted)
             yield fitted
 

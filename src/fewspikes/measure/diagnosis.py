@@ -7,7 +7,8 @@ from fewspikes.base.errors import FewSpikesError
 from fewspikes.base.progress import track
 from fewspikes.fitting import largest_error
 from fewspikes.measure.deal import Images
-from fewspikes.measure.sensitivity import Probed, per_image, portion, probe
+from fewspikes.measure.outputs import per_image
+from fewspikes.measure.sensitivity import Probed, portion, probe
 from fewspikes.measure.side_by_side import walk
 from fewspikes.network.sites import SiteDiagnosis
 from fewspikes.network.spiking import SpikingNetwork

@@ -38,7 +38,8 @@ class EvaluationReport:
         macs_per_image: multiply-adds left in the spiking network; ann_macs_per_image: those of the ANN.
         ann_images_per_second, snn_images_per_second: on this machine, forward passes alone, nothing counted.
         clipped_fraction: gate inputs outside the domain that the parameters were made for.
-        relative_error: the output's mean squared error over the variance of the ANN's (the mean over its tensors).
+        relative_error: the output's mean squared error over the variance of the ANN's from image to image, each
+            element's by itself (the mean over its tensors).
         cosine: of all outputs with the ANN's.
     """
 

@@ -11,13 +11,12 @@ from torch import Tensor, nn
 from fewspikes.base.errors import FewSpikesError
 from fewspikes.measure.counting import count
 from fewspikes.measure.expectation import expected_loss
-from fewspikes.measure.outputs import compared, tensors_of
+from fewspikes.measure.outputs import Variance, compared, tensors_of
 from fewspikes.measure.source import Batch, Labelled
 from fewspikes.network.spiking import SpikingNetwork
 
 Answered = tuple[Batch, Tensor | None, list[Tensor]]  # inputs, labels, the ANN's outputs
 _KEPT = 256 << 20  # bytes of the ANN's outputs that are kept
-_TINY = 1e-12
 
 
 @dataclass(frozen=True)
@@ -26,7 +25,8 @@ class Measurement:
 
     Attributes:
         images: how many.
-        error: the output's mean squared error over the variance of the ANN's (the mean over its tensors).
+        error: the output's mean squared error over the variance of the ANN's from image to image (see `Variance`; the
+            mean over its tensors).
         cosine: of all outputs with the ANN's.
         agreement: share of images of which both name the same class; None where the output is no [batch, classes].
         ann_top1, ann_top5, snn_top1, snn_top5: accuracies; None without labels, top-5 with fewer than 5 classes.
@@ -188,7 +188,7 @@ class _Tally:
         self.images += images
         self.spreads = self.spreads or [_Spread() for _ in ann]
         for spread, wanted, got in zip(self.spreads, ann, snn, strict=True):
-            spread.add(wanted, got)
+            spread.add(wanted, got, images)
         if len(ann) != 1 or not _names_classes(ann[0], images):
             return
         self.classes = ann[0].shape[1]
@@ -239,26 +239,20 @@ class _Tally:
 
 @dataclass
 class _Spread:
-    """Sums over the elements of one tensor of the output; those for the variance are about the first batch's mean."""
+    """Sums over the elements of one tensor of the output."""
 
     elements: int = 0
-    middle: float = 0.0
-    first: float = 0.0
-    second: float = 0.0
+    variance: Variance = field(default_factory=Variance)
     error: float = 0.0
     product: float = 0.0
     ann2: float = 0.0
     snn2: float = 0.0
 
-    def add(self, ann: Tensor, snn: Tensor) -> None:
+    def add(self, ann: Tensor, snn: Tensor, images: int) -> None:
         """One batch."""
         wanted, got = ann.double(), snn.double()
-        if not self.elements and wanted.numel():
-            self.middle = float(wanted.mean())
         self.elements += wanted.numel()
-        about = wanted - self.middle
-        self.first += float(about.sum())
-        self.second += float(about.square().sum())
+        self.variance.add(ann, images)
         self.error += float((got - wanted).square().sum())
         self.product += float((got * wanted).sum())
         self.ann2 += float(wanted.square().sum())
@@ -267,9 +261,7 @@ class _Spread:
     @property
     def relative(self) -> float:
         """Mean squared error over the variance of what is wanted."""
-        n = max(self.elements, 1)
-        variance = self.second / n - (self.first / n) ** 2
-        return self.error / n / max(variance, _TINY)
+        return self.error / max(self.elements, 1) / (self.variance.value or 1.0)
 
 
 def _listed(shapes: list[tuple[int, ...]]) -> str:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from fewspikes.base.progress import track
 from fewspikes.measure.deal import Images
-from fewspikes.measure.outputs import floats
+from fewspikes.measure.outputs import Variance, floats, per_image
 from fewspikes.measure.source import Batch
 from fewspikes.network.spiking import SpikingNetwork
 from fewspikes.neuron.activation import Activation
@@ -211,11 +211,13 @@ def _scales(snn: SpikingNetwork, batches: Sequence[Batch]) -> list[float]:
     with torch.inference_mode():
         ann = snn.as_ann()
         outputs = [floats(ann(*batch)) for batch in batches]
-    images = sum(len(batch[0]) for batch in batches)
+    sizes = [len(batch[0]) for batch in batches]
     scales = []
     for parts in zip(*outputs, strict=True):
-        whole = torch.cat([part.reshape(-1) for part in parts]).double()
-        scales.append((len(outputs[0]) * max(float(whole.var(unbiased=False)), _TINY) * len(whole) / images) ** -0.5)
+        variance, elements = Variance(), sum(part.numel() for part in parts) / sum(sizes)
+        for part, images in zip(parts, sizes, strict=True):
+            variance.add(part, images)
+        scales.append((len(outputs[0]) * (variance.value or 1.0) * max(elements, 1)) ** -0.5)
     return scales
 
 
@@ -225,8 +227,3 @@ def portion(snn: SpikingNetwork, images: Images, most: int = _IMAGES) -> list[Ba
     wanted = min(most, max(_LEAST_IMAGES, _ELEMENTS // neurons))
     size = max(1, min(32, _AT_ONCE // neurons))
     return replace(images.take(slice(wanted)), size=size).batches
-
-
-def per_image(x: Tensor, images: int) -> Tensor:
-    """[images, elements]; where the batch was folded into other axes they follow it. One row if they do not divide."""
-    return x.reshape(images if x.numel() % images == 0 else 1, -1)

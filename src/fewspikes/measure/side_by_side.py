@@ -1,16 +1,24 @@
 """Run ANN and spiking network side by side, layer by layer, so that each site can be set before the next one runs."""
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate
 from typing import Any
 
 from torch import Tensor
 
+from fewspikes.graph.graph import CONSTANT, sizes
 from fewspikes.graph.interpreter import Place, Step, execute
+from fewspikes.measure.source import Batch
 from fewspikes.network.spiking import SpikingNetwork
+
+_AT_LEAST = 2  # batches that always take part: one that proposes and one that decides
+_IMAGES = 97  # for which sizes are worked out; any number would do
+
+Values = tuple[list[Any], list[Any]]  # the ANN's and the spiking network's, of one batch
 
 
 def walk(
-    snn: SpikingNetwork, batches: Sequence[tuple[Tensor, ...]]
+    snn: SpikingNetwork, batches: Sequence[Batch], room: Sequence[int] | None = None
 ) -> Iterator[tuple[str, list[Tensor], list[Tensor], "Setter"]]:
     """Yield (site name, the ANN's gate inputs, the spiking network's gate inputs, set) at each site, in order.
 
@@ -20,24 +28,77 @@ def walk(
     Args:
         snn: the spiking network.
         batches: the inputs of each batch.
+        room: how many images may take part at each step, see `images_within`; two batches always do. Batches join
+            late where the maps shrink on the way: once there is room, they run up to there with what was set.
     """
-    sites = {site.node: site for site in snn.sites}
-    neurons, tensors = snn.neurons, snn.tensors
-    program = snn.running_graph.program
-    ann, got = ([program.values(batch, tensors.__getitem__) for batch in batches] for _ in range(2))
+    pair = _Pair(snn)
+    taking_part: list[Values] = []
+    images = 0
+    for i, step in enumerate(pair.steps):
+        for batch in batches[len(taking_part) :]:
+            images += len(batch[0])
+            if room is not None and len(taking_part) >= _AT_LEAST and images > room[i]:
+                images -= len(batch[0])
+                break
+            taking_part.append(pair.begun(batch, i))
+        if step.node in pair.sites:
+            at = step.slots[0][1].at
+            setter = Setter(pair.neurons[step.node])
+            ann, own = ([values[which][at] for values in taking_part] for which in range(2))
+            yield pair.sites[step.node].name, ann, own, setter
+            pair.neurons[step.node] = setter.neuron
+        for values in taking_part:
+            pair.run(step, values)
+
+
+def images_within(snn: SpikingNetwork, memory: int) -> list[int]:
+    """How many images' values in both networks fit into so many bytes, by step: from there to the end of the graph."""
+    program, itemsize = snn.running_graph.program, snn.dtype.itemsize
+    size = [0.0] * program.size  # bytes per image, by place
+    for node in snn.graph:
+        if node.shape is not None and node.operator != CONSTANT:
+            size[program.places[node.name]] = 2 * itemsize * sizes(node.shape, _IMAGES).numel() / _IMAGES
+    held, needed = sum(size[at] for at in program.inputs), []
     for step in program.steps:
-        if step.node in sites:
-            site, at = sites[step.node], step.slots[0][1].at
-            setter = Setter(neurons[site.name])
-            yield site.name, [values[at] for values in ann], [values[at] for values in got], setter
-            for exact, own in zip(ann, got, strict=True):
-                exact[step.at], own[step.at] = site.activation(exact[at]), setter.neuron(own[at])
+        held += size[step.at]
+        needed.append(held)
+        held -= sum(size[at] for at in step.done)
+    most = list(accumulate(reversed(needed), max))
+    return [int(memory / max(one, 1.0)) for one in reversed(most)]
+
+
+class _Pair:
+    """Both networks of one graph, run step by step.
+
+    Attributes:
+        steps: the graph's.
+        sites: by node.
+        neurons: what runs at each site from now on, by node.
+    """
+
+    def __init__(self, snn: SpikingNetwork) -> None:
+        self.sites = {site.node: site for site in snn.sites}
+        self.neurons: dict[str, Callable[[Tensor], Tensor]] = {s.node: snn.neurons[s.name] for s in snn.sites}
+        self._program, self._tensors = snn.running_graph.program, snn.tensors
+        self.steps = self._program.steps
+
+    def begun(self, batch: Batch, count: int) -> Values:
+        """The values of a batch after so many steps."""
+        ann, own = (self._program.values(batch, self._tensors.__getitem__) for _ in range(2))
+        for step in self.steps[:count]:
+            self.run(step, (ann, own))
+        return ann, own
+
+    def run(self, step: Step, values: Values) -> None:
+        """One step in both networks."""
+        ann, own = values
+        if step.node in self.sites:
+            at = step.slots[0][1].at
+            ann[step.at], own[step.at] = self.sites[step.node].activation(ann[at]), self.neurons[step.node](own[at])
         else:
-            for exact, own in zip(ann, got, strict=True):
-                _run(step, exact, own)
-        for values in (*ann, *got):
-            for done in step.done:
-                values[done] = None
+            _run(step, ann, own)
+        for done in step.done:
+            ann[done] = own[done] = None
 
 
 def _run(step: Step, exact: list[Any], own: list[Any]) -> None:

@@ -19,6 +19,7 @@ from fewspikes.network.synapses import FanOut
 from fewspikes.neuron.activation import Activation
 from fewspikes.neuron.kernels import engine_for
 from fewspikes.neuron.layer import FSNeuron, overwriting
+from fewspikes.neuron.recurrence import check_fits
 from fewspikes.operators.rewriting import Site
 
 
@@ -67,7 +68,7 @@ class SpikingNetwork(Countable):
         diagnosis: what goes wrong at each site, by name, if it was measured.
 
     Raises:
-        FewSpikesError: a shift, scale or gain that does not fit its site.
+        FewSpikesError: a shift, scale or gain that does not fit its site, or a code beyond the network's dtype.
     """
 
     def __init__(
@@ -91,6 +92,7 @@ class SpikingNetwork(Countable):
             i for i, site in enumerate(structure.sites) if site.node in structure.segments.overwritable
         )
         self._check_channels()
+        self._check_codes(self.dtype)
         self.eval()
 
     def forward(self, *args: Tensor, **kwargs: Tensor) -> Any:
@@ -116,6 +118,7 @@ class SpikingNetwork(Countable):
         dtype = fn(torch.empty(0, dtype=self.dtype)).dtype
         if dtype not in (torch.float32, torch.float64):
             raise FewSpikesError(f"FS-neurons compute in float32 or float64; {dtype} cannot hold the code")
+        self._check_codes(dtype)
         changed: Self = super()._apply(fn, recurse)
         changed._report = None  # it says what runs the neurons
         return changed
@@ -238,6 +241,13 @@ class SpikingNetwork(Countable):
                 + (f" and {', '.join(kwargs)} by name" if kwargs else "")
             )
         return [*args, *(kwargs[name] for name in names[len(args) :])]
+
+    def _check_codes(self, dtype: torch.dtype) -> None:
+        for name, neuron in self.neurons.items():
+            try:
+                check_fits(neuron.code, dtype)
+            except FewSpikesError as error:
+                raise FewSpikesError(f"site {name}: {error}") from None
 
     def _check_channels(self) -> None:
         """Shifts, scales and gains must have one number per channel of their site."""

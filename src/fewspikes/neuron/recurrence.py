@@ -73,10 +73,22 @@ def cast(p: FSParameters, like: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]
         raise FewSpikesError(
             f"FS-neurons compute in float32 or float64; got {like.dtype}. Leave autocast, or convert it with .float()"
         )
+    check_fits(p, like.dtype)
     T, h, d, offset = (
         torch.as_tensor(np.array(values)).to(like.device, like.dtype) for values in (p.T, p.h, p.d, p.offset)
     )
     return T, h, d, offset
+
+
+def check_fits(p: FSParameters, dtype: torch.dtype) -> None:
+    """Raise FewSpikesError unless a floating dtype holds the code: beyond its range numbers and outputs become inf."""
+    largest = max(float(np.abs(p.numbers).max()), float(np.abs(p.d).sum() + abs(p.offset)))
+    most = torch.finfo(dtype).max
+    if largest > most:
+        raise FewSpikesError(
+            f"T, h, d and the largest output must be numbers of {dtype}, {most:.3g} at most; got "
+            f"{largest:.3g} ({p.activation}, K={p.K}). Use float64, or scale the network's weights"
+        )
 
 
 def encode(x: Float[Tensor, "*shape"], p: FSParameters) -> Bool[Tensor, "K *shape"]:

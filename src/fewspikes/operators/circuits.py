@@ -8,6 +8,8 @@ from fewspikes.operators.call import Call
 from fewspikes.operators.folding import scaled_and_shifted
 from fewspikes.operators.rule import circuit
 
+_LOW = -1e4  # padding below stands for nothing in a maximum
+
 
 @circuit("clone", "contiguous", "alias", "detach", "lift_fresh_copy", early=True)
 def identity(call: Call, g: Builder) -> Any:
@@ -69,6 +71,17 @@ def max_pool_without_indices(call: Call, g: Builder) -> Any:
     return (g.call("max_pool2d", *values, like=first.shape), None)
 
 
+def _refuse_low_padding(call: Call) -> None:
+    """Raise where the operand is padded by numbers so low that no maximum takes them."""
+    before = call.graph[call.node.arguments["self"].name]
+    value = before.arguments.get("value") if before.short in ("pad", "constant_pad_nd") else None
+    if value is not None and value < _LOW:
+        raise FewSpikesError(
+            f"{call.node.where} takes a maximum beside padding by {value}, of which there is no average: give the pool "
+            "its own padding=, or use circuits={'max': 'digital'}"
+        )
+
+
 def averaged(axes: int) -> Any:
     """For max pools over so many axes: the average over the same windows.
 
@@ -81,6 +94,7 @@ def averaged(axes: int) -> Any:
             raise FewSpikesError(
                 f"{call.node.where} is dilated; there is no dilated average pool: use circuits={{'max': 'digital'}}"
             )
+        _refuse_low_padding(call)
         kernel = call["kernel_size"]
         settings = (kernel, call["stride"] or kernel, call["padding"], call["ceil_mode"], False)
         return g.call(f"avg_pool{axes}d", g.now(call.node.arguments["self"]), *settings, like=call.node.shape)

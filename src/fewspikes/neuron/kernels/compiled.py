@@ -17,11 +17,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fewspikes.neuron.kernels.layout import dense, flat
+from fewspikes.neuron.kernels.layout import dense, flat, stride_of
 from fewspikes.neuron.kernels.threads import share_out
 
 _BLOCK = 512  # elements
-_OUTSIDE = 1 << 16  # what an element outside the domain adds to its count; a block's spikes stay below
+_OUTSIDE = 1 << 8  # what an element outside the domain adds to its count; its spikes stay below
 
 _compile = numba.njit(cache=True, nogil=True, error_model="numpy")  # without a check for 0 in each division
 _inline = numba.njit(cache=True, nogil=True, error_model="numpy", inline="always")
@@ -100,8 +100,8 @@ def layer(
     x = dense(x.detach())
     y = x if overwrite else torch.empty_like(x, dtype=dtype)
     inputs, out = flat(x), flat(y)
-    low, high = (inputs.dtype.type(value) for value in domain)
-    inner = 1 if channels is None else x.stride(axis)
+    low, high = _ends(domain, inputs.dtype)
+    inner = 1 if channels is None else stride_of(x, axis)
     wide = Channels(*(_tiled(values) for values in channels)) if channels is not None and inner == 1 else None
     size = inner if channels is None or wide is None else len(channels.shift)  # elements that stay together
 
@@ -127,7 +127,7 @@ def joined(
         a, b = (x.contiguous(memory_format=torch.channels_last) for x in (a, b))
     y = torch.empty_like(a, dtype=dtype)
     first, second, out = flat(a.detach()), flat(b.detach()), flat(y)
-    low, high = (factors.before.dtype.type(value) for value in domain)
+    low, high = _ends(domain, factors.before.dtype)
     wide, size = Factors(*(_tiled(values) for values in factors)), len(factors.before)
 
     def work(part: slice) -> tuple[int, int]:
@@ -153,6 +153,12 @@ def patterns(x: Tensor, T: Tensor, h: Tensor, d: Tensor, offset: Tensor) -> tupl
     return y, found
 
 
+def _ends(domain: tuple[float, float], dtype: np.dtype[Any]) -> tuple[Any, Any]:
+    """The ends in a dtype; one beyond its range is open."""
+    with np.errstate(over="ignore"):
+        return dtype.type(domain[0]), dtype.type(domain[1])
+
+
 def _tiled(values: np.ndarray) -> np.ndarray:
     """A vector over the channels again and again, about a block long, so that one index serves element and channel."""
     return np.tile(values, max(_BLOCK // max(len(values), 1), 1))
@@ -173,9 +179,9 @@ def _staircase(x, T, h, d, offset, low, high, tiles, y, spikes):  # type: ignore
             shift, before = tiles.shift, tiles.before
             for i in range(len(part)):
                 v[i] = (part[i] + shift[i]) / before[i]
-        seen = _steps(T, h, d, offset, low, high, len(part), v, total, n)
-        fired += seen & (_OUTSIDE - 1)
-        outside += seen >> 16
+        seen, beyond = _steps(T, h, d, offset, low, high, len(part), v, total, n)
+        fired += seen
+        outside += beyond
         if tiles is None:
             for i in range(len(part)):
                 out[i] = total[i] if v[i] == v[i] else v[i]
@@ -203,9 +209,9 @@ def _rows(x, T, h, d, offset, low, high, channels, size, first, y):  # type: ign
             part, out = x[start:stop], y[start:stop]
             for i in range(len(part)):
                 v[i] = (part[i] + shift) / before
-            seen = _steps(T, h, d, offset, low, high, len(part), v, total, n)
-            fired += seen & (_OUTSIDE - 1)
-            outside += seen >> 16
+            seen, beyond = _steps(T, h, d, offset, low, high, len(part), v, total, n)
+            fired += seen
+            outside += beyond
             for i in range(len(part)):
                 out[i] = (total[i] if v[i] == v[i] else v[i]) * after
     return fired, outside
@@ -229,9 +235,9 @@ def _joined(a, b, T, h, d, offset, low, high, factors, y):  # type: ignore[no-un
             v[i] += np.float32(other[i]) * second[i]
         for i in range(len(one)):
             v[i] = (v[i] + shift[i]) / before[i]
-        seen = _steps(T, h, d, offset, low, high, len(one), v, total, n)
-        fired += seen & (_OUTSIDE - 1)
-        outside += seen >> 16
+        seen, beyond = _steps(T, h, d, offset, low, high, len(one), v, total, n)
+        fired += seen
+        outside += beyond
         for i in range(len(one)):
             out[i] = total[i]
     return fired, outside
@@ -239,7 +245,10 @@ def _joined(a, b, T, h, d, offset, low, high, factors, y):  # type: ignore[no-un
 
 @_inline
 def _steps(T, h, d, offset, low, high, size, v, total, n):  # type: ignore[no-untyped-def]
-    """All steps of the first `size` elements of v, a block; returns their spikes + _OUTSIDE x how many lie outside."""
+    """All steps of the first `size` elements of v, a block; returns their spikes, and how many lie outside.
+
+    Each element's two counts share one integer; their sums do not, so that a block may be of any length.
+    """
     whole = min((size + 63) // 64 * 64, len(v))  # loops over a few whole vectors more are quicker than a remainder's
     for i in range(size, whole):
         v[i] = np.nan
@@ -249,10 +258,11 @@ def _steps(T, h, d, offset, low, high, size, v, total, n):  # type: ignore[no-un
         n[i] = np.int32(_OUTSIDE) if (v[i] < low) | (v[i] > high) else np.int32(0)
     for t in range(0, len(T), 2):
         _pair(T[t], h[t], d[t], T[t + 1], h[t + 1], d[t + 1], v[:whole], total[:whole], n[:whole])
-    seen = 0
+    fired, outside = 0, 0
     for i in range(whole):
-        seen += n[i]
-    return seen
+        fired += n[i] & (_OUTSIDE - 1)
+        outside += n[i] >> 8
+    return fired, outside
 
 
 @_inline

@@ -11,7 +11,7 @@ import os
 import torch
 from torch import Tensor
 
-from fewspikes.neuron.kernels.layout import dense
+from fewspikes.neuron.kernels.layout import dense, stride_of
 
 try:
     import triton
@@ -77,7 +77,7 @@ def _launch(
     programs = triton.cdiv(x.numel(), _BLOCK)
     tensors = (x, y, T, h, d, offset, shift, before, after, bounds)
     counts = (x if spikes is None else spikes, x if sums is None else sums)
-    inner, size = (1, 1) if channels is None else (x.stride(axis), len(shift))
+    inner, size = (1, 1) if channels is None else (stride_of(x, axis), len(shift))
     kinds = {"BY_CHANNEL": channels is not None, "PER_ELEMENT": spikes is not None, "SUMS": sums is not None}
     device = torch.cuda.device(x.device) if x.device.type == "cuda" else torch.no_grad()
     with device:

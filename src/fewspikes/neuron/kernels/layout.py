@@ -16,5 +16,13 @@ def flat(x: Tensor) -> np.ndarray:
     return array
 
 
+def stride_of(x: Tensor, axis: int) -> int:
+    """How far neighbours along the axis of a dense tensor are apart in memory; 1 where there is one position only.
+
+    Nobody steps along such an axis, so its stride may be any number, 0 too.
+    """
+    return 1 if x.shape[axis] == 1 else x.stride(axis)
+
+
 def _in_order(x: Tensor) -> torch.Tensor:
     return x.permute(sorted(range(x.ndim), key=x.stride, reverse=True))
