@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 
+from fewspikes.base.checks import said
 from fewspikes.base.errors import FewSpikesError
 from fewspikes.base.files import as_path, write_aside, write_json
 from fewspikes.base.plain import from_plain, to_plain
@@ -70,6 +71,17 @@ def test_a_write_leaves_alone_what_others_are_writing_now(tmp_path):
     os.utime(forgotten, (time.time() - 7200,) * 2)
     write_aside(tmp_path / "x", b"whole")
     assert {file.name for file in tmp_path.iterdir()} == {"x", living.name, elsewhere.name}
+
+
+class Silent:
+    def __repr__(self):
+        raise RuntimeError
+
+
+@pytest.mark.parametrize("value", [10**5000, "x" * 5000, torch.zeros(40, 40), Silent()], ids=lambda v: type(v).__name__)
+def test_any_value_is_shown_on_one_line_of_bounded_length(value):
+    assert len(said(value)) < 100
+    assert len(said(value).splitlines()) == 1
 
 
 # Sealed JSON.

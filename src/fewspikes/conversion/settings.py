@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field, fields
 from functools import partial
 from typing import Any
 
-from fewspikes.base.checks import MOST_SEED, at_least_0, one_of, positive, price, whole
+from fewspikes.base.checks import MOST_SEED, at_least_0, one_of, positive, price, said, whole
 from fewspikes.base.errors import FewSpikesError
 from fewspikes.neuron.parameters import MAX_STEPS
 from fewspikes.operators.rules import choices
@@ -55,9 +55,9 @@ class Codes:
         _optional(partial(one_of, "rounding", known=("down", "nearest")), self.rounding)
         one_of("effort", self.effort, EFFORTS)
         if not isinstance(self.offset, bool):
-            raise FewSpikesError(f"offset must be True or False; got {self.offset!r}")
+            raise FewSpikesError(f"offset must be True or False; got {said(self.offset)}")
         if self.repair is not None and not isinstance(self.repair, bool):
-            raise FewSpikesError(f"repair must be True, False or None; got {self.repair!r}")
+            raise FewSpikesError(f"repair must be True, False or None; got {said(self.repair)}")
         if self.spike_price and (self.alpha is not None or self.rounding == "down"):
             given = "alpha" if self.alpha is not None else "rounding='down'"
             raise FewSpikesError(f"spike_price cannot act: {given} leaves no choice of codes; leave one of them out")
@@ -176,7 +176,7 @@ def circuits_of(given: str | Mapping[str, str] | None) -> dict[str, str]:
     for kind, value in chosen.items():
         if value not in built.get(kind, ()):
             listed = "; ".join(f"{known}: {' or '.join(values)}" for known, values in built.items())
-            raise FewSpikesError(f"circuits: {kind!r}: {value!r} is not built; there is {listed}")
+            raise FewSpikesError(f"circuits: {said(kind)}: {said(value)} is not built; there is {listed}")
     return {kind: values[0] for kind, values in built.items()} | chosen
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from fewspikes.base.checks import said
 from fewspikes.base.errors import FewSpikesError
 from fewspikes.graph.functions import named, parameters
 from fewspikes.graph.graph import CONSTANT, INPUT, OUTPUT, SITE, Graph, Node, Ref
@@ -35,7 +36,7 @@ def graph_from_json(content: Sequence[Mapping[str, Any]], allowed: Callable[[str
     for entry in content:
         name, operator = str(entry["name"]), str(entry["operator"])
         if not _NAME.fullmatch(name) or name in nodes:
-            raise FewSpikesError(f"{name!r} is no name for a node")
+            raise FewSpikesError(f"{said(name)} is no name for a node")
         if nodes and next(reversed(nodes.values())).operator == OUTPUT:
             raise FewSpikesError("the graph does not end in its output")
         given = {str(key): _decode(value, nodes) for key, value in entry["arguments"].items()}
@@ -48,10 +49,10 @@ def graph_from_json(content: Sequence[Mapping[str, Any]], allowed: Callable[[str
 def _checked(operator: str, given: dict[str, Any], allowed: Callable[[str], bool]) -> dict[str, Any]:
     if operator not in _OWN:
         if not allowed(operator):
-            raise FewSpikesError(f"operator {operator!r} is none that this library converts")
+            raise FewSpikesError(f"operator {said(operator)} is none that this library converts")
         return named(operator, (), given)
     if set(given) != set(_OWN[operator]):
-        raise FewSpikesError(f"a node {operator!r} with the arguments {', '.join(given) or 'none'}")
+        raise FewSpikesError(f"a node {operator!r} with the arguments {said(list(given))}")
     kind = {CONSTANT: str, SITE: Ref}.get(operator)
     if kind is not None and not all(isinstance(value, kind) for value in given.values()):
         raise FewSpikesError(f"a node {operator!r} whose argument is no {kind.__name__}")
@@ -87,7 +88,7 @@ def _encode(value: Any) -> Any:
             return {"torch": str(value).removeprefix("torch.")}
     if isinstance(value, torch.device):
         return None  # a network computes where it is
-    raise FewSpikesError(f"cannot save the argument {value!r} of a {type(value).__name__}")
+    raise FewSpikesError(f"cannot save the argument {said(value)} of a {type(value).__name__}")
 
 
 def _decode(value: Any, nodes: Mapping[str, Node]) -> Any:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from fewspikes.base.checks import said
 from fewspikes.base.errors import FewSpikesError
 
 # Python's own operators, on sizes and on lists of tensors, and the names that their operands get here.
@@ -44,7 +45,7 @@ def function(name: str) -> Callable[..., Any]:
             raise AttributeError
         found = getattr(getattr(torch.ops.aten, packet), overload)
     except AttributeError:
-        raise FewSpikesError(f"there is no operator {name!r} in torch {torch.__version__}") from None
+        raise FewSpikesError(f"there is no operator {said(name)} in torch {torch.__version__}") from None
     return found
 
 

@@ -123,7 +123,7 @@ class Preprocessing:
         try:
             preset = models.get_model_weights(name).DEFAULT.transforms()
         except ValueError as error:
-            raise FewSpikesError(f"torchvision has no weights for {name!r}: {error}") from None
+            raise FewSpikesError(f"torchvision has no weights for {checks.said(name)}: {reason_of(error)}") from None
         if type(preset).__name__ != "ImageClassification":
             raise FewSpikesError(
                 f"torchvision's {name} is no image classifier but {type(preset).__name__}; "
