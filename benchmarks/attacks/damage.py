@@ -132,7 +132,7 @@ def forged(content: Any, random: Random) -> Any:
             holder.reverse()
         elif way == 3 and isinstance(holder, dict):
             holder[other_name(random)] = holder.pop(key)
-        elif way == 4 and type(holder[key]) in (int, float):
+        elif way == 4 and type(holder[key]) in (int, float) and abs(holder[key]) < 1 << 60:
             holder[key] = holder[key] * pick(random, (-1, 2, 1 << 20, 0.5)) + pick(random, (0, 1))
         else:
             holder[key] = extreme(random)
