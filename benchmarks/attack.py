@@ -77,6 +77,7 @@ def child(part: str, seed: int, numbers: Sequence[int], folder: Path, say: IO[st
     """Run some cases, a line of JSON before and after each."""
     resource.setrlimit(resource.RLIMIT_DATA, (_DATA, _DATA))
     warnings.simplefilter("ignore")
+    os.chdir(folder)  # a name without a folder may be written to
     with opened(part, folder) as attackers:
         for number in numbers:
             print(json.dumps({"begins": number, "kind": attackers[number % len(attackers)].name}), file=say, flush=True)
@@ -113,7 +114,16 @@ def results(part: str, seed: int, numbers: Sequence[int]) -> Iterator[dict[str, 
 
 def _of_a_child(part: str, seed: int, numbers: Sequence[int]) -> Iterator[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
-        words = [sys.executable, __file__, "--child", part, "--seed", str(seed), "--only", *map(str, numbers)]
+        words = [
+            sys.executable,
+            str(Path(__file__).resolve()),
+            "--child",
+            part,
+            "--seed",
+            str(seed),
+            "--only",
+            *map(str, numbers),
+        ]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         with subprocess.Popen([*words, "--folder", folder], stdout=subprocess.PIPE, text=True, env=environment) as run:
             begun = None

@@ -56,8 +56,8 @@ def attack() -> Iterator[str]:
     yield from section("Damaged files and odd calls", content["command"], content)
     most = [max(part[key] for part in content["parts"].values() if part) for key in ("most_seconds", "most_mib")]
     yield (
-        "Refused: in one line. Equal: what was saved, bit for bit. Loaded: forged and sealed again, or of a kind without a "
-        "checksum of ours. Violations: anything else that was raised, another value in silence, more than "
+        "Refused: in one line. Equal: what was saved, bit for bit. Loaded: forged and sealed again, or of a kind that "
+        "has no checksum of ours. Violations: anything else that was raised, another value in silence, more than "
         f"{content['limits']['seconds']:g} s of the processor or {content['limits']['mib']:,} MiB; the most was "
         f"{most[0]:.1f} s and {most[1]:,.0f} MiB.\n"
     )
