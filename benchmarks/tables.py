@@ -17,7 +17,7 @@ _PAPER = ("table1", "table2", "table3", "claims")
 
 def main() -> None:
     """Write the page."""
-    compared = *networks(), *integers(), *peers(), *baselines(), *activity()
+    compared = *networks(), *integers(), *peers(), *baselines(), *activity(), *attack()
     parts = [_HEAD, *accuracies(), *neurons(), *compared, *paper()]
     write_aside(FOLDER / "README.md", ("\n".join(parts) + "\n").encode())
 
@@ -46,6 +46,25 @@ def neurons() -> Iterator[str]:
         for row in content["activation"]
     )
     yield from table(["K", "elements", *(f"{n}, ns" for n in names), "eager loop / layer"], lines)
+
+
+def attack() -> Iterator[str]:
+    """Damaged files and odd calls."""
+    content = read("attack")
+    if content is None:
+        return
+    yield from section("Damaged files and odd calls", content["command"], content)
+    most = [max(part[key] for part in content["parts"].values() if part) for key in ("most_seconds", "most_mib")]
+    yield (
+        "Refused: in one line. Equal: what was saved, bit for bit. Loaded: forged and sealed again, or of a kind that "
+        "has no checksum of ours. Violations: anything else that was raised, another value in silence, more than "
+        f"{content['limits']['seconds']:g} s of the processor or {content['limits']['mib']:,} MiB; the most was "
+        f"{most[0]:.1f} s and {most[1]:,.0f} MiB.\n"
+    )
+    outcomes = ("refused", "equal", "loaded", "result", "violation")
+    kinds = [(name, row) for part in content["parts"].values() for name, row in part.get("kinds", {}).items()]
+    lines = ([name, f"{row['cases']:,}", *(f"{row.get(key, 0):,}" for key in outcomes)] for name, row in kinds)
+    yield from table(["what", "cases", *outcomes[:3], "returned", "violations"], lines)
 
 
 def networks() -> Iterator[str]:

@@ -94,7 +94,9 @@ def test_k_by_site_is_what_each_site_gets():
         ({"spike_price": float("nan")}, "spike_price must be a finite number >= 0"),
         ({"offset": 1}, "offset must be True or False"),
         ({"repair": "yes"}, "repair must be True, False or None"),
-        ({"seed": -1}, "seed must be a whole number >= 0"),
+        ({"spike_price": 1e7}, "spike_price must be at most 1e"),
+        ({"seed": -1}, "seed must be a whole number from 0 to"),
+        ({"distil": "1"}, "distil, in minutes, must be a finite number > 0"),
     ],
 )
 def test_a_setting_of_the_fit_out_of_range_raises(options, message):

@@ -161,6 +161,7 @@ def test_an_unknown_wordnet_number_raises(save, tmp_path):
         ("a\tb\n1\tn01440764\n", "wanted tab-separated columns index and wnid"),
         ("index\twnid\nx\tn01440764\n", "wanted tab-separated columns index and wnid"),
         ("index\twnid\n0\tn01440764\n", "every index from 0 to 999 once; it lists 1 wnids"),
+        ("index\twnid\n0\t" + "n" * 200_000, "wanted tab-separated columns index and wnid"),
     ],
 )
 def test_a_broken_class_list_raises(save, tmp_path, text, message):
@@ -195,11 +196,33 @@ def test_a_limit_beyond_the_data_takes_all(save, tmp_path):
 
 def test_a_limit_of_nothing_raises(save, tmp_path):
     save("test/cat/1.png")
-    with pytest.raises(FewSpikesError, match="limit must be >= 1; got 0"):
+    with pytest.raises(FewSpikesError, match="limit must be a whole number >= 1; got 0"):
         open_images(tmp_path, "test", SMALL, classes=1, limit=0)
 
 
 # What is no data
+
+
+def test_a_sub_folder_that_is_closed_is_named(save, tmp_path, monkeypatch):
+    save("test/cat/1.png"), save("test/dog/1.png")
+    listed = Path.iterdir
+
+    def closed(folder):
+        if folder.name == "dog":
+            raise PermissionError(13, "Permission denied", str(folder))
+        return listed(folder)
+
+    monkeypatch.setattr(Path, "iterdir", closed)
+    with pytest.raises(FewSpikesError, match=r"cannot read the folder .*dog: Permission denied; check its permissions"):
+        open_images(tmp_path, "test", SMALL, classes=2)
+
+
+@pytest.mark.parametrize("split", [None, 3, {"a": 1}, "x" * 5000], ids=lambda split: type(split).__name__)
+def test_a_split_that_is_no_name_of_one_raises_in_one_short_line(save, tmp_path, split):
+    save("test/cat/1.png")
+    with pytest.raises(FewSpikesError, match="split") as error:
+        open_images(tmp_path, split, SMALL, classes=1)
+    assert len(str(error.value)) < 400
 
 
 def test_a_missing_folder_raises(tmp_path):
@@ -354,9 +377,9 @@ def test_an_image_of_the_wrong_size_is_never_left_out(save, tmp_path):
         list(loader(open_images(tmp_path, "test", CIFAR, classes=1), 1, skip_damaged=True))
 
 
-@pytest.mark.parametrize(("batch_size", "workers"), [(0, 0), (1, -1)])
+@pytest.mark.parametrize(("batch_size", "workers"), [(0, 0), (1, -1), (1, 1_000_000)])
 def test_a_loader_out_of_range_raises(batch_size, workers):
-    with pytest.raises(FewSpikesError, match="batch_size must be >= 1 and workers >= 0"):
+    with pytest.raises(FewSpikesError, match="(batch_size|workers) must be a whole number"):
         loader([], batch_size, workers)
 
 

@@ -1,5 +1,6 @@
 """Learning the code: exact gradients, weights untouched, never worse, repeatable, and resumable."""
 
+import json
 import math
 from dataclasses import replace
 
@@ -9,9 +10,10 @@ from torch import nn
 
 import fewspikes as fs
 from budget_problems import measured as evaluated_on
+from fewspikes.base.tensors import read_tensors, write_tensors
 from fewspikes.conversion import distillation
 from fewspikes.conversion import trainer as training
-from fewspikes.conversion.checkpoint import Checkpoint
+from fewspikes.conversion.checkpoint import _KIND, Checkpoint
 from fewspikes.conversion.distillation import learned
 from fewspikes.conversion.trainable import TrainableNeuron
 from fewspikes.measure.deal import Images
@@ -231,6 +233,64 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path):
         fs.distil(snn, IMAGES, steps=6, checkpoint=file)
 
 
+def test_a_checkpoint_in_which_one_bit_was_changed_is_refused(tmp_path):
+    snn, file = converted(small()), tmp_path / "run.safetensors"
+    fs.distil(snn, IMAGES, steps=6, checkpoint=file)
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(bytes(content))
+    with pytest.raises(fs.FewSpikesError, match="its checksum differs; remove it to begin again"):
+        fs.distil(snn, IMAGES, steps=6, checkpoint=file)
+
+
+def swapped(snn):
+    """The same network with two weights of its head exchanged: every sum over them is as before."""
+    other = fs.convert(small(), IMAGES, calibration=IMAGES[:64], K=2)
+    head = other.tensors["weights.head.weight"]
+    head[0, 0], head[1, 0] = head[1, 0].clone(), head[0, 0].clone()
+    return other
+
+
+@pytest.mark.parametrize(
+    ("network", "images", "options"),
+    [
+        (swapped, IMAGES, {}),
+        (lambda snn: snn, IMAGES.roll(1, 3), {}),
+        (lambda snn: snn, IMAGES[:-1], {}),
+        (lambda snn: snn, IMAGES, {"steps": 7}),
+        (lambda snn: snn, IMAGES, {"spike_price": 1e-9}),
+    ],
+    ids=["weights", "pixels", "images", "steps", "price"],
+)
+def test_a_checkpoint_knows_its_network_its_images_and_its_settings(tmp_path, network, images, options):
+    snn, file = converted(small()), tmp_path / "run.safetensors"
+    fs.distil(snn, IMAGES, steps=6, checkpoint=file)
+    with pytest.raises(fs.FewSpikesError, match="checkpoint of another run"):
+        fs.distil(network(snn), images, **{"steps": 6, **options}, checkpoint=file)
+
+
+def test_a_forged_checkpoint_of_other_shapes_is_refused(tmp_path):
+    snn, file = converted(small()), tmp_path / "run.safetensors"
+    fs.distil(snn, IMAGES, steps=6, checkpoint=file)
+    content, tensors = read_tensors(file, _KIND)
+    name = next(name for name in tensors if name.startswith("stage.1."))
+    for forged in ({**content, "stages": []}, {**content, "stages": [5]}, {"run": content["run"]}):
+        write_tensors(file, _KIND, forged, tensors)
+        with pytest.raises(fs.FewSpikesError, match="is no valid checkpoint: .*; remove it to begin again"):
+            fs.distil(snn, IMAGES, steps=6, checkpoint=file)
+    for changed in ({**tensors, name: torch.zeros(1)}, {k: v for k, v in tensors.items() if k != "random"}):
+        write_tensors(file, _KIND, content, changed)
+        with pytest.raises(fs.FewSpikesError, match="is no valid checkpoint"):
+            fs.distil(snn, IMAGES, steps=6, checkpoint=file)
+
+
+def test_a_stage_whose_error_is_no_number_comes_back_from_its_file():
+    worst = training.Stage(1.0, 2, replace(evaluated(converted(small())), error=math.nan))
+    again = training.Stage.from_json(json.loads(json.dumps(worst.to_json(), allow_nan=False)))
+    assert math.isnan(again.measured.error)
+    assert replace(again.measured, error=0.0) == replace(worst.measured, error=0.0)
+
+
 def test_the_best_stage_is_the_one_with_the_least_score():
     worth = evaluated(converted(small()))
     given = (1.0, 1.0), (0.5, 1.0), (0.45, 2.0)
@@ -245,12 +305,19 @@ def test_the_best_stage_is_the_one_with_the_least_score():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"minutes": 0}, "minutes must be a number > 0"),
-        ({"minutes": float("nan")}, "minutes must be a number > 0"),
-        ({"steps": 0}, "steps must be a whole number >= 1"),
+        ({"minutes": 0}, "minutes must be a finite number > 0"),
+        ({"minutes": float("nan")}, "minutes must be a finite number > 0"),
+        ({"steps": 0}, "steps must be a whole number from 1 to"),
         ({"steps": 5, "minutes": 1.0}, "minutes and steps both say how long; give one of them"),
         ({"spike_price": -1.0}, "spike_price must be a finite number >= 0"),
         ({"reference": nn.Dropout()}, "call reference.eval"),
+        ({"minutes": "1"}, "minutes must be a finite number > 0; got '1'"),
+        ({"steps": 10**400}, "steps must be a whole number from 1 to"),
+        ({"spike_price": 1e308}, "spike_price must be at most"),
+        ({"seed": ()}, "seed must be a whole number from 0 to"),
+        ({"seed": 10**400}, "seed must be a whole number from 0 to"),
+        ({"steps": 5, "checkpoint": "/"}, "cannot write /: it is a folder; give a file name"),
+        ({"steps": 5, "checkpoint": "/no/such/place.safetensors"}, "cannot write .* make it first"),
     ],
 )
 def test_a_setting_out_of_range_raises(options, message):

@@ -85,14 +85,34 @@ def test_the_frontier_holds_uniform_points_and_mixed_ones_within_their_cost(chai
 def test_a_frontier_that_was_cut_off_goes_on_where_it_was(chain, tmp_path):
     path = tmp_path / "frontier.json"
     whole = measured(*chain.given, K=(3, 4), file=path)
-    content = json.loads(path.read_text())
-    content["points"] = content["points"][:2]
-    path.write_text(json.dumps(content))
+    Frontier(whole.points[:2], whole.key).save(path)
     chain.built.clear()
     assert measured(*chain.given, K=(3, 4), file=path) == whole
     assert len(chain.built) == len(whole) - 2
     measured(*chain.given, K=(3,), file=path, settings={"effort": "long"})
     assert len(chain.built) > len(whole) - 2  # other settings: nothing is taken over
+
+
+def test_a_frontier_in_which_one_digit_was_changed_is_refused_and_not_taken_over(chain, tmp_path):
+    path = tmp_path / "frontier.json"
+    measured(*chain.given, K=(3,), file=path)
+    path.write_text(path.read_text().replace('"latency_steps": 9', '"latency_steps": 8'))
+    for read in (lambda: Frontier.load(path), lambda: measured(*chain.given, K=(3,), file=path)):
+        with pytest.raises(fs.FewSpikesError, match="its checksum differs; remove it to measure again"):
+            read()
+
+
+def test_a_point_beyond_all_numbers_comes_back_from_its_file(tmp_path):
+    Frontier((point(4, 1.0, float("inf")),)).save(tmp_path / "frontier.json")
+    assert next(iter(Frontier.load(tmp_path / "frontier.json"))).error == float("inf")
+
+
+@pytest.mark.parametrize(
+    "change", [{"k": "x"}, {"k": [3]}, {"latency_steps": None}, {"error": "1"}, {"images": 1.5}, {"agreement": "z"}]
+)
+def test_a_point_with_a_field_of_another_type_raises(change):
+    with pytest.raises(fs.FewSpikesError, match="a point of the frontier"):
+        Point.from_json(point(4, 1.0, 0.1).to_json() | change)
 
 
 def test_a_frontier_needs_whole_numbers_and_a_file_of_its_own(chain, tmp_path):
@@ -123,6 +143,9 @@ def test_the_frontier_of_a_model_is_measured_on_images_held_out(tmp_path):
         (None, {}, "a frontier is measured on images"),
         (torch.zeros(8, 3, 8, 8), {"codes": fs.Codes(K=4)}, "leave K and alpha out of the codes"),
         (torch.zeros(8, 3, 8, 8), {"K": ()}, "whole numbers K from 1 to 24"),
+        (torch.zeros(8, 3, 8, 8), {"K": 3.0}, "whole numbers K from 1 to 24; got 3.0"),
+        (torch.zeros(8, 3, 8, 8), {"K": (3, "4")}, "whole numbers K from 1 to 24"),
+        (torch.zeros(8, 3, 8, 8), {"K": (3,), "file": "/no/such/folder/f.json"}, "cannot write .* make it first"),
     ],
 )
 def test_a_frontier_of_a_model_needs_images_and_no_k_of_its_own(images, options, message):

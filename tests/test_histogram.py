@@ -8,8 +8,9 @@ import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from fewspikes import FewSpikesError
+from fewspikes import Calibration, FewSpikesError
 from fewspikes.fitting.histogram import MAX_BINS, Histogram
+from fewspikes.measure.calibration import _CALIBRATION
 
 values = st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=50)
 
@@ -72,3 +73,76 @@ def test_bins_that_do_not_cover_the_range_raise():
     content["counts"] = content["counts"][:-3]
     with pytest.raises(FewSpikesError, match="bins; got"):
         Histogram.from_json(content)
+
+
+GOOD = {"low": 0.0, "high": 1.0, "exponent": -12, "first": 0, "counts": [3, -4095, 1]}
+
+
+def test_a_histogram_as_a_file_has_it():
+    assert Histogram.from_json(GOOD).total == 4
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"low": "a"},
+        {"low": True},
+        {"low": 2.0},
+        {"low": 10**400},
+        {"high": float("nan")},
+        {"low": -1e308, "high": 1e308},
+        {"high": 1e-320},
+        {"exponent": 10**9},
+        {"first": 1.0},
+        {"counts": [-(10**30)]},
+        {"counts": [-(10**7)]},
+        {"counts": [1 << 62] * 2 + [-4095]},
+        {"counts": ["3", -4095, 1]},
+        {"counts": [3.0, -4095, 1]},
+        {"counts": [-4097]},
+        {"counts": 5},
+    ],
+)
+def test_a_histogram_of_other_fields_is_refused(change):
+    with pytest.raises((FewSpikesError, TypeError)):
+        Histogram.from_json(GOOD | change)
+
+
+@pytest.mark.parametrize("high", [5e-324, 1e-310, 1e300])
+def test_values_at_the_ends_of_float64_have_a_histogram(high):
+    assert Histogram.of(torch.tensor([0.0, high], dtype=torch.float64)).total == 2
+
+
+def test_values_beyond_those_are_refused():
+    with pytest.raises(FewSpikesError, match="a histogram needs values within 1e\\+300"):
+        Histogram.of(torch.tensor([-1e308, 1e308], dtype=torch.float64))
+
+
+# Calibrations: a histogram for each site.
+
+
+@pytest.mark.parametrize(("images", "sites"), [(-1, {}), ("1", {}), (1, 5), (1, "a"), (1, {"a": 3}), (1, None)])
+def test_a_calibration_of_anything_but_histograms_is_refused(images, sites):
+    with pytest.raises(FewSpikesError, match="the images of a calibration|a histogram for each site"):
+        Calibration(images, sites)
+
+
+def test_a_calibration_comes_back_from_its_file_and_not_where_one_digit_was_changed(tmp_path):
+    file = tmp_path / "c.json"
+    Calibration(7, {"a": Histogram.of(torch.randn(50)), "b": Histogram.of(torch.zeros(3))}).save(file)
+    again = Calibration.load(file)
+    assert again.images == 7
+    assert [histogram.total for histogram in again.sites.values()] == [50, 3]
+    file.write_text(file.read_text().replace('"images": 7', '"images": 8'))
+    with pytest.raises(FewSpikesError, match="its checksum differs; calibrate again"):
+        Calibration.load(file)
+
+
+@pytest.mark.parametrize(
+    "change", [{"images": "7"}, {"images": -1}, {"sites": 5}, {"sites": {"a": 5}}, {"sites": None}]
+)
+def test_a_calibration_sealed_around_other_fields_is_one_line(tmp_path, change):
+    _CALIBRATION.write(tmp_path / "c.json", {"images": 1, "sites": {}} | change)
+    with pytest.raises(FewSpikesError, match=r"c\.json is no valid calibration: .*; calibrate again") as error:
+        Calibration.load(tmp_path / "c.json")
+    assert len(str(error.value).splitlines()) == 1

@@ -303,3 +303,14 @@ def test_a_forked_child_can_run_layers_after_its_parent_did():
             os._exit(0 if (neuron(x).numpy() == wanted.numpy()).all() else 1)
         assert os.waitpid(child, 0)[1] == 0
     """)
+
+
+@pytest.mark.parametrize("values", [torch.ones(2).to_sparse(), torch.ones(2).long(), torch.ones(2, 1)], ids=repr)
+def test_a_shift_that_is_no_vector_of_numbers_is_refused(values):
+    with pytest.raises(fs.FewSpikesError, match="shift must be a vector of finite numbers, one per channel; got"):
+        fs.FSNeuron(fs.published("silu"), values)
+
+
+def test_an_axis_of_channels_is_counted_from_the_first():
+    with pytest.raises(fs.FewSpikesError, match="axis must be a whole number"):
+        fs.FSNeuron(fs.published("silu"), torch.ones(2), axis=-1)

@@ -133,3 +133,14 @@ def test_half_precision_is_refused(dtype):
 def test_decoding_another_number_of_steps_raises():
     with pytest.raises(fs.FewSpikesError, match="spikes of 10 steps wanted"):
         fs.decode(torch.zeros(3, 5, dtype=torch.bool), fs.relu_parameters())
+
+
+@pytest.mark.parametrize(
+    "x",
+    [torch.zeros(3).to_sparse(), torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)], layout=torch.jagged)],
+    ids=["sparse", "nested"],
+)
+def test_what_is_no_dense_tensor_is_refused(x):
+    for call in (lambda: fs.apply(x, fs.published("silu")), lambda: fs.encode(x, fs.published("silu"))):
+        with pytest.raises(fs.FewSpikesError, match="FS-neurons take a dense tensor; got"):
+            call()

@@ -117,6 +117,51 @@ def test_a_file_that_holds_no_parameters_raises(tmp_path, content, message):
         FSParameters.load(tmp_path / "p.json")
 
 
+def test_one_changed_digit_in_a_file_is_refused(tmp_path):
+    file = tmp_path / "p.json"
+    published("silu").save(file)
+    digits = str(published("silu").d[3])
+    file.write_text(file.read_text().replace(digits, digits[:-1] + str((int(digits[-1]) + 5) % 10)))
+    with pytest.raises(FewSpikesError, match=r'its checksum differs; save them again, or take "sha256" out'):
+        FSParameters.load(file)
+
+
+def test_parameters_written_by_hand_are_welcome_without_a_checksum(tmp_path):
+    file, content = tmp_path / "p.json", published("silu").to_json()
+    del content["K"]
+    file.write_text(json.dumps(content))
+    assert FSParameters.load(file) == published("silu")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"T": ["1"] * 10}, "hold numbers"),
+        ({"T": [True] * 10}, "hold numbers"),
+        ({"T": {"1": 1}}, "hold numbers"),
+        ({"K": 9}, "K = 9, 10 T"),
+        ({"activation": 5}, "activation 5"),
+        ({"domain": [3]}, "incomplete or malformed"),
+        ({"domain": "ab"}, "hold numbers"),
+        ({"offset": None}, "hold numbers"),
+        ({"provenance": 5}, "provenance must be plain JSON data"),
+    ],
+)
+def test_a_field_of_another_type_raises(tmp_path, change, message):
+    (tmp_path / "p.json").write_text(json.dumps(published("relu").to_json() | change))
+    with pytest.raises(FewSpikesError, match=message):
+        FSParameters.load(tmp_path / "p.json")
+
+
+@pytest.mark.parametrize("value", [10**400, 10**5000, "1", True, 1j, object()], ids=lambda value: type(value).__name__)
+def test_numbers_beyond_a_float_and_what_is_none_are_refused_in_one_line(value):
+    for one in ({"offset": value}, {"domain": (0, value)}, {"T": [value]}):
+        with pytest.raises(FewSpikesError) as error:
+            FSParameters(**{"T": [1.0], "h": [1.0], "d": [1.0], **one})
+        assert len(str(error.value).splitlines()) == 1
+        assert len(str(error.value)) < 300
+
+
 def test_saving_leaves_nothing_behind_when_it_fails(tmp_path):
     with pytest.raises(FewSpikesError, match="the folder .* does not exist"):
         relu_parameters().save(tmp_path / "missing" / "p.json")
@@ -190,6 +235,19 @@ def test_more_bits_are_nearer():
 def test_a_grid_out_of_range_raises(arguments, message):
     with pytest.raises(FewSpikesError, match=message):
         relu_parameters().quantize(*arguments)
+
+
+@pytest.mark.parametrize("endpoint", ["1", 1, np.array([]), {"a": 1}], ids=repr)
+def test_an_endpoint_is_true_or_false(endpoint):
+    with pytest.raises(FewSpikesError, match="endpoint must be True or False"):
+        relu_parameters().quantize(8, endpoint=endpoint)
+
+
+@pytest.mark.parametrize("name", [["silu"], {}, np.array([]), "x" * 5000], ids=lambda name: repr(name)[:9])
+def test_what_is_no_name_of_published_parameters_is_refused_in_one_short_line(name):
+    with pytest.raises(FewSpikesError, match="no published parameters for") as error:
+        published(name)
+    assert len(str(error.value)) < 300
 
 
 def test_a_scale_is_positive_and_chosen_around_0_only():

@@ -160,6 +160,13 @@ def test_a_damaged_file_of_rows_is_measured_anew(folder, content):
     assert folder.row("table2", "resnet8", {}, lambda: {"row": "measured"}) == {"row": "measured"}
 
 
+def test_a_row_in_which_one_digit_was_changed_is_measured_anew(folder):
+    folder.row("table2", "resnet8", {}, lambda: {"row": "measured", "steps": 915})
+    file = folder.path / ".table2.rows.json"
+    file.write_text(file.read_text().replace("915", "925"))
+    assert Folder(folder.path).row("table2", "resnet8", {}, lambda: {"steps": 1}) == {"steps": 1}
+
+
 def test_two_runs_do_not_share_a_folder(folder):
     with FileLock(folder.path / ".lock"):
         done = run("reproduce", "fig1", "-o", folder.path, code=2)
@@ -278,7 +285,7 @@ def test_a_run_that_is_killed_leaves_whole_files_and_goes_on(tmp_path):
             if re.match(r"fig8: b: K=4, \d+ s", line):
                 first.kill()
                 break
-    kept = json.loads((tmp_path / ".fig8.rows.json").read_text())
+    kept = json.loads((tmp_path / ".fig8.rows.json").read_text())["rows"]
     assert len(kept) == 2
     said = []
     folder = Folder(tmp_path, say=said.append)

@@ -13,7 +13,9 @@ import torch.nn.functional as F
 from torch import nn
 
 import fewspikes as fs
-from fewspikes.network.file import _digest
+from fewspikes.base.seals import digest
+from fewspikes.base.tensors import read_tensors
+from fewspikes.network.file import NETWORK
 from networks import small, squeeze_excite
 
 IMAGES = torch.zeros(1, 3, 8, 8)
@@ -102,7 +104,7 @@ def test_another_kind_of_file_raises(tmp_path, content):
 
 def test_plain_safetensors_weights_raise(tmp_path):
     safetensors.torch.save_file({"w": torch.zeros(1)}, tmp_path / "net.fs")
-    with pytest.raises(fs.FewSpikesError, match="but no converted network"):
+    with pytest.raises(fs.FewSpikesError, match="is a safetensors file, but no saved network"):
         fs.load(tmp_path / "net.fs")
 
 
@@ -117,17 +119,41 @@ def test_one_flipped_bit_in_the_weights_raises(saved):
 
 def forge(path, change):
     """Rewrite the file's description with a checksum that fits, as an attacker would."""
-    with safetensors.safe_open(path, framework="pt") as file:
-        tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
-    content = json.loads(metadata["network"])
-    change(content)
-    described = json.dumps(content)
-    metadata |= {"network": described, "sha256": _digest(described, tensors)}
-    path.write_bytes(safetensors.torch.save(tensors, metadata))
+    content, tensors = read_tensors(path, NETWORK)
+    changed = change(content)
+    described = changed if isinstance(changed, str) else json.dumps(content | {"sha256": digest(content, tensors)})
+    path.write_bytes(safetensors.torch.save(tensors, {"fewspikes": described}))
 
 
 def node(content, operator):
     return next(entry for entry in content["graph"] if entry["operator"].startswith(operator))
+
+
+def convolution(content, **arguments):
+    node(content, "aten.conv2d")["arguments"].update(arguments)
+
+
+def insert(content, operator, **arguments):
+    content["graph"].insert(1, {"name": "more", "operator": operator, "arguments": arguments, "path": ""})
+
+
+def nested(value):
+    for _ in range(900):
+        value = [value]
+    return {"tensor": value}
+
+
+def expression(text):
+    return {"name": "more", "cap": None, "expression": text}
+
+
+SIGNED = json.dumps(  # elementwise by its operator, but not with an argument that is no number
+    [
+        {"name": "x", "operator": "input", "arguments": {}, "path": ""},
+        {"name": "y", "operator": "aten.sub.Tensor", "arguments": {"self": {"node": "x"}, "other": "1"}, "path": ""},
+        {"name": "output", "operator": "output", "arguments": {"value": {"node": "y"}}, "path": ""},
+    ]
+)
 
 
 def first_argument(content, value):
@@ -145,7 +171,7 @@ def first_argument(content, value):
         (lambda c: node(c, "constant").update(arguments={"tensor": 'weights.x"); boom("'}), "which is not in the file"),
         (lambda c: node(c, "constant").update(arguments={"tensor": "weights.other"}), "which is not in the file"),
         (lambda c: node(c, "constant").update(arguments={"tensor": 3}), "whose argument is no str"),
-        (lambda c: node(c, "input").update(arguments={"x": "boom()"}), "'input' with the arguments x"),
+        (lambda c: node(c, "input").update(arguments={"x": "boom()"}), "'input' with the arguments .*x"),
         (lambda c: node(c, "site").update(arguments={"input": 1}), "whose argument is no Ref"),
         (
             lambda c: node(c, "aten.conv2d")["arguments"].update({"a=boom(), b": 1}),
@@ -161,15 +187,53 @@ def first_argument(content, value):
         (lambda c: c["sites"][0]["activation"].update(name="boom"), "unknown activation"),
         (lambda c: c["sites"][0]["activation"].update(expression="boom()"), "is no elementwise expression"),
         (lambda c: c["inputs"][0].update(dtype="load"), "is no dtype"),
-        (lambda c: c["inputs"][0].update(shape=[9]), "does not hold a valid network"),
+        (lambda c: c["inputs"][0].update(shape=[9]), "is no valid saved network"),
         (lambda c: c.update(version=1), "has version 1, this library reads 2: convert the model again"),
-        (lambda c: c.pop("sites"), "does not hold a valid network"),
+        (lambda c: c.pop("sites"), "is no valid saved network"),
+        (lambda c: "[" * 100_000, "is no complete saved network"),
+        (lambda c: c["graph"][1].update(arguments=nested({"node": "x"})), "recursion"),
+        (lambda c: c["sites"][0].update(activation=expression("[" * 100_000)), "is no elementwise expression"),
+        (lambda c: c["sites"][0].update(activation=expression(SIGNED)), "is no elementwise expression"),
+        (lambda c: c["sites"][0].update(activation={"name": "relu", "cap": "6"}), "a cap must be a finite number > 0"),
+        (
+            lambda c: c["sites"][0].update(activation={"name": "silu", "cap": None, "settings": {"inplace": 1}}),
+            "setting",
+        ),
+        (lambda c: c["sites"][0]["parameters"].update(T=["1"] * 8), "hold numbers"),
+        (lambda c: c["sites"][0]["parameters"].update(K=5), "K = 5, 8 T"),
+        (lambda c: c["sites"][0].update(axis=-1), "the axis of the channels must be a whole number from 0 to 64"),
+        (lambda c: c["sites"][1].update(name=c["sites"][0]["name"]), "two of its sites have one name"),
+        (lambda c: c["inputs"][0].update(shape=[1 << 62, 1 << 62]), "is no valid saved network"),
+        (lambda c: c["inputs"][0].update(shape=[-3]), "is no valid saved network"),
+        (lambda c: c.update(calibration_images="7"), "calibration images must be a whole number"),
+        (lambda c: c.update(notes="abc"), "its notes must be a list"),
+        (lambda c: c.update(settings=[[1, 2]]), "its settings must be a dict"),
+        (lambda c: c.update(preprocessing=5), "its preprocessing must be a dict"),
+        (lambda c: c.update(keywords="no"), "its keywords must be a bool"),
+        (lambda c: c.update(diagnosis={"nobody": 5}), "the diagnosis of a site is incomplete"),
+        (lambda c: convolution(c, padding=[1 << 20] * 2), "elements an image"),
+        (lambda c: convolution(c, stride=[0, 0]), "a convolution of stride"),
+        (lambda c: convolution(c, dilation=[-1, 0]), "a convolution of stride"),
+        (lambda c: convolution(c, groups=-1), "is no valid saved network"),
+        (lambda c: insert(c, "mul", self=[0], other=1 << 40), "mul of sizes takes numbers"),
+        (lambda c: insert(c, "mul", self="a" * 999, other=1 << 40), "mul of sizes takes numbers"),
+        (lambda c: insert(c, "mul", self=1 << 62, other=2), "of more than 64 bits"),
+        (lambda c: insert(c, "truediv", self=1, other=0), "is no valid saved network"),
     ],
 )
 def test_a_forged_description_raises_and_runs_nothing(saved, change, message):
     _, path = saved
     forge(path, change)
-    with pytest.raises(fs.FewSpikesError, match=message):
+    with pytest.raises(fs.FewSpikesError, match=message) as error:
+        fs.load(path)
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_a_file_of_an_older_version_says_so(saved):
+    _, path = saved
+    old = {"format": "fewspikes-network", "network": "{}", "sha256": "0"}
+    path.write_bytes(safetensors.torch.save({"weights.a": torch.zeros(1)}, old))
+    with pytest.raises(fs.FewSpikesError, match="was made by an older version: convert the model again"):
         fs.load(path)
 
 
@@ -181,6 +245,59 @@ def test_a_failed_save_leaves_the_old_file_and_nothing_else(saved):
         fs.save(snn, path)
     assert path.read_bytes() == before
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_equal_networks_give_equal_bytes_in_every_process(saved):
+    snn, path = saved
+    before = path.read_bytes()
+    fs.save(snn, path)
+    assert path.read_bytes() == before
+    again = f"import fewspikes as fs; fs.save(fs.load({str(path)!r}), {str(path)!r})"
+    subprocess.run([sys.executable, "-c", again], check=True)
+    assert path.read_bytes() == before
+
+
+def test_a_loaded_network_lies_on_aligned_memory_wherever_the_file_has_its_tensors(saved):
+    _, path = saved
+    with safetensors.safe_open(path, framework="pt") as file:
+        places = {file.get_tensor(name).data_ptr() % 64 for name in file.keys()}  # noqa: SIM118
+    assert places != {0}
+    assert {tensor.data_ptr() % 64 for tensor in fs.load(path).tensors.values()} == {0}
+
+
+def unaligned(tensor):
+    room = torch.zeros(tensor.numel() + 1, dtype=tensor.dtype)
+    room[1:] = tensor.flatten()
+    return room[1:].view(tensor.shape)
+
+
+def test_a_model_on_odd_memory_gives_the_bits_that_its_file_gives(tmp_path):
+    torch.manual_seed(0)
+    layers = nn.Conv2d(3, 37, 3), nn.ReLU(), nn.Flatten(), nn.Linear(37 * 36, 29), nn.ReLU(), nn.Linear(29, 10)
+    model = nn.Sequential(*layers).eval()
+    for parameter in model.parameters():
+        parameter.data = unaligned(parameter.data)
+    model[5].weight.data = model[5].weight.data.t().contiguous().t()
+    snn = fs.convert(model, IMAGES, torch.randn(16, 3, 8, 8), K=4)
+    for own in (snn, snn.to(memory_format=torch.channels_last)):
+        fs.save(own, tmp_path / "net.fs")
+        again = fs.load(tmp_path / "net.fs")
+        assert {name: t.stride() for name, t in again.tensors.items()} == {
+            n: t.stride() for n, t in own.tensors.items()
+        }
+        for images in (1, 3, 16):
+            x = torch.randn(images, 3, 8, 8)
+            assert torch.equal(own(x), again(x))
+
+
+def test_a_network_loaded_in_inference_mode_works_outside_of_it(saved):
+    snn, path = saved
+    with torch.inference_mode():
+        again = fs.load(path)
+    x = torch.randn(2, 3, 8, 8, requires_grad=True)
+    again(x).sum().backward()
+    assert x.grad.abs().sum() > 0
+    assert torch.equal(again.double().float()(x), snn(x))
 
 
 def test_only_converted_networks_can_be_saved(tmp_path):

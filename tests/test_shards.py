@@ -115,6 +115,13 @@ def test_a_class_number_in_cls_wins_over_one_in_json(shard, tmp_path, photos):
         ([("a.jpg", b"x"), ("a.json", b'{"caption": "cat"}')], "has 1 images without a label"),
         ([("a.jpg", b"x"), ("a.cls", b"cat")], r"a\.cls holds no class number; make the shard again"),
         ([("a.jpg", b"x"), ("a.json", b"{")], r"a\.json holds no JSON; make the shard again"),
+        ([("a.jpg", b"x"), ("a.json", b"[" * 100_000)], r"a\.json holds no JSON; make the shard again"),
+        ([("a.jpg", b"x"), ("a.cls", b"9" * 30)], r"a\.cls holds no class number but one of 30 digits"),
+        (
+            [("a.jpg", b"x"), ("a.json", b'{"label": 9223372036854775808}')],
+            "class number but one of 19",
+        ),
+        ([("a.jpg", b"x"), ("a.json", b'{"label": true}')], "has 1 images without a label"),
         ([("a.jpg", b"x"), ("a.cls", b"5")], "has label 5, where the network has classes 0 to 1"),
         ([("a.txt", b"x")], r"holds no images; wanted samples such as 0001\.jpg"),
     ],
@@ -123,6 +130,45 @@ def test_a_shard_that_cannot_serve_raises(shard, tmp_path, members, message):
     shard("test-0.tar", members)
     with pytest.raises(FewSpikesError, match=message):
         open_images(tmp_path, "test", SMALL, classes=2)
+
+
+PAX = b"30 size=-1024".ljust(29) + b"\n"
+
+
+def header(name, size, kind=tarfile.REGTYPE):
+    """A member's header with any size in it."""
+    block = bytearray(tarfile.TarInfo(name).tobuf(tarfile.GNU_FORMAT))
+    block[124:136] = (size % (1 << 95) | 1 << 95).to_bytes(12, "big")  # in base 256, below 0 as a complement
+    block[156:157] = kind
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    return bytes(block)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        header("a.jpg", -512) + bytes(2048),
+        header("a.jpg", -1024) + header("b.jpg", -1024) + bytes(2048),
+        header("a.jpg", 1 << 80) + bytes(2048),
+        header("x", -512, tarfile.XHDTYPE) + bytes(2048),
+        header("x", 1 << 60, tarfile.GNUTYPE_LONGNAME) + bytes(2048),
+        (header("x", 5, tarfile.GNUTYPE_LONGNAME) + b"name".ljust(512, b"\0")) * 3000 + bytes(2048),
+        header("x", 30, tarfile.XHDTYPE)
+        + b"30 size=-1024".ljust(29)
+        + b"\n"
+        + bytes(482)
+        + header("a.jpg", 3)
+        + bytes(2048),
+        header("a.jpg", 512, tarfile.GNUTYPE_SPARSE) + bytes(3072),
+    ],
+    ids=["back", "back twice", "far", "pax back", "long name", "many names", "size in pax", "holes"],
+)
+def test_a_shard_of_forged_lengths_ends_in_one_line(tmp_path, content):
+    (tmp_path / "test-0.tar").write_bytes(content)
+    with pytest.raises(FewSpikesError, match=r"test-0\.tar") as error:
+        open_images(tmp_path, "test", SMALL, classes=2)
+    assert len(str(error.value).splitlines()) == 1
 
 
 def test_a_text_called_tar_raises(tmp_path):

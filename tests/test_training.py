@@ -81,7 +81,7 @@ def test_a_checkpoint_of_another_run_is_refused(bright, tmp_path):
             next(train(small(), source, recipe, file, about={"network": network}))
     assert next(train(small(), images, RECIPE, file, about={"network": "small"}))["epoch"] == 2
     file.write_bytes(file.read_bytes()[:100])
-    with pytest.raises(fs.FewSpikesError, match="is no checkpoint of a training"):
+    with pytest.raises(fs.FewSpikesError, match="is no complete checkpoint of a training"):
         next(train(small(), images, RECIPE, file))
 
 

@@ -2,7 +2,9 @@
 
 import torch
 
+from fewspikes.base.checks import said
 from fewspikes.base.errors import FewSpikesError
+from fewspikes.base.files import reason_of
 
 
 def find_device(name: str) -> torch.device:
@@ -14,6 +16,6 @@ def find_device(name: str) -> torch.device:
     try:
         found = torch.device(name)
         torch.empty(1, device=found)
-    except (RuntimeError, AssertionError) as error:
-        raise FewSpikesError(f"no device {name!r} here ({str(error).splitlines()[0]}); use --device cpu") from None
+    except (RuntimeError, AssertionError, TypeError, ValueError) as error:
+        raise FewSpikesError(f"no device {said(name)} here ({reason_of(error)}); use --device cpu") from None
     return found

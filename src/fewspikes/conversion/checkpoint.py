@@ -1,25 +1,22 @@
 """Distilling that was cut goes on: what a run has reached, in one safetensors file."""
 
-import hashlib
-import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor
 
 from fewspikes.base.errors import FewSpikesError
-from fewspikes.base.files import write_aside
-from fewspikes.base.sums import total
+from fewspikes.base.files import as_path, shown
+from fewspikes.base.seals import Kind, digest
+from fewspikes.base.tensors import read_tensors, write_tensors
 from fewspikes.conversion.trainer import Stage, Trainer
+from fewspikes.graph.encoding import graph_to_json
 from fewspikes.neuron.layer import FSNeuron
 
-_FORMAT = "fewspikes-distilling"
+_KIND = Kind("fewspikes-distilling", 1, "checkpoint", "remove it to begin again")
 
 
 @dataclass
@@ -55,19 +52,17 @@ class Checkpoint:
 
 
 def fingerprint(trainer: Trainer, settings: Mapping[str, Any]) -> str:
-    """A digest of the network's code, its weights, the images, what the ANN makes of those held out, and settings."""
-    digest = hashlib.sha256(json.dumps(dict(settings), sort_keys=True).encode())
-    for site in trainer.snn.sites:
-        neuron = trainer.snn.neurons[site.name]
-        digest.update(json.dumps(neuron.code.to_json(), sort_keys=True).encode())
-        for kind, values in neuron.by_channel.items():
-            digest.update(kind.encode() + values.detach().cpu().numpy().tobytes())
+    """A digest of the network, the images, what the ANN makes of those held out, and the settings, bit by bit."""
+    snn = trainer.snn
+    codes = [(site.name, site.activation.to_json(), snn.neurons[site.name].code.to_json()) for site in snn.sites]
+    tensors = {f"weight {name}": tensor for name, tensor in snn.tensors.items()}
+    for name, neuron in snn.neurons.items():
+        tensors |= {f"{kind} {name}": values for kind, values in neuron.by_channel.items()}
+    tensors |= {f"image {i}": images for i, images in enumerate(trainer.images)}
     with torch.no_grad():
-        held = [tensor for inputs, _, wanted in trainer.beside for tensor in (*inputs, *wanted)]
-    for tensor in (*trainer.images, *held, *trainer.snn.tensors.values()):
-        summed = tensor.detach().double()
-        digest.update(f"{tuple(tensor.shape)} {float(total(summed))} {float(total(summed.square()))}".encode())
-    return digest.hexdigest()
+        for i, (inputs, _, wanted) in enumerate(trainer.beside):
+            tensors |= {f"held out {i} {j}": tensor for j, tensor in enumerate((*inputs, *wanted))}
+    return digest([dict(settings), graph_to_json(snn.graph), codes], tensors)
 
 
 def write(path: str | os.PathLike[str], trainer: Trainer, done: Checkpoint) -> None:
@@ -77,51 +72,47 @@ def write(path: str | os.PathLike[str], trainer: Trainer, done: Checkpoint) -> N
         for kind, value in _optimizer(trainer).state.get(parameter, {}).items():
             tensors[f"adam.{kind}.{name}"] = torch.as_tensor(value)
     tensors["random"] = trainer.random.get_state()
-    described = {"run": done.run, "stages": [stage.to_json() for stage in done.stages]}
-    metadata = {"format": _FORMAT, "progress": json.dumps(described)}
-    whole = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    write_aside(path, safetensors.torch.save(whole, metadata))
+    write_tensors(path, _KIND, {"run": done.run, "stages": [stage.to_json() for stage in done.stages]}, tensors)
 
 
 def restore(path: str | os.PathLike[str], trainer: Trainer, done: Checkpoint) -> None:
     """Put trainer and checkpoint where the file left them; without a file nothing happens.
 
     Raises:
-        FewSpikesError: the file is of another run or of another kind.
+        FewSpikesError: the file is of another run or of another kind, or was changed since it was written.
     """
-    if not Path(path).is_file():
+    path = as_path(path)
+    if not path.is_file():
         return
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            metadata, tensors = file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        described = json.loads(metadata.get("progress", "null"))
-        if metadata.get("format") != _FORMAT or described["run"] != done.run:
-            raise _another(path)
-        stages = [Stage.from_json(stage) for stage in described["stages"]]
-        names = list(trainer.parameters())
-        learned = [{name: tensors[f"stage.{i}.{name}"] for name in names} for i in range(len(stages))]
-        random = tensors["random"]
-    except FewSpikesError:
-        raise
-    except (safetensors.SafetensorError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise FewSpikesError(f"{path} is no complete checkpoint ({error}); remove it to begin again") from None
-    done.stages, done.learned = stages, learned
-    _fill(trainer, learned[-1])
-    for name, parameter in trainer.parameters().items():
-        state = {kind: tensors.get(f"adam.{kind}.{name}") for kind in ("step", "exp_avg", "exp_avg_sq")}
-        if all(value is not None for value in state.values()):
-            _optimizer(trainer).state[parameter] = {
-                kind: value if kind == "step" else value.to(parameter.device)  # type: ignore[union-attr]
-                for kind, value in state.items()
-            }
-    trainer.random.set_state(random)
+    content, tensors = read_tensors(path, _KIND)
+    if content.get("run") != done.run:
+        raise FewSpikesError(
+            f"{shown(path)} is the checkpoint of another run (network, images, reference or settings differ); "
+            f"{_KIND.again}"
+        )
+    with _KIND.reading(path):
+        stages = [Stage.from_json(stage) for stage in content["stages"]]
+        own = trainer.parameters()
+        learned = [{n: _like(tensors[f"stage.{i}.{n}"], p) for n, p in own.items()} for i in range(len(stages))]
+        states = {name: _adam(tensors, name, parameter) for name, parameter in own.items()}
+        trainer.random.set_state(tensors["random"])
+        _fill(trainer, learned[-1])
+        _optimizer(trainer).state.update({own[name]: state for name, state in states.items() if state})
+        done.stages, done.learned = stages, learned
 
 
-def _another(path: str | os.PathLike[str]) -> FewSpikesError:
-    return FewSpikesError(
-        f"{path} is the checkpoint of another run (network, images, reference or settings differ); remove it to begin "
-        "again"
-    )
+def _adam(tensors: Mapping[str, Tensor], name: str, parameter: Tensor) -> dict[str, Tensor]:
+    """What the optimizer remembers of a parameter; nothing before its first step."""
+    if f"adam.step.{name}" not in tensors:
+        return {}
+    own = {kind: _like(tensors[f"adam.{kind}.{name}"], parameter) for kind in ("exp_avg", "exp_avg_sq")}
+    return {"step": tensors[f"adam.step.{name}"], **own}
+
+
+def _like(value: Tensor, parameter: Tensor) -> Tensor:
+    if value.shape != parameter.shape or value.dtype != parameter.dtype:
+        raise FewSpikesError(f"a value of {value.dtype} {tuple(value.shape)} for {tuple(parameter.shape)}")
+    return value.to(parameter.device)
 
 
 def _optimizer(trainer: Trainer) -> torch.optim.Optimizer:

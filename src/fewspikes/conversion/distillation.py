@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from fewspikes.base.checks import at_least_0
+from fewspikes.base.checks import MOST_SEED, positive, price, whole
 from fewspikes.base.errors import FewSpikesError, warn
+from fewspikes.base.files import check_place
 from fewspikes.base.progress import watch
 from fewspikes.conversion.budget_search import few_spikes, small_drop
 from fewspikes.conversion.checkpoint import Checkpoint, fingerprint, restore, write
@@ -24,6 +25,7 @@ from fewspikes.network.spiking import SpikingNetwork
 
 MINUTES = 3.0
 _STAGES = 6
+_MOST_STEPS = 1 << 31
 _HELD_OUT = 512  # images at most, an eighth of all
 
 
@@ -77,7 +79,10 @@ def distil(
     if not isinstance(snn, SpikingNetwork):
         raise FewSpikesError(f"distil needs a converted network; got {type(snn).__name__}")
     _check(minutes, steps)
-    at_least_0("spike_price", spike_price)
+    price("spike_price", spike_price)
+    if checkpoint is not None:
+        check_place(checkpoint)
+    whole("seed", seed, 0, MOST_SEED)
     ann = reference_of(snn, reference)
     source = Source(loader, snn.inputs, snn.dtype, "distilling data", snn.device)
     deal = Deal(source, batch_size(snn.report.neurons), outliers=True)
@@ -147,7 +152,7 @@ def learned(
     with torch.inference_mode(False), torch.enable_grad():
         settings = {"minutes": minutes, "steps": steps, "spike_price": trainer.spike_price, "most": trainer.most_spikes}
         settings["seed"] = trainer.random.initial_seed()
-        done = Checkpoint(fingerprint(trainer, settings))
+        done = Checkpoint("" if checkpoint is None else fingerprint(trainer, settings))
         if checkpoint is not None:
             restore(checkpoint, trainer, done)
         trouble = _learn(trainer, done, minutes, steps, checkpoint, progress)
@@ -210,9 +215,9 @@ def _kept(trainer: Trainer, done: Checkpoint, budget: Budget | None, left: int, 
 
 
 def _check(minutes: float | None, steps: int | None) -> None:
-    if minutes is not None and not (math.isfinite(minutes) and minutes > 0):
-        raise FewSpikesError(f"minutes must be a number > 0; got {minutes}")
-    if steps is not None and (isinstance(steps, bool) or not isinstance(steps, int) or steps < 1):
-        raise FewSpikesError(f"steps must be a whole number >= 1; got {steps!r}")
+    if minutes is not None:
+        positive("minutes", minutes)
+    if steps is not None:
+        whole("steps", steps, 1, _MOST_STEPS)
     if minutes is not None and steps is not None:
         raise FewSpikesError("minutes and steps both say how long; give one of them")

@@ -1,9 +1,7 @@
 """`frontier`: what each choice of K costs in steps and spikes, and what it keeps of the ANN."""
 
-import hashlib
-import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,14 +10,18 @@ import numpy as np
 import torch
 from torch import nn
 
+from fewspikes.base.checks import said
 from fewspikes.base.errors import FewSpikesError
+from fewspikes.base.files import as_path, check_place
 from fewspikes.base.progress import track
+from fewspikes.base.seals import digest
 from fewspikes.conversion.budget_search import Build
 from fewspikes.conversion.building import Conversion
 from fewspikes.conversion.chains import Chains, Whole
 from fewspikes.conversion.ladder import MIXTURES, best, greedy
 from fewspikes.conversion.points import Frontier, Point
 from fewspikes.conversion.settings import Budget, Codes, Settings, circuits_of
+from fewspikes.graph.encoding import graph_to_json
 from fewspikes.measure.calibration import Calibration
 from fewspikes.measure.deal import Images
 from fewspikes.measure.measurement import Beside, Measurement, measure
@@ -68,6 +70,8 @@ def frontier(
     if codes.K is not None or codes.alpha is not None:
         raise FewSpikesError("a frontier tries many K with ranges of their own: leave K and alpha out of the codes")
     _whole(K)
+    if file is not None:
+        check_place(file)
     settings = Settings(codes, Budget(drop=0.0), circuits_of(circuits), seed=seed)
     with torch.inference_mode(False), torch.no_grad():
         work = Conversion(model, example_inputs, images, settings, labels=True, progress=progress)
@@ -96,7 +100,7 @@ def measured(
     """
     steps = _whole(K)
     key = _key(snn, held, settings or {})
-    known = {} if file is None else _known(Path(file), key)
+    known = {} if file is None else _known(as_path(file), key)
     found = curves(snn, parameters, images, min(steps[-1] + _ROOM, MAX_STEPS), progress)
     judge: Callable[[SpikingNetwork], Measurement] = partial(measure, beside=Beside(held, snn.as_ann()))
     points: list[Point] = []
@@ -115,10 +119,10 @@ def measured(
 
 
 def _whole(K: Sequence[int]) -> list[int]:
-    steps = sorted(set(K))
+    steps = list(K) if isinstance(K, Iterable) and not isinstance(K, str) else []
     if not steps or any(isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= MAX_STEPS for k in steps):
-        raise FewSpikesError(f"the frontier begins from whole numbers K from 1 to {MAX_STEPS}; got {list(K)}")
-    return steps
+        raise FewSpikesError(f"the frontier begins from whole numbers K from 1 to {MAX_STEPS}; got {said(K)}")
+    return sorted(set(steps))
 
 
 def _known(path: Path, key: str) -> dict[tuple[str, str], Point]:
@@ -130,12 +134,11 @@ def _known(path: Path, key: str) -> dict[tuple[str, str], Point]:
 
 def _key(snn: SpikingNetwork, held: Images, settings: Mapping[str, Any]) -> str:
     """What a point depends on: the ANN with the images (by both, value by value), labels, and the settings."""
-    digest = hashlib.sha256(json.dumps(dict(settings), sort_keys=True).encode())
-    labels = () if held.labels is None else (held.labels,)
-    for tensor in (*held.inputs, *labels, *snn.tensors.values()):
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    digest.update(repr([(site.name, site.activation.to_json()) for site in snn.sites]).encode())
-    return digest.hexdigest()
+    sites = [(site.name, site.activation.to_json()) for site in snn.sites]
+    images = {f"image {i}": values for i, values in enumerate(held.inputs)}
+    labels = {} if held.labels is None else {"labels": held.labels}
+    tensors = {f"weight {name}": tensor for name, tensor in snn.tensors.items()}
+    return digest([dict(settings), graph_to_json(snn.graph), sites], images | labels | tensors)
 
 
 def _choices(chains: Chains, found: Curves, steps: Sequence[int]) -> list[tuple[str, dict[str, int]]]:

@@ -2,13 +2,14 @@
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fewspikes.base.errors import FewSpikesError
-from fewspikes.base.files import read_json, write_json
+from fewspikes.base.plain import from_plain, to_plain
+from fewspikes.base.seals import Kind
 
-_FORMAT, _VERSION = "fewspikes-frontier", 1
+_FRONTIER = Kind("fewspikes-frontier", 1, "frontier", "remove it to measure again")
 
 
 @dataclass(frozen=True)
@@ -39,15 +40,12 @@ class Point:
 
     def to_json(self) -> dict[str, Any]:
         """A plain dict for JSON files."""
-        return asdict(self)
+        return to_plain(self)
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "Point":
-        """The reverse of `to_json`; raises FewSpikesError where something is missing."""
-        try:
-            return cls(**{field.name: content[field.name] for field in fields(cls)})
-        except (KeyError, TypeError) as error:
-            raise FewSpikesError(f"a point of the frontier is incomplete or malformed: {error!r}") from None
+        """The reverse of `to_json`; raises FewSpikesError where something is missing or of another type."""
+        return from_plain(cls, content, "a point of the frontier")
 
 
 @dataclass(frozen=True)
@@ -90,27 +88,25 @@ class Frontier:
 
     def to_json(self) -> dict[str, Any]:
         """A plain dict for JSON."""
-        points = [point.to_json() for point in self.points]
-        return {"format": _FORMAT, "version": _VERSION, "key": self.key, "points": points}
+        return {"key": self.key, "points": [point.to_json() for point in self.points]}
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write as JSON."""
-        write_json(path, self.to_json())
+        """Write as JSON with its checksum."""
+        _FRONTIER.write(path, self.to_json())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Frontier":
         """Read what `save` wrote.
 
         Raises:
-            FewSpikesError: no such file, or no frontier.
+            FewSpikesError: no such file, no frontier, or changed since it was written.
         """
-        content = read_json(path, _FORMAT)
-        if content.get("version") != _VERSION:
-            raise FewSpikesError(f"{path} has version {content.get('version')!r}; this library reads {_VERSION}")
-        points = content.get("points")
-        if not isinstance(points, list):
-            raise FewSpikesError(f"{path} is no complete frontier: it has no list of points")
-        return cls(tuple(map(Point.from_json, points)), str(content.get("key")))
+        content = _FRONTIER.read(path)
+        with _FRONTIER.reading(path):
+            points = content["points"]
+            if not isinstance(points, list):
+                raise FewSpikesError("it has no list of points")
+            return cls(tuple(map(Point.from_json, points)), str(content["key"]))
 
 
 def marked(points: Sequence[Point]) -> list[Point]:

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field, fields
 from functools import partial
 from typing import Any
 
-from fewspikes.base.checks import at_least_0, one_of, positive, whole
+from fewspikes.base.checks import MOST_SEED, at_least_0, one_of, positive, price, said, whole
 from fewspikes.base.errors import FewSpikesError
 from fewspikes.neuron.parameters import MAX_STEPS
 from fewspikes.operators.rules import choices
@@ -51,13 +51,13 @@ class Codes:
         by_site = isinstance(self.K, Mapping)
         _set(self, "K", {str(n): steps(k) for n, k in self.K.items()} if by_site else _optional(steps, self.K))  # type: ignore[union-attr]
         _set(self, "alpha", _optional(partial(positive, "alpha"), self.alpha))
-        _set(self, "spike_price", at_least_0("spike_price", self.spike_price))
+        _set(self, "spike_price", price("spike_price", self.spike_price))
         _optional(partial(one_of, "rounding", known=("down", "nearest")), self.rounding)
         one_of("effort", self.effort, EFFORTS)
         if not isinstance(self.offset, bool):
-            raise FewSpikesError(f"offset must be True or False; got {self.offset!r}")
+            raise FewSpikesError(f"offset must be True or False; got {said(self.offset)}")
         if self.repair is not None and not isinstance(self.repair, bool):
-            raise FewSpikesError(f"repair must be True, False or None; got {self.repair!r}")
+            raise FewSpikesError(f"repair must be True, False or None; got {said(self.repair)}")
         if self.spike_price and (self.alpha is not None or self.rounding == "down"):
             given = "alpha" if self.alpha is not None else "rounding='down'"
             raise FewSpikesError(f"spike_price cannot act: {given} leaves no choice of codes; leave one of them out")
@@ -97,7 +97,7 @@ class Budget:
     minimise: str = "steps"
 
     def __post_init__(self) -> None:
-        if (self.drop, self.steps, self.spikes) == (None, None, None):
+        if self.drop is None and self.steps is None and self.spikes is None:
             raise FewSpikesError("a budget needs a limit: drop, steps or spikes (max_drop, max_steps or max_spikes)")
         _set(self, "drop", _optional(partial(at_least_0, "drop"), self.drop))
         _set(self, "steps", _optional(partial(whole, "steps", least=1), self.steps))
@@ -146,7 +146,8 @@ class Settings:
     def __post_init__(self) -> None:
         if self.budget is not None and (self.codes.K is not None or self.codes.alpha is not None):
             raise FewSpikesError("a budget chooses K and ranges: give neither K nor alpha with it")
-        _set(self, "seed", whole("seed", self.seed, 0))
+        _set(self, "seed", whole("seed", self.seed, 0, MOST_SEED))
+        _set(self, "distil", _optional(partial(positive, "distil, in minutes,"), self.distil))
 
     def to_json(self) -> dict[str, Any]:
         """A plain dict for JSON."""
@@ -175,7 +176,7 @@ def circuits_of(given: str | Mapping[str, str] | None) -> dict[str, str]:
     for kind, value in chosen.items():
         if value not in built.get(kind, ()):
             listed = "; ".join(f"{known}: {' or '.join(values)}" for known, values in built.items())
-            raise FewSpikesError(f"circuits: {kind!r}: {value!r} is not built; there is {listed}")
+            raise FewSpikesError(f"circuits: {said(kind)}: {said(value)} is not built; there is {listed}")
     return {kind: values[0] for kind, values in built.items()} | chosen
 
 

@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fewspikes.base.errors import FewSpikesError
+from fewspikes.base.plain import from_plain, to_plain
 from fewspikes.base.sums import mean, variance
 from fewspikes.conversion.trainable import TrainableNeuron
 from fewspikes.measure.deal import BATCH, Images
@@ -46,15 +47,12 @@ class Stage:
 
     def to_json(self) -> dict[str, Any]:
         """A plain dict for JSON."""
-        return asdict(self)
+        return to_plain(self)
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "Stage":
         """The reverse of `to_json`; raises FewSpikesError for anything else."""
-        try:
-            return cls(float(content["seconds"]), int(content["steps"]), Measurement(**content["measured"]))
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise FewSpikesError(f"a stage of distilling is incomplete or malformed: {error!r}") from None
+        return from_plain(cls, content, "a stage of distilling")
 
     def __str__(self) -> str:
         found = self.measured

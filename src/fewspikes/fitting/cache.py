@@ -9,11 +9,11 @@ from threading import Lock
 from typing import Any
 
 from fewspikes.base.errors import FewSpikesError
-from fewspikes.base.files import read_json, write_json
+from fewspikes.base.seals import Kind
 from fewspikes.fitting.histogram import Histogram
 from fewspikes.neuron.parameters import FSParameters
 
-_FORMAT = "fewspikes-fit"
+_FIT = Kind("fewspikes-fit", 1, "fit", "fit again")
 _MOST_KEPT = 4096  # fits in memory
 
 _kept: dict[str, FSParameters] = {}
@@ -34,13 +34,14 @@ def look_up(name: str, label: str, K: int) -> FSParameters | None:
     folder = _folder()
     if folder is None:
         return None
+    file = folder / f"{name}.json"
     try:
-        content = read_json(folder / f"{name}.json", _FORMAT)
-        found = FSParameters.from_json(content["parameters"])  # raises where a number is not finite
-        whole = content["checksum"] == _checksum(name, found)
-    except (KeyError, TypeError, ValueError, AttributeError):
+        content = _FIT.read(file)
+        with _FIT.reading(file):
+            found, held = FSParameters.from_json(content["parameters"]), content["name"]
+    except FewSpikesError:
         return None
-    if not whole or (found.activation, found.K) != (label, K):
+    if (held, found.activation, found.K) != (name, label, K):  # a file under another's name holds another fit
         return None
     _remember(name, found)
     return found
@@ -52,20 +53,14 @@ def keep(name: str, parameters: FSParameters) -> None:
     folder = _folder()
     if folder is None:
         return
-    content = {"format": _FORMAT, "checksum": _checksum(name, parameters), "parameters": parameters.to_json()}
     with suppress(OSError, FewSpikesError):
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / f"{name}.json", content)
+        _FIT.write(folder / f"{name}.json", {"name": name, "parameters": parameters.to_json()})
 
 
 def forget() -> None:
     """Empty the memory; files stay."""
     _kept.clear()
-
-
-def _checksum(name: str, parameters: FSParameters) -> str:
-    """Of the numbers and of the name, so that a file under another name counts as damaged, too."""
-    return hashlib.sha256(json.dumps([name, parameters.to_json()], sort_keys=True).encode()).hexdigest()
 
 
 def _remember(name: str, parameters: FSParameters) -> None:

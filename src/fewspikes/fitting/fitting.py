@@ -96,7 +96,7 @@ def fit(
     """
     started = time.perf_counter()
     wanted = target_of(target)
-    price = checks.at_least_0("spike_price", spike_price)
+    price = checks.price("spike_price", spike_price)
     method = _method(method, wanted, alpha, rounding, bits, price)
     steps = checks.whole("K", DEFAULT_STEPS if K is None else K, 1, MAX_STEPS)
     grid = bits if bits is None or isinstance(bits, Grid) else Grid(bits)

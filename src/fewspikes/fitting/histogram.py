@@ -1,6 +1,6 @@
 """A histogram that grows with its data: any order of batches and any merge gives the same counts."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import ceil, frexp, isfinite, log2
@@ -11,10 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fewspikes.base import checks
 from fewspikes.base.errors import FewSpikesError
 
 MAX_BINS = 8192  # so a bin is never wider than 1/4096 of the range, plus one bin at the ends
 
+_LARGEST = 1e300  # more than any float64 that a network could go on with; the width of twice as much is finite
+_PLACE = ("exponent", "first")
 _AT_ONCE = 1 << 16  # values, of which copies are made while they are counted
 _FINEST = -100  # 2^100 is still a float32, so that values can be divided by any width
 
@@ -58,6 +61,8 @@ class Histogram:
         low, high = (float(v) for v in torch.aminmax(values))
         if not (isfinite(low) and isfinite(high)):
             raise FewSpikesError("a histogram needs finite values; got NaN or inf")
+        if max(-low, high) > _LARGEST:
+            raise FewSpikesError(f"a histogram needs values within {_LARGEST:g}; got {low:g} to {high:g}")
         exponent = _exponent(low, high)
         first, last = _bin(low, exponent), _bin(high, exponent)
         counts = torch.zeros(last - first + 1, dtype=torch.int64, device=values.device)
@@ -123,13 +128,16 @@ class Histogram:
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "Histogram":
         """The reverse of `to_json`; raises FewSpikesError where the bins do not cover the range."""
-        counts = np.array(_unsqueeze(content["counts"]), np.int64)
-        made = cls(content["low"], content["high"], content["exponent"], content["first"], counts)
-        exponent = _exponent(made.low, made.high)
-        size = _bin(made.high, exponent) - _bin(made.low, exponent) + 1
-        if (made.exponent, made.first, len(counts)) != (exponent, _bin(made.low, exponent), size) or made.total < 1:
-            raise FewSpikesError(f"a histogram from {made.low} to {made.high} has {size} bins; got {len(counts)}")
-        return made
+        low, high = (checks.finite(f"{end} of a histogram", content[end]) for end in ("low", "high"))
+        exponent, first = (checks.whole(f"{name} of a histogram", content[name], -1 << 62) for name in _PLACE)
+        counts = _unsqueeze(content["counts"])
+        if not low <= high or max(-low, high) > _LARGEST or not 1 <= sum(counts) < 1 << 63:
+            raise FewSpikesError(f"a histogram from {low} to {high} of {sum(counts):,} values")
+        finest = _exponent(low, high)
+        size = _bin(high, finest) - _bin(low, finest) + 1
+        if (exponent, first, len(counts)) != (finest, _bin(low, finest), size):
+            raise FewSpikesError(f"a histogram from {low} to {high} has {size} bins; got {len(counts)}")
+        return cls(low, high, exponent, first, np.array(counts, np.int64))
 
 
 def _bin(x: float, exponent: int) -> int:
@@ -143,7 +151,7 @@ def _exponent(low: float, high: float) -> int:
     """
     largest = max(abs(low), abs(high))
     finest = max(frexp(largest)[1] - 24, _FINEST) if largest else _FINEST
-    exponent = max(ceil(log2((high - low) / MAX_BINS)) if high > low else finest, finest)
+    exponent = max(ceil(log2(max((high - low) / MAX_BINS, 2.0**_FINEST))), finest)
     while _bin(high, exponent) - _bin(low, exponent) + 1 > MAX_BINS:
         exponent += 1
     return exponent
@@ -159,9 +167,10 @@ def _squeeze(counts: list[int]) -> list[int]:
     return squeezed
 
 
-def _unsqueeze(squeezed: list[int]) -> list[int]:
+def _unsqueeze(squeezed: Sequence[int]) -> list[int]:
     counts: list[int] = []
     for number in squeezed:
+        checks.whole("a count of a histogram", number, -MAX_BINS)
         counts.extend([0] * -number if number < 0 else [number])
         if len(counts) > MAX_BINS:
             raise FewSpikesError(f"a histogram has at most {MAX_BINS} bins")

@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fewspikes.base.checks import said
 from fewspikes.base.errors import FewSpikesError
 from fewspikes.fitting.histogram import Histogram
 
@@ -28,7 +29,7 @@ def resolve(inputs: Inputs) -> Known:
     wanted = "inputs must be 'uniform', (mean, variance), samples or a histogram"
     if isinstance(inputs, str):
         if inputs != "uniform":
-            raise FewSpikesError(f"{wanted}; got {inputs!r}")
+            raise FewSpikesError(f"{wanted}; got {said(inputs)}")
         return inputs
     if isinstance(inputs, Histogram):
         if inputs.total < 1:
@@ -39,7 +40,7 @@ def resolve(inputs: Inputs) -> Known:
     try:
         mean, variance = (float(number) for number in inputs)
     except (TypeError, ValueError):
-        raise FewSpikesError(f"{wanted}; got {inputs!r}") from None
+        raise FewSpikesError(f"{wanted}; got {said(inputs)}") from None
     if not (isfinite(mean) and isfinite(variance) and variance > 0):
         raise FewSpikesError(f"the inputs' mean must be finite and their variance must be > 0; got {mean}, {variance}")
     return mean, variance

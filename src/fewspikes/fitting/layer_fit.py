@@ -66,7 +66,7 @@ def fit_site(
     if inputs.total < 1:
         raise FewSpikesError("the site's histogram holds no counts; calibrate on data that reach it")
     K, seed = checks.whole("K", K, 1, MAX_STEPS), checks.whole("the seed", seed, 0)
-    price = checks.at_least_0("spike_price", spike_price)
+    price = checks.price("spike_price", spike_price)
     effort = checks.one_of("effort", effort, EFFORTS)
     settings = {"offset": offset, "spike_price": price, "seed": seed, "effort": effort}
     name = cache.key({"algorithm": ALGORITHM, "activation": activation.to_json(), "K": K, **settings}, inputs)

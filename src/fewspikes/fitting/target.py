@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from fewspikes.base.checks import said
 from fewspikes.base.errors import FewSpikesError
 from fewspikes.fitting.problem import BINS, Function
 from fewspikes.neuron.activation import Activation
@@ -26,7 +27,7 @@ def target_of(what: str | Activation | Callable[[Tensor], Tensor]) -> Activation
     if isinstance(what, str):
         return Activation("relu", 6.0) if what == "relu6" else Activation(what)
     if not callable(what):
-        raise FewSpikesError(f"the target must be an activation's name or a function of a tensor; got {what!r}")
+        raise FewSpikesError(f"the target must be an activation's name or a function of a tensor; got {said(what)}")
     return Activation(getattr(what, "__name__", type(what).__name__), expression=_OWN, function=what)
 
 

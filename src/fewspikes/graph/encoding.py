@@ -7,11 +7,13 @@ from typing import Any
 
 import torch
 
+from fewspikes.base.checks import said
 from fewspikes.base.errors import FewSpikesError
 from fewspikes.graph.functions import named, parameters
 from fewspikes.graph.graph import CONSTANT, INPUT, OUTPUT, SITE, Graph, Node, Ref
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_OUTSIDE = ("nan", "inf", "-inf")  # floats that JSON has no word for
 _OWN = {INPUT: (), CONSTANT: ("tensor",), SITE: ("input",), OUTPUT: ("value",)}  # arguments of what is no operator
 
 
@@ -34,7 +36,7 @@ def graph_from_json(content: Sequence[Mapping[str, Any]], allowed: Callable[[str
     for entry in content:
         name, operator = str(entry["name"]), str(entry["operator"])
         if not _NAME.fullmatch(name) or name in nodes:
-            raise FewSpikesError(f"{name!r} is no name for a node")
+            raise FewSpikesError(f"{said(name)} is no name for a node")
         if nodes and next(reversed(nodes.values())).operator == OUTPUT:
             raise FewSpikesError("the graph does not end in its output")
         given = {str(key): _decode(value, nodes) for key, value in entry["arguments"].items()}
@@ -47,10 +49,10 @@ def graph_from_json(content: Sequence[Mapping[str, Any]], allowed: Callable[[str
 def _checked(operator: str, given: dict[str, Any], allowed: Callable[[str], bool]) -> dict[str, Any]:
     if operator not in _OWN:
         if not allowed(operator):
-            raise FewSpikesError(f"operator {operator!r} is none that this library converts")
+            raise FewSpikesError(f"operator {said(operator)} is none that this library converts")
         return named(operator, (), given)
     if set(given) != set(_OWN[operator]):
-        raise FewSpikesError(f"a node {operator!r} with the arguments {', '.join(given) or 'none'}")
+        raise FewSpikesError(f"a node {operator!r} with the arguments {said(list(given))}")
     kind = {CONSTANT: str, SITE: Ref}.get(operator)
     if kind is not None and not all(isinstance(value, kind) for value in given.values()):
         raise FewSpikesError(f"a node {operator!r} whose argument is no {kind.__name__}")
@@ -86,7 +88,7 @@ def _encode(value: Any) -> Any:
             return {"torch": str(value).removeprefix("torch.")}
     if isinstance(value, torch.device):
         return None  # a network computes where it is
-    raise FewSpikesError(f"cannot save the argument {value!r} of a {type(value).__name__}")
+    raise FewSpikesError(f"cannot save the argument {said(value)} of a {type(value).__name__}")
 
 
 def _decode(value: Any, nodes: Mapping[str, Node]) -> Any:
@@ -95,11 +97,11 @@ def _decode(value: Any, nodes: Mapping[str, Node]) -> Any:
     if not isinstance(value, dict):
         return value
     if len(value) != 1:
-        raise FewSpikesError(f"unknown argument {value!r}")
+        raise FewSpikesError(f"unknown argument {value!r:.80}")
     ((kind, content),) = value.items()
     if kind == "node" and content in nodes:
         return Ref(content)
-    if kind == "float":
+    if kind == "float" and content in _OUTSIDE:
         return float(content)
     if kind == "tuple":
         return tuple(_decode(item, nodes) for item in content)
@@ -107,5 +109,5 @@ def _decode(value: Any, nodes: Mapping[str, Node]) -> Any:
         return {str(key): _decode(item, nodes) for key, item in content.items()}
     found = getattr(torch, str(content), None) if kind == "torch" else None
     if not isinstance(found, torch.dtype | torch.layout | torch.memory_format):
-        raise FewSpikesError(f"unknown argument {value!r}")
+        raise FewSpikesError(f"unknown argument {value!r:.80}")
     return found

@@ -2,11 +2,12 @@
 
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import torch
 
+from fewspikes.base.checks import said
 from fewspikes.base.errors import FewSpikesError
 
 # Python's own operators, on sizes and on lists of tensors, and the names that their operands get here.
@@ -15,6 +16,7 @@ PYTHON: dict[str, tuple[str, ...]] = {
     "neg": ("self",),
     "getitem": ("self", "index"),
 }
+_MOST = 1 << 63  # a size has 64 bits
 
 
 class Parameter(NamedTuple):
@@ -35,7 +37,7 @@ def function(name: str) -> Callable[..., Any]:
     """
     if name in PYTHON:
         found: Callable[..., Any] = getattr(operator, name)
-        return found
+        return found if name == "getitem" else partial(_on_sizes, found)
     library, _, rest = name.partition(".")
     packet, _, overload = rest.partition(".")
     try:
@@ -43,8 +45,20 @@ def function(name: str) -> Callable[..., Any]:
             raise AttributeError
         found = getattr(getattr(torch.ops.aten, packet), overload)
     except AttributeError:
-        raise FewSpikesError(f"there is no operator {name!r} in torch {torch.__version__}") from None
+        raise FewSpikesError(f"there is no operator {said(name)} in torch {torch.__version__}") from None
     return found
+
+
+def _on_sizes(found: Callable[..., Any], *sizes: Any) -> Any:
+    """Python's operator on numbers: a file may also ask for a list a million times, or for ever larger numbers."""
+    if any(isinstance(size, Sequence | Mapping) for size in sizes):
+        raise FewSpikesError(
+            f"{found.__name__} of sizes takes numbers; got {', '.join(type(s).__name__ for s in sizes)}"
+        )
+    result = found(*sizes)
+    if isinstance(result, int) and abs(result) >= _MOST:
+        raise FewSpikesError(f"{found.__name__} of sizes gives a number of more than 64 bits")
+    return result
 
 
 @cache

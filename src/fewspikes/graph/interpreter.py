@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from fewspikes.base.tensors import aligned
 from fewspikes.graph.functions import function, in_order, parameters
 from fewspikes.graph.graph import CONSTANT, INPUT, OUTPUT, SITE, Graph, Node, Ref, refs
 
@@ -173,7 +174,8 @@ class Running(nn.Module):
 
 
 def _attach(root: nn.Module, name: str, tensor: Tensor) -> None:
-    """Register a tensor below `root` by its dotted name."""
+    """Register a tensor below `root` by its dotted name; where it lies in memory must not change any product."""
+    tensor = aligned(tensor)
     *folders, last = name.split(".")
     for folder in folders:
         if folder not in root._modules:

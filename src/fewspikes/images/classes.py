@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewspikes.base.errors import FewSpikesError
+from fewspikes.base.files import reason_of
 from fewspikes.images.extras import require
 
 _WNID = re.compile(r"n\d{8}")
@@ -77,8 +78,10 @@ def _read_order(path: Path) -> dict[str, int]:
     try:
         with path.open(newline="", encoding="utf-8") as file:
             order = {row["wnid"]: int(row["index"]) for row in csv.DictReader(file, delimiter="\t")}
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        raise FewSpikesError(f"cannot read {path}: {error!r}; wanted tab-separated columns index and wnid") from None
+    except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
+        raise FewSpikesError(
+            f"cannot read {path}: {reason_of(error)}; wanted tab-separated columns index and wnid"
+        ) from None
     if sorted(order.values()) != list(range(_IMAGENET)):
         raise FewSpikesError(
             f"{path} must give every index from 0 to {_IMAGENET - 1} once; it lists {len(order)} wnids"

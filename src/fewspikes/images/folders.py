@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fewspikes.base.errors import FewSpikesError
+from fewspikes.base.files import as_path, reason_of, shown
 from fewspikes.images.classes import class_numbers
 from fewspikes.images.reading import open_image
 from fewspikes.images.splits import SPLIT_NAMES
@@ -51,10 +52,20 @@ class FolderImages:
 
 
 def _subfolders(folder: Path) -> list[Path]:
-    return sorted(place for place in folder.iterdir() if place.is_dir() and not place.name.startswith((".", "__")))
+    names = (place for place in _inside(folder) if not place.name.startswith((".", "__")))
+    return sorted(place for place in names if as_path(place).is_dir())
 
 
 def _images(folder: Path) -> Iterator[Path]:
     # One level deeper as well, because some data sets keep <class>/images/*.JPEG.
     for place in (folder, *_subfolders(folder)):
-        yield from sorted(file for file in place.iterdir() if file.suffix.lower() in EXTENSIONS and file.is_file())
+        yield from sorted(file for file in _inside(place) if file.suffix.lower() in EXTENSIONS and file.is_file())
+
+
+def _inside(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir())
+    except OSError as error:
+        raise FewSpikesError(
+            f"cannot read the folder {shown(folder)}: {reason_of(error)}; check its permissions"
+        ) from None

@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
+from fewspikes.base import checks
 from fewspikes.base.errors import FewSpikesError, warn
+from fewspikes.base.files import as_path
 from fewspikes.images.cifar_batches import CifarBatches, cifar_splits
 from fewspikes.images.folders import FolderImages, folder_splits
 from fewspikes.images.parquet import ParquetImages, parquet_splits
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 DATA_VARIABLE = "FEWSPIKES_DATA"
+MOST_IMAGES = 1 << 31  # a batch
+MOST_WORKERS = 1024  # processes; a larger number is a slip, and they would all be started
 
 
 class LabelledImages(Protocol):
@@ -60,8 +64,8 @@ class ImageData(Dataset[tuple[Tensor, int]]):
         image = self.image(index)
         try:
             return self._transform(image), int(self.labels[index])
-        except FewSpikesError as error:
-            raise FewSpikesError(f"{self._images.describe(int(self._chosen[index]))}: {error}") from None
+        except FewSpikesError as error:  # a damaged image stays one, so that it may be left out
+            raise type(error)(f"{self._images.describe(int(self._chosen[index]))}: {error}") from None
 
     def image(self, index: int) -> "Image":
         """The photograph itself; raises FewSpikesError where it cannot be read."""
@@ -107,13 +111,13 @@ def open_images(
     Warns:
         FewSpikesWarning: another split stands in, or files of the split are missing.
     """
-    folder = Path(folder)
+    folder = as_path(folder)
     if folder.is_file():
         raise FewSpikesError(f"{folder} is a file; give the folder that it lies in")
     if not folder.is_dir():
         raise FewSpikesError(f"no folder {folder}; give the folder that holds the images")
-    if limit is not None and limit < 1:
-        raise FewSpikesError(f"limit must be >= 1; got {limit}")
+    limit = None if limit is None else checks.whole("limit", limit, 1)
+    checks.whole("seed", seed, 0)
     images, name = _open_split(folder, split, classes)
     return ImageData(images, preprocessing.transform(), _subset(len(images.labels), limit, seed), name)
 
@@ -189,7 +193,7 @@ def loader(
     Args:
         dataset: as from `open_images`.
         batch_size: images a batch, >= 1.
-        workers: processes that read images; 0 reads them in this process. The batches are the same.
+        workers: processes that read images, at most 1,024; 0 reads them in this process. The batches are the same.
         skip_damaged: leave images out that cannot be decoded, and warn of their number and names when all is read;
             False: the first one raises FewSpikesError.
         shuffle: draws another order in each pass and seeds the worker processes; a last batch that is smaller is left
@@ -198,8 +202,8 @@ def loader(
     Raises:
         FewSpikesError: a number out of range.
     """
-    if batch_size < 1 or workers < 0:
-        raise FewSpikesError(f"batch_size must be >= 1 and workers >= 0; got {batch_size} and {workers}")
+    checks.whole("batch_size", batch_size, 1, MOST_IMAGES)
+    checks.whole("workers", workers, 0, MOST_WORKERS)
     order: dict[str, Any] = {} if shuffle is None else {"shuffle": True, "generator": shuffle, "drop_last": True}
     if skip_damaged:
         return ImageLoader(_Forgiving(dataset), batch_size, num_workers=workers, collate_fn=_sorted_out, **order)

@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewspikes.base.errors import FewSpikesError, warn
+from fewspikes.base.files import reason_of, shown
+from fewspikes.base.seals import TRIPS
 from fewspikes.images.classes import check_numbers
 from fewspikes.images.extras import require
 from fewspikes.images.reading import decode_image
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 _NAME = re.compile(r"(?P<split>.+?)(-(?P<shard>\d+)-of-(?P<shards>\d+).*|-\d+)?\.parquet")
+_MOST_CLASSES = 1 << 31
 
 
 def parquet_splits(folder: Path) -> dict[str, list[Path]]:
@@ -61,7 +64,8 @@ class ParquetImages:
         group = bisect_right(self._starts, index) - 1
         if group != self._held[0]:
             self._held = (group, self._read_group(group))
-        content = self._held[1][index - self._starts[group]].as_py()
+        with _reading(self._groups[group][0], "is damaged"):
+            content = self._held[1][index - self._starts[group]].as_py()
         if content is None:
             raise FewSpikesError(f"{self.describe(index)} holds no image bytes; embed the images in the file")
         return decode_image(content, lambda: self.describe(index))
@@ -85,9 +89,12 @@ class ParquetImages:
             self._starts.append(self._starts[-1] + reader.metadata.row_group(group).num_rows)
         with _reading(file, "is damaged"):
             labels = reader.read(columns=[label], use_threads=False).column(0)
-        if labels.null_count:
-            raise FewSpikesError(f"{file} has {labels.null_count} rows without a label; remove them")
-        return np.asarray(labels.to_numpy(), dtype=np.int64)
+            if labels.null_count:
+                raise FewSpikesError(f"{file} has {labels.null_count} rows without a label; remove them")
+            numbers = labels.to_numpy()
+            if len(numbers) != reader.metadata.num_rows or (numbers > _MOST_CLASSES).any():
+                raise ValueError(f"{len(numbers)} labels, the largest {max(numbers, default=0)}")
+        return np.asarray(numbers, dtype=np.int64)
 
     def _read_group(self, group: int) -> Any:
         file, number = self._groups[group]
@@ -122,9 +129,8 @@ def _reading(file: Path, wrong: str) -> Iterator[None]:
         yield
     except FewSpikesError:
         raise
-    except (OSError, ValueError, NotImplementedError) as error:
-        line = (str(error).splitlines() or [type(error).__name__])[0]
-        raise FewSpikesError(f"{file} {wrong} ({line}); fetch it again") from None
+    except (OSError, *TRIPS) as error:
+        raise FewSpikesError(f"{shown(file)} {wrong} ({reason_of(error)}); fetch it again") from None
 
 
 def _columns(schema: Any, file: Path) -> tuple[str, str]:

@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Any
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from fewspikes.base import checks
 from fewspikes.base.errors import FewSpikesError
+from fewspikes.base.files import reason_of
 from fewspikes.images.extras import require
+from fewspikes.images.reading import MOST_PIXELS, DamagedImageError, check_pixels
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -56,9 +59,12 @@ class Preprocessing:
             raise FewSpikesError(f"std must be > 0; got {self.std}")
         if self.interpolation not in INTERPOLATIONS:
             raise FewSpikesError(
-                f"interpolation must be one of {', '.join(INTERPOLATIONS)}; got {self.interpolation!r}"
+                f"interpolation must be one of {', '.join(INTERPOLATIONS)}; got {checks.said(self.interpolation)}"
             )
         object.__setattr__(self, "resize", _checked_resize(self.resize, self.size))
+        height, width = (self.resize,) * 2 if isinstance(self.resize, int) else self.resize or self.size
+        if height * width > MOST_PIXELS:
+            raise FewSpikesError(f"images of {height:,} x {width:,} pixels are too large; {MOST_PIXELS:,} at most")
 
     def transform(self) -> Callable[["Image"], Float[Tensor, "channels height width"]]:
         """A function from a PIL image to the network's input, float32.
@@ -77,12 +83,13 @@ class Preprocessing:
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "Preprocessing":
         """The reverse of `to_json`; raises FewSpikesError where something is missing or wrong."""
-        if content.get("version") != _VERSION:
-            raise FewSpikesError(f"preprocessing of version {content.get('version')!r}; this library reads {_VERSION}")
-        try:
-            return cls(*(content[name] for name in _FIELDS))
-        except KeyError as error:
-            raise FewSpikesError(f"preprocessing lacks {error}; wanted {', '.join(_FIELDS)}") from None
+        version = content.get("version") if isinstance(content, Mapping) else None
+        if version != _VERSION:
+            raise FewSpikesError(f"preprocessing of version {version!r:.50}; this library reads {_VERSION}")
+        missing = [name for name in _FIELDS if name not in content]
+        if missing:
+            raise FewSpikesError(f"preprocessing lacks {missing[0]!r}; wanted {', '.join(_FIELDS)}")
+        return cls(*(content[name] for name in _FIELDS))
 
     @classmethod
     def from_timm(cls, model: nn.Module) -> "Preprocessing":
@@ -116,7 +123,7 @@ class Preprocessing:
         try:
             preset = models.get_model_weights(name).DEFAULT.transforms()
         except ValueError as error:
-            raise FewSpikesError(f"torchvision has no weights for {name!r}: {error}") from None
+            raise FewSpikesError(f"torchvision has no weights for {checks.said(name)}: {reason_of(error)}") from None
         if type(preset).__name__ != "ImageClassification":
             raise FewSpikesError(
                 f"torchvision's {name} is no image classifier but {type(preset).__name__}; "
@@ -152,25 +159,46 @@ class _Transform:
                 f"an image of {height} x {width} pixels (height x width), where the network takes "
                 f"{self._wanted.size[0]} x {self._wanted.size[1]} and no resize is set; set one, or resize the images"
             )
-        if "transparency" in image.info:
-            image = image.convert("RGBA")  # Pillow warns when a transparent palette goes to RGB at once
-        pixels = self._to_tensor(self._fit(image.convert(self._mode)))  # uint8 [C, H, W]
+        if isinstance(self._wanted.resize, int):  # by the shorter side: the longer one may become anything
+            check_pixels(*_resized(image.size, self._wanted.resize), lambda: "an image", "is resized to")
+        pixels = self._to_tensor(self._fit(self._converted(image)))  # uint8 [C, H, W]
         # Divided, as timm and torchvision's presets do: v2.ToDtype multiplies by 1/255, which rounds otherwise.
         tensor: Tensor = self._normalize(pixels.float().div_(255))
         return tensor
 
+    def _converted(self, image: "Image") -> "Image":
+        try:
+            if "transparency" in image.info:
+                image = image.convert("RGBA")  # Pillow warns when a transparent palette goes to RGB at once
+            return image.convert(self._mode)
+        except (ValueError, TypeError, OSError) as error:  # a mode such as La, or a palette that does not fit
+            raise DamagedImageError(
+                f"an image of mode {image.mode} does not go to {self._mode} ({reason_of(error)}); convert it to "
+                "8-bit RGB first"
+            ) from None
+
+
+def _resized(size: tuple[int, int], short: int) -> tuple[int, int]:
+    """The size whose shorter side is `short`."""
+    sides = [side * short // min(size) for side in size]
+    return sides[0], sides[1]
+
 
 def _pair(name: str, values: Any) -> tuple[int, int]:
-    if not isinstance(values, Sequence) or len(values) != 2 or any(type(v) is not int or v < 1 for v in values):
-        raise FewSpikesError(f"{name} must be two whole numbers >= 1, (height, width); got {values!r}")
+    if (
+        not isinstance(values, Sequence)
+        or len(values) != 2
+        or any(type(v) is not int or not 1 <= v <= MOST_PIXELS for v in values)
+    ):
+        raise FewSpikesError(f"{name} must be two whole numbers >= 1, (height, width); got {checks.said(values)}")
     return values[0], values[1]
 
 
 def _numbers(name: str, values: Any) -> tuple[float, ...]:
     try:
         numbers = tuple(float(value) for value in values)
-    except (TypeError, ValueError):
-        raise FewSpikesError(f"{name} must be a list of numbers; got {values!r}") from None
+    except (TypeError, ValueError, OverflowError):
+        raise FewSpikesError(f"{name} must be a list of numbers; got {checks.said(values)}") from None
     if not all(isfinite(number) for number in numbers):
         raise FewSpikesError(f"{name} must be finite; got {numbers}")
     return numbers
@@ -179,7 +207,7 @@ def _numbers(name: str, values: Any) -> tuple[float, ...]:
 def _checked_resize(resize: Any, size: tuple[int, int]) -> int | tuple[int, int] | None:
     if resize is None:
         return None
-    sides = (resize, resize) if type(resize) is int else _pair("resize", resize)
+    sides = _pair("resize", (resize, resize) if type(resize) is int else resize)
     least = (max(size), max(size)) if type(resize) is int else size
     if sides[0] < least[0] or sides[1] < least[1]:
         raise FewSpikesError(f"resize {resize} is smaller than the crop {size}, which would pad; make it larger")

@@ -8,14 +8,17 @@ import json
 import re
 import tarfile
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fewspikes.base.errors import FewSpikesError, warn
+from fewspikes.base.files import reason_of, shown
 from fewspikes.base.progress import track
+from fewspikes.base.seals import TRIPS
 from fewspikes.images.classes import check_numbers
 from fewspikes.images.folders import EXTENSIONS
 from fewspikes.images.reading import decode_image
@@ -28,6 +31,8 @@ _SPLIT = re.compile(rf"(?:^|[^a-z])({'|'.join(SPLIT_NAMES)})(?:[^a-z]|$)")
 _NUMBER = re.compile(r"(\d+)(?=\D*$)")
 _JSON_LABELS = ("label", "cls", "class")
 _BLOCK = tarfile.BLOCKSIZE
+_LONGEST_LABEL = 1 << 24  # bytes; captions and boxes lie beside some labels, but no more than that
+_MOST_CLASSES = 1 << 31
 _RECORD = 1 << 20  # bytes; the most that usual writers fill up with zeros
 
 
@@ -88,9 +93,9 @@ class ShardImages:
             with self._files[number].open("rb") as file:
                 file.seek(offset - _BLOCK)
                 name = tarfile.TarInfo.frombuf(file.read(_BLOCK), "utf-8", "surrogateescape").name
-        except (OSError, tarfile.TarError):
+        except (OSError, ValueError, tarfile.TarError):
             name = f"the image at byte {offset}"
-        return f"{self._files[number]}: {name}"
+        return f"{shown(self._files[number])}: {shown(name)}"
 
 
 def _samples(file: Path) -> list[tuple[int, int, int]]:
@@ -99,29 +104,43 @@ def _samples(file: Path) -> list[tuple[int, int, int]]:
     labels: dict[str, dict[str, int]] = {"cls": {}, "json": {}}
     try:
         with tarfile.open(file, "r:") as tar:
-            for member in tar:
+            for member in _in_order(tar):
                 place, _, name = member.name.rpartition("/")
                 key, _, kind = name.partition(".")
                 key, kind = f"{place}/{key}", kind.lower()
                 if member.isfile() and f".{kind}" in EXTENSIONS:  # KEY.seg.png is no photograph
                     images[key] = (member.offset_data, member.size)
                 elif member.isfile() and kind in labels:
-                    label = _label(tar.extractfile(member), kind, f"{file}: {member.name}")
+                    label = _label(_text(tar, member), kind, f"{shown(file)}: {shown(member.name)}")
                     if label is not None:
                         labels[kind][key] = label
             _check_end(file, tar.offset)
-    except tarfile.ReadError as error:
-        raise FewSpikesError(f"{file} is no whole tar file ({error}); fetch it again") from None
+    except FewSpikesError:
+        raise
+    except (tarfile.TarError, *TRIPS) as error:
+        raise FewSpikesError(f"{shown(file)} is no whole tar file ({reason_of(error)}); fetch it again") from None
     except OSError as error:
-        raise FewSpikesError(f"cannot read {file}: {error.strerror or error}") from None
+        raise FewSpikesError(f"cannot read {shown(file)}: {reason_of(error)}") from None
     known = labels["json"] | labels["cls"]
     bare = [key for key in images if key not in known]
     if bare:
         raise FewSpikesError(
-            f"{file} has {len(bare)} images without a label, the first {bare[0].lstrip('/')}; wanted a class number "
-            "in KEY.cls, or under 'label' in KEY.json"
+            f"{shown(file)} has {len(bare)} images without a label, the first {shown(bare[0].lstrip('/'))}; wanted a "
+            "class number in KEY.cls, or under 'label' in KEY.json"
         )
     return [(offset, size, known[key]) for key, (offset, size) in images.items()]
+
+
+def _in_order(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """The members; a header of a negative length would lead back to where it stands, for ever."""
+    end = -1
+    for member in tar:
+        if member.size < 0 or member.offset <= end:
+            raise tarfile.ReadError(f"a member of {member.size:,} bytes at byte {member.offset:,}")
+        if member.issparse():
+            raise tarfile.ReadError("a member with holes; images are read in place")
+        end = member.offset
+        yield member
 
 
 def _check_end(file: Path, offset: int) -> None:
@@ -133,17 +152,22 @@ def _check_end(file: Path, offset: int) -> None:
         raise tarfile.ReadError(f"no end at byte {offset:,}")
 
 
-def _label(file: IO[bytes] | None, kind: str, name: str) -> int | None:
-    text = b"" if file is None else file.read()
+def _text(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    file = tar.extractfile(member) if member.size <= _LONGEST_LABEL else None
+    return b"" if file is None else file.read()
+
+
+def _label(text: bytes, kind: str, name: str) -> int | None:
     try:
         found: Any = int(text) if kind == "cls" else json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         what = "class number" if kind == "cls" else "JSON"
         raise FewSpikesError(f"{name} holds no {what}; make the shard again") from None
-    if kind == "cls":
-        return int(found)
-    values = [found.get(key) for key in _JSON_LABELS] if isinstance(found, dict) else []
-    return next((value for value in values if type(value) is int), None)
+    values = [found.get(key) for key in _JSON_LABELS] if isinstance(found, dict) else [found] * (kind == "cls")
+    label = next((value for value in values if type(value) is int), None)
+    if label is not None and not -_MOST_CLASSES < label < _MOST_CLASSES:
+        raise FewSpikesError(f"{name} holds no class number but one of {len(str(label))} digits; make the shard again")
+    return label
 
 
 def _warn_if_shards_miss(files: list[Path]) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Collection
 from pathlib import Path
 
+from fewspikes.base.checks import said
 from fewspikes.base.errors import FewSpikesError, warn
 
 SPLIT_NAMES = ("train", "test", "val", "validation")
@@ -23,11 +24,13 @@ def choose_split(found: Collection[str], wanted: str, folder: Path) -> str:
     >>> choose_split(["train", "val"], "evaluation", Path("photos"))
     'val'
     """
+    if not isinstance(wanted, str):
+        raise FewSpikesError(f"a split is a name, one of {', '.join(sorted(found))}; got {said(wanted)}")
     for name in _FITTING.get(wanted, (wanted, _ALIASES.get(wanted, wanted))):
         if name in found:
             return name
     if wanted not in _FITTING:
-        raise FewSpikesError(f"{folder} has no split {wanted!r}; it has {', '.join(sorted(found))}")
+        raise FewSpikesError(f"{folder} has no split {said(wanted)}; it has {', '.join(sorted(found))}")
     name = next((n for n in (*_STOPGAPS[wanted], *sorted(found)) if n in found), "")
     purpose = "calibration" if wanted == "train" else "evaluation"
     warn(f"{folder} has no split for {purpose} ({' or '.join(_FITTING[wanted])}); its split {name!r} is used")

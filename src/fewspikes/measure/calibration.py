@@ -7,14 +7,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from fewspikes.base import checks
 from fewspikes.base.errors import FewSpikesError
-from fewspikes.base.files import read_json, write_json
+from fewspikes.base.seals import Kind
 from fewspikes.fitting.histogram import Histogram
 from fewspikes.measure.source import Labelled
 from fewspikes.network.spiking import SpikingNetwork
 from fewspikes.neuron.activation import Activation
 
-_FORMAT, _VERSION = "fewspikes-calibration", 1
+_CALIBRATION = Kind("fewspikes-calibration", 1, "calibration", "calibrate again")
 
 
 @dataclass(frozen=True)
@@ -24,32 +25,32 @@ class Calibration:
     images: int
     sites: Mapping[str, Histogram]
 
+    def __post_init__(self) -> None:
+        checks.whole("the images of a calibration", self.images, 0)
+        sites = self.sites.values() if isinstance(self.sites, Mapping) else [None]
+        if not all(isinstance(histogram, Histogram) for histogram in sites):
+            raise FewSpikesError("a calibration has a histogram for each site; `fewspikes.calibrate` makes them")
+
     def __add__(self, other: "Calibration") -> "Calibration":
         if set(self.sites) != set(other.sites):
             raise FewSpikesError("only calibrations of the same network can be added")
         return Calibration(self.images + other.images, {name: h + other.sites[name] for name, h in self.sites.items()})
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write as JSON."""
+        """Write as JSON with its checksum."""
         sites = {name: histogram.to_json() for name, histogram in self.sites.items()}
-        content = {"format": _FORMAT, "version": _VERSION, "images": self.images, "sites": sites}
-        write_json(path, content, indent=None)
+        _CALIBRATION.write(path, {"images": self.images, "sites": sites}, indent=None)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Calibration":
         """Read what `save` wrote.
 
         Raises:
-            FewSpikesError: no such file, or not a calibration.
+            FewSpikesError: no such file, not a calibration, or changed since it was written.
         """
-        content = read_json(path, _FORMAT)
-        try:
-            sites = {str(name): Histogram.from_json(entry) for name, entry in content["sites"].items()}
-            return cls(int(content["images"]), sites)
-        except FewSpikesError:
-            raise
-        except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
-            raise FewSpikesError(f"{path} is not a complete calibration: {error!r}") from None
+        content = _CALIBRATION.read(path)
+        with _CALIBRATION.reading(path):
+            return cls(content["images"], {n: Histogram.from_json(entry) for n, entry in content["sites"].items()})
 
 
 def calibrate(snn: SpikingNetwork, batches: Iterable[Labelled]) -> Calibration:

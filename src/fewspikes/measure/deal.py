@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from fewspikes.base.tensors import aligned
 from fewspikes.measure.outliers import Outliers
 from fewspikes.measure.source import Batch, Labelled
 
@@ -17,7 +18,6 @@ BATCH = 64  # images at most
 HELD_OUT = 1024  # images at most
 BYTES = 2 << 30  # of images in one role that are kept in memory; more are left out
 _AT_ONCE = 1 << 28  # neurons times images in a batch: a large network gets smaller batches
-_ALIGNED = 64  # bytes; products of matrices round differently on memory that is not
 
 
 def batch_size(neurons: int) -> int:
@@ -187,13 +187,6 @@ def _rows(batch: Labelled, places: slice | Tensor) -> Labelled:
 
 def _joined(parts: list[Labelled]) -> Labelled:
     values = zip(*(inputs for inputs, _ in parts), strict=True)
-    inputs = tuple(_laid(torch.cat(one) if len(one) > 1 else one[0]) for one in values)
+    inputs = tuple(aligned(torch.cat(one) if len(one) > 1 else one[0]) for one in values)
     labels = [labels for _, labels in parts if labels is not None]
     return inputs, torch.cat(labels) if labels else None
-
-
-def _laid(x: Tensor) -> Tensor:
-    """Dense and aligned in memory, so that results do not depend on what it was cut from; channels last stay last."""
-    last = x.ndim == 4 and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
-    dense = x if last else x.contiguous()
-    return dense.clone() if dense.device.type == "cpu" and dense.data_ptr() % _ALIGNED else dense

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from fewspikes.base.checks import said
 from fewspikes.base.errors import FewSpikesError, warn
 from fewspikes.images import Preprocessing
 from fewspikes.images.extras import require
@@ -45,7 +46,7 @@ def from_torchvision(name: str, pretrained: bool) -> Found:
     models = require("torchvision.models", f"torchvision:{name}")
     known = [known for known in models.list_models() if not known.startswith("quantized_")]
     if name not in known:
-        raise FewSpikesError(f"torchvision has no float model {name!r}{did_you_mean(name, known)}")
+        raise FewSpikesError(f"torchvision has no float model {said(name)}{did_you_mean(name, known)}")
     if pretrained:
         weights = models.get_model_weights(name).DEFAULT
         with fetching(f"torchvision:{name}"):
@@ -64,7 +65,7 @@ def _check_timm_name(timm: Any, name: str) -> None:
     except RuntimeError:  # the architecture is known, the tag after the dot is not
         pass
     names = {*timm.list_models(), *timm.list_pretrained()}
-    raise FewSpikesError(f"timm has no model {name!r}{did_you_mean(name, names)}")
+    raise FewSpikesError(f"timm has no model {said(name)}{did_you_mean(name, names)}")
 
 
 def _cached_file(timm: Any, name: str) -> dict[str, str] | None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from torch import nn
 
+from fewspikes.base.checks import said
 from fewspikes.base.errors import FewSpikesError
 from fewspikes.images import Preprocessing
 from fewspikes.models.cifar_resnet import CIFAR_PREPROCESSING, resnet8, resnet14, resnet20, resnet44, resnet50
@@ -79,7 +80,7 @@ def _split(spec: str) -> tuple[str, str]:
         return file, function
     own = name or spec
     hint = f"; did you mean fewspikes:{own}?" if own in _OURS else did_you_mean(source, _BUILDERS)
-    raise FewSpikesError(f"unknown model {spec!r}; give {_FORMS}{hint}")
+    raise FewSpikesError(f"unknown model {said(spec)}; give {_FORMS}{hint}")
 
 
 def _build(source: str, name: str, pretrained: bool, random: bool) -> Found:
@@ -94,7 +95,9 @@ def _from_fewspikes(name: str, pretrained: bool) -> Found:
     if name == "efficientnet_lite0":
         return efficientnet_lite0(pretrained), LITE0_PREPROCESSING
     if name not in _CIFAR:
-        raise FewSpikesError(f"fewspikes has no model {name!r}; it has {', '.join(_OURS)}{did_you_mean(name, _OURS)}")
+        raise FewSpikesError(
+            f"fewspikes has no model {said(name)}; it has {', '.join(_OURS)}{did_you_mean(name, _OURS)}"
+        )
     model = _CIFAR[name]().eval()
     trained = trained_weights(name)
     if pretrained and trained.is_file():

@@ -10,6 +10,7 @@ from types import ModuleType
 
 from torch import nn
 
+from fewspikes.base.checks import said
 from fewspikes.base.errors import FewSpikesError
 from fewspikes.models.names import did_you_mean
 
@@ -31,7 +32,7 @@ def call_user_function(path: Path, function: str) -> nn.Module:
         build: Callable[[], object] | None = getattr(module, function, None)
         if not callable(build):
             own = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
-            raise FewSpikesError(f"{path} has no function {function!r}{did_you_mean(function, own)}")
+            raise FewSpikesError(f"{path} has no function {said(function)}{did_you_mean(function, own)}")
         try:
             model = build()
         except Exception as error:

@@ -1,23 +1,21 @@
 """A converted network in one file: safetensors for the weights, JSON for the rest, never pickle."""
 
-import hashlib
-import json
 import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor
 
+from fewspikes.base import checks
 from fewspikes.base.errors import FewSpikesError
-from fewspikes.base.files import write_aside
+from fewspikes.base.files import as_path, shown
+from fewspikes.base.seals import Kind
+from fewspikes.base.tensors import has_channels_last, read_tensors, write_tensors
 from fewspikes.graph.encoding import graph_from_json, graph_to_json
-from fewspikes.graph.graph import CONSTANT, SITE, Graph
+from fewspikes.graph.graph import CONSTANT, SITE, Graph, sizes
 from fewspikes.graph.inputs import InputSpec, check_finite
 from fewspikes.network.sites import SiteDiagnosis
 from fewspikes.network.spiking import SpikingNetwork
@@ -28,9 +26,13 @@ from fewspikes.operators.expressions import activation_from_json
 from fewspikes.operators.rewriting import Site, with_sizes
 from fewspikes.operators.rules import is_known
 
-_FORMAT, _VERSION = "fewspikes-network", 2
+K = TypeVar("K")
+NETWORK = Kind("fewspikes-network", 2, "saved network", "convert the model again")
 _SITES = "sites"
 _TENSOR = re.compile(r"(weights|constants)(\.[A-Za-z0-9_]+)+")
+_DTYPES = (torch.float32, torch.float64, torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool)
+_MOST_ELEMENTS = 1 << 33  # of one tensor for one image, 32 GiB: no network has it, a forged file may ask for it
+_MOST_AXES = 64  # torch has no more
 
 
 def save(snn: SpikingNetwork, path: str | os.PathLike[str], preprocessing: Mapping[str, Any] | None = None) -> None:
@@ -38,7 +40,7 @@ def save(snn: SpikingNetwork, path: str | os.PathLike[str], preprocessing: Mappi
 
     Args:
         snn: the converted network.
-        path: the file; by custom it ends in .fs. It is written aside and renamed.
+        path: the file; by custom it ends in .fs. It is written aside and renamed; equal networks give equal bytes.
         preprocessing: how images become inputs, as plain JSON data; by default what the network already carries.
 
     Raises:
@@ -51,49 +53,28 @@ def save(snn: SpikingNetwork, path: str | os.PathLike[str], preprocessing: Mappi
         )
     if any(tensor.is_meta for tensor in snn.tensors.values()):
         raise FewSpikesError("this network is on the meta device and has no weights to save; convert one that has")
-    try:
-        described = json.dumps(_describe(snn, preprocessing), allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise FewSpikesError(f"the preprocessing must be plain JSON data: {error}") from None
-    tensors = {name: t.detach().cpu().contiguous() for name, t in (snn.tensors | _of_sites(snn)).items()}
-    metadata = {"format": _FORMAT, "network": described, "sha256": _digest(described, tensors)}
-    write_aside(path, safetensors.torch.save(tensors, metadata))
+    given = snn.preprocessing if preprocessing is None else preprocessing
+    if not isinstance(given, Mapping | None):
+        raise FewSpikesError(f"the preprocessing must be plain JSON data, a dict; got {type(given).__name__}")
+    write_tensors(path, NETWORK, _describe(snn, given), snn.tensors | _of_sites(snn))
 
 
 def load(path: str | os.PathLike[str]) -> SpikingNetwork:
     """Read a network written by `save`, on the CPU. Nothing in the file is executed.
 
+    It computes what was saved bit for bit, and may be loaded within `torch.inference_mode`.
+
     Raises:
-        FewSpikesError: no such file, truncated, changed since it was written, of another kind or a later version.
+        FewSpikesError: no such file, truncated, changed since it was written, of another kind or version.
     """
-    tensors, metadata = _read(Path(path))
-    described = metadata.get("network", "")
-    if metadata.get("format") != _FORMAT:
-        raise FewSpikesError(f"{path} is a safetensors file, but no converted network; write one with fewspikes.save")
-    if metadata.get("sha256") != _digest(described, tensors):
-        raise FewSpikesError(f"{path} was changed or damaged after it was written: its checksum differs; save it again")
-    try:
-        content = json.loads(described)
-        if content["version"] != _VERSION:
-            raise FewSpikesError(
-                f"it has version {content['version']}, this library reads {_VERSION}: convert the model again"
-            )
-        return _rebuild(content, tensors)
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise FewSpikesError(f"{path} does not hold a valid network: {reason}") from error
-
-
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    path = as_path(path)
     if not path.is_file():
         raise FewSpikesError(
-            f"no saved network at {path}; give the file that fewspikes.save or `fewspikes convert -o` wrote"
+            f"no saved network at {shown(path)}; give the file that fewspikes.save or `fewspikes convert -o` wrote"
         )
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except (safetensors.SafetensorError, OSError) as error:
-        raise FewSpikesError(f"{path} is no complete saved network ({error}); save it again") from None
+    content, tensors = read_tensors(path, NETWORK)
+    with NETWORK.reading(path), torch.inference_mode(False):
+        return _rebuild(content, tensors)
 
 
 def _of_sites(snn: SpikingNetwork) -> dict[str, Tensor]:
@@ -104,25 +85,17 @@ def _of_sites(snn: SpikingNetwork) -> dict[str, Tensor]:
 
 def _neuron(entry: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> FSNeuron:
     own = {kind: tensors.get(f"{_SITES}.{entry['node']}.{kind}") for kind in PER_CHANNEL}
-    return FSNeuron(FSParameters.from_json(entry["parameters"]), axis=int(entry.get("axis", 1)), **own)
-
-
-def _digest(described: str, tensors: Mapping[str, Tensor]) -> str:
-    digest = hashlib.sha256(described.encode())
-    for name in sorted(tensors):
-        tensor = tensors[name]
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+    axis = checks.whole("the axis of the channels", entry["axis"], 0, _MOST_AXES)
+    return FSNeuron(FSParameters.from_json(entry["parameters"]), axis=axis, **own)
 
 
 def _describe(snn: SpikingNetwork, preprocessing: Mapping[str, Any] | None) -> dict[str, Any]:
     neurons = snn.neurons
     return {
-        "version": _VERSION,
         "inputs": [_as_computed(spec, snn.dtype).to_json() for spec in snn.inputs],
         "keywords": snn.keywords,
         "graph": graph_to_json(snn.graph),
+        "channels_last": [name for name, tensor in snn.tensors.items() if has_channels_last(tensor)],
         "sites": [
             {
                 "name": site.name,
@@ -137,7 +110,7 @@ def _describe(snn: SpikingNetwork, preprocessing: Mapping[str, Any] | None) -> d
         "notes": list(snn.notes),
         "calibration_images": snn.calibration_images,
         "settings": snn.settings,
-        "preprocessing": snn.preprocessing if preprocessing is None else dict(preprocessing),
+        "preprocessing": None if preprocessing is None else dict(preprocessing),
     }
 
 
@@ -147,21 +120,51 @@ def _as_computed(spec: InputSpec, dtype: torch.dtype) -> InputSpec:
 
 
 def _rebuild(content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> SpikingNetwork:
-    entries = content["sites"]
-    sites = tuple(Site(str(e["name"]), str(e["node"]), activation_from_json(e["activation"])) for e in entries)
-    neurons = {str(entry["name"]): _neuron(entry, tensors) for entry in entries}
-    tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(f"{_SITES}.")}
-    graph = graph_from_json(content["graph"], is_known)
+    entries = _of_kind(list, content, "sites")
+    names = [(_of_kind(str, entry, "name"), _of_kind(str, entry, "node")) for entry in entries]
+    if len(dict(names)) < len(names):
+        raise FewSpikesError("two of its sites have one name")
+    sites = tuple(Site(*n, activation_from_json(e["activation"])) for n, e in zip(names, entries, strict=True))
+    neurons = {site.name: _neuron(entry, tensors) for site, entry in zip(sites, entries, strict=True)}
+    last = _of_kind(list, content, "channels_last")
+    tensors = {name: _laid(tensor, name in last) for name, tensor in tensors.items() if name.split(".")[0] != _SITES}
+    graph = graph_from_json(_of_kind(list, content, "graph"), is_known)
     _check_names(graph, sites, tensors)
-    inputs = tuple(InputSpec.from_json(spec) for spec in content["inputs"])
+    inputs = tuple(InputSpec.from_json(spec) for spec in _of_kind(list, content, "inputs"))
+    odd = next((t.dtype for t in tensors.values() if t.dtype not in _DTYPES), None)
+    if odd is not None:
+        raise FewSpikesError(f"a weight of {odd}, which no converted network has")
     check_finite(tensors.values(), "a weight in the file")
-    structure = Structure(with_sizes(graph, inputs, tensors), inputs, sites, bool(content["keywords"]))
-    notes, settings = [str(note) for note in content["notes"]], dict(content["settings"])
-    snn = SpikingNetwork(structure, tensors, neurons, notes, int(content["calibration_images"]), settings)
-    diagnosis = {str(k): SiteDiagnosis.from_json(v) for k, v in content.get("diagnosis", {}).items()}
+    structure = Structure(with_sizes(graph, inputs, tensors), inputs, sites, _of_kind(bool, content, "keywords"))
+    _check_sizes(structure.graph)
+    notes, settings = [str(note) for note in _of_kind(list, content, "notes")], _of_kind(dict, content, "settings")
+    images = checks.whole("the number of calibration images", content["calibration_images"], 0)
+    snn = SpikingNetwork(structure, tensors, neurons, notes, images, settings)
+    diagnosis = {k: SiteDiagnosis.from_json(v) for k, v in _of_kind(dict, content, "diagnosis").items()}
+    if not set(diagnosis) <= set(neurons):
+        raise FewSpikesError("its diagnosis is of other sites")
     snn = snn.with_diagnosis(diagnosis) if diagnosis else snn
-    snn.preprocessing = content["preprocessing"]
+    snn.preprocessing = None if content["preprocessing"] is None else _of_kind(dict, content, "preprocessing")
     return snn
+
+
+def _of_kind(kind: type[K], content: Mapping[str, Any], name: str) -> K:
+    value = content[name]
+    if type(value) is not kind:
+        raise FewSpikesError(f"its {name} must be a {kind.__name__}; got {value!r:.50}")
+    return value
+
+
+def _laid(tensor: Tensor, channels_last: bool) -> Tensor:
+    return tensor.contiguous(memory_format=torch.channels_last) if channels_last else tensor
+
+
+def _check_sizes(graph: Graph) -> None:
+    """No tensor may be larger than a machine holds, and none without elements."""
+    for node in graph:
+        elements = None if node.shape is None else sizes(node.shape, 1).numel()
+        if elements is not None and not 0 < elements <= _MOST_ELEMENTS:
+            raise FewSpikesError(f"{node.where} gives {elements:,} elements an image")
 
 
 def _check_names(graph: Graph, sites: Sequence[Site], tensors: Mapping[str, Tensor]) -> None:

@@ -1,11 +1,12 @@
 """A site, a layer of FS-neurons, in numbers: what it is, and what goes wrong there."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from math import isfinite
 from typing import Any
 
 from fewspikes.base.errors import FewSpikesError
+from fewspikes.base.plain import from_plain, to_plain
 
 
 @dataclass(frozen=True)
@@ -59,15 +60,12 @@ class SiteDiagnosis:
 
     def to_json(self) -> dict[str, Any]:
         """A plain dict for JSON files."""
-        return asdict(self)
+        return to_plain(self)
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "SiteDiagnosis":
-        """The reverse of `to_json`; raises FewSpikesError where something is missing."""
-        try:
-            return cls(**{field.name: content[field.name] for field in fields(cls)})
-        except (KeyError, TypeError) as error:
-            raise FewSpikesError(f"the diagnosis of a site is incomplete or malformed: {error!r}") from None
+        """The reverse of `to_json`; raises FewSpikesError where something is missing or of another type."""
+        return from_plain(cls, content, "the diagnosis of a site")
 
 
 @dataclass(frozen=True)

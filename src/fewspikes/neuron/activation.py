@@ -4,13 +4,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import partial
-from math import inf, isfinite
+from math import inf
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fewspikes.base import checks
 from fewspikes.base.errors import FewSpikesError
 
 _Interval = tuple[float, float]
@@ -50,6 +51,7 @@ _KINDS: dict[str, _Kind] = {
     "square": _Kind(torch.square, (-4.0, 4.0), (0.0,)),
 }
 ACTIVATIONS = tuple(_KINDS)
+_SETTINGS = {"leaky_relu": ("negative_slope",)}  # those that a named activation may have; others are expressions
 _OTHER_NAMES = {"swish": "silu", "hard_swish": "hardswish", "hard_sigmoid": "hardsigmoid", "gelu_new": "gelu_tanh"}
 
 
@@ -83,12 +85,18 @@ class Activation:
     def __post_init__(self) -> None:
         if self.function is not None and self.expression:
             return
-        if self.name not in _KINDS or self.expression:
-            near = [_OTHER_NAMES.get(self.name), *get_close_matches(str(self.name), ("relu6", *_KINDS), 1)]
+        if not isinstance(self.name, str) or self.name not in _KINDS or self.expression:
+            near = [_OTHER_NAMES.get(str(self.name)), *get_close_matches(str(self.name), ("relu6", *_KINDS), 1)]
             hint = next((f"did you mean {name!r}? " for name in near if name), "")
-            raise FewSpikesError(f"unknown activation {self.name!r}; {hint}known: {', '.join(_KINDS)}")
-        if self.cap is not None and (self.name != "relu" or not isfinite(self.cap) or self.cap <= 0):
-            raise FewSpikesError(f"a cap must be a finite number > 0 on a relu; got {self.cap} on {self.name!r}")
+            raise FewSpikesError(f"unknown activation {checks.said(self.name)}; {hint}known: {', '.join(_KINDS)}")
+        if self.cap is not None and self.name != "relu":
+            raise FewSpikesError(f"a cap must be on a relu; got {checks.said(self.cap)} on {self.name!r}")
+        if self.cap is not None:
+            object.__setattr__(self, "cap", checks.positive("a cap", self.cap))
+        for name, value in self.settings:
+            if name not in _SETTINGS.get(self.name, ()):
+                raise FewSpikesError(f"{self.name} has no setting {checks.said(name)}")
+            checks.finite(f"{name} of {self.name}", value)
 
     def __call__(self, x: Tensor) -> Tensor:
         """f(x), elementwise."""

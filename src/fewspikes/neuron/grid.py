@@ -43,6 +43,8 @@ class Grid:
     def __post_init__(self) -> None:
         checks.whole("bits", self.bits, 1, MOST_BITS)
         checks.interval("the grid's range", (checks.finite("low", self.low), checks.finite("high", self.high)))
+        if not isinstance(self.endpoint, bool):
+            raise FewSpikesError(f"endpoint must be True or False; got {checks.said(self.endpoint)}")
         if self.scale is not None:
             checks.positive("the scale", self.scale)
 

@@ -8,6 +8,7 @@ from math import inf
 import numpy as np
 
 from fewspikes.base import checks
+from fewspikes.base.checks import said
 from fewspikes.base.errors import FewSpikesError
 from fewspikes.neuron.activation import Activation
 from fewspikes.neuron.parameters import MAX_STEPS, FSParameters
@@ -74,10 +75,10 @@ def published(activation: str) -> FSParameters:
     >>> published("sigmoid").K
     12
     """
-    if activation == "relu":
+    if isinstance(activation, str) and activation == "relu":
         return relu_parameters(PAPER_RELU_STEPS, PAPER_RELU_ALPHA, "down")
-    if activation not in _PUBLISHED:
-        raise FewSpikesError(f"no published parameters for {activation!r}; there are silu, sigmoid and relu")
+    if not isinstance(activation, str) or activation not in _PUBLISHED:
+        raise FewSpikesError(f"no published parameters for {said(activation)}; there are silu, sigmoid and relu")
     text = resources.files("fewspikes").joinpath("neuron", "tables", _PUBLISHED[activation]).read_text()
     return FSParameters.from_json(json.loads(text))
 
@@ -106,14 +107,14 @@ def shipped(name: str, K: int, variant: str = "low-error") -> FSParameters:
     >>> shipped("silu", 8).K
     8
     """
-    if name not in SHIPPED:
-        raise FewSpikesError(f"no shipped tables for {name!r}; there are {', '.join(SHIPPED)}. Fit it with fs.fit")
+    if not isinstance(name, str) or name not in SHIPPED:
+        raise FewSpikesError(f"no shipped tables for {said(name)}; there are {', '.join(SHIPPED)}. Fit it with fs.fit")
     checks.one_of("the variant", variant, VARIANTS)
     tables = all_shipped(name)
     if (K, variant) not in tables:
         steps = sorted(k for k, other in tables if other == variant)
         raise FewSpikesError(
-            f"no shipped table of {name} with K={K!r}; there are K = {steps[0]} to {steps[-1]}. Fit it with fs.fit"
+            f"no shipped table of {name} with K={said(K)}; there are K = {steps[0]} to {steps[-1]}. Fit it with fs.fit"
         )
     return tables[K, variant]
 

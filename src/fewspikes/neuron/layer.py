@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from fewspikes.base.checks import said, whole
 from fewspikes.base.errors import FewSpikesError
 from fewspikes.neuron.kernels import compiled, cuda
 from fewspikes.neuron.kernels.dispatch import engine_for, run
@@ -79,7 +80,7 @@ class FSNeuron(nn.Module):
     ) -> None:
         super().__init__()
         self.code = parameters
-        self.axis = axis
+        self.axis = whole("axis", axis, 0)
         for kind, values in zip(PER_CHANNEL, (shift, scale, gain), strict=True):
             self.register_buffer(kind, _vector(kind, values))
             if values is not None and kind != "shift" and not bool((values > 0).all()):
@@ -190,6 +191,8 @@ def count_outside(x: Tensor, domain: tuple[float, float]) -> int:
 def _vector(name: str, values: Tensor | None) -> Tensor | None:
     if values is None:
         return None
-    if values.ndim != 1 or not values.is_floating_point() or not bool(values.isfinite().all()):
-        raise FewSpikesError(f"{name} must be a vector of finite numbers, one per channel; got {tuple(values.shape)}")
+    dense = isinstance(values, Tensor) and values.layout == torch.strided and not values.is_nested
+    if not dense or values.ndim != 1 or not values.is_floating_point() or not bool(values.isfinite().all()):
+        shape = f"{values.dtype} {tuple(values.shape)}" if dense else said(values)
+        raise FewSpikesError(f"{name} must be a vector of finite numbers, one per channel; got {shape}")
     return values.detach().clone()

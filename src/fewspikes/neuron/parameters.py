@@ -12,11 +12,14 @@ from numpy.typing import NDArray
 
 from fewspikes.base import checks
 from fewspikes.base.errors import FewSpikesError
-from fewspikes.base.files import read_json, write_json
+from fewspikes.base.seals import TRIPS, Kind
 from fewspikes.neuron.grid import Grid
 
 MAX_STEPS = 24  # a float32 holds 24 bits; more steps than bits cannot be told apart
-_FORMAT, _VERSION = "fewspikes-parameters", 1
+_PARAMETERS = Kind(
+    "fewspikes-parameters", 1, "file of parameters", 'save them again, or take "sha256" out if you edited them'
+)
+_FIELDS = frozenset(("format", "version", "activation", "K", "domain", "T", "h", "d", "offset", "provenance"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,8 +113,8 @@ class FSParameters:
     def to_json(self) -> dict[str, Any]:
         """A plain dict for JSON files; an open end of the domain is null."""
         return {
-            "format": _FORMAT,
-            "version": _VERSION,
+            "format": _PARAMETERS.format,
+            "version": _PARAMETERS.version,
             "activation": self.activation,
             "K": self.K,
             "domain": [end if isfinite(end) else None for end in self.domain],
@@ -125,49 +128,64 @@ class FSParameters:
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "FSParameters":
         """The reverse of `to_json`; raises FewSpikesError where something is missing or wrong."""
-        if content.get("version") != _VERSION:
-            raise FewSpikesError(f"FS parameters of version {content.get('version')!r}; this library reads {_VERSION}")
         try:
+            if content["version"] != _PARAMETERS.version:
+                raise FewSpikesError(f"they have version {content['version']!r:.50}, not {_PARAMETERS.version}")
+            odd = sorted(set(content) - _FIELDS)
+            if odd:
+                raise FewSpikesError(f"unknown field {odd[0]!r:.50}; there are {', '.join(sorted(_FIELDS))}")
             low, high = content["domain"]
             domain = (-inf if low is None else low, inf if high is None else high)
-            T, h, d, offset = (content[name] for name in ("T", "h", "d", "offset"))
-            return cls(T, h, d, offset, content["activation"], domain, content["provenance"])
-        except FewSpikesError:
-            raise
-        except (KeyError, TypeError, ValueError) as error:
-            raise FewSpikesError(f"FS parameters are incomplete or malformed: {error!r}") from None
+            T, h, d, offset, label = (content[name] for name in ("T", "h", "d", "offset", "activation"))
+            if not all(type(number) in (int, float) for number in (*T, *h, *d, offset, *domain)):
+                raise FewSpikesError("T, h, d, offset and domain hold numbers")
+            made = cls(T, h, d, offset, label, domain, content["provenance"])
+            if not isinstance(label, str) or content.get("K", made.K) != made.K:
+                raise FewSpikesError(
+                    f"activation {checks.said(label)}, K = {checks.said(content.get('K'))}, {made.K} T"
+                )
+            return made
+        except TRIPS as error:
+            said = f"no {error}" if isinstance(error, KeyError) else str(error)
+            raise FewSpikesError(f"FS parameters are incomplete or malformed: {said}") from None
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the parameters as JSON; the float64 numbers come back bit for bit."""
-        write_json(path, self.to_json())
+        """Write the parameters as JSON with their checksum; the float64 numbers come back bit for bit."""
+        _PARAMETERS.write(path, self.to_json())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "FSParameters":
-        """Read parameters written by `save`.
+        """Read parameters written by `save`, or by hand: a file without "sha256" is taken as it is.
 
         Raises:
-            FewSpikesError: the file is missing, is no such JSON, or holds invalid parameters.
+            FewSpikesError: the file is missing, is no such JSON, was changed since `save` wrote it (take "sha256" out
+                of a file that you edit), or holds invalid parameters.
         """
-        return cls.from_json(read_json(path, _FORMAT))
+        content = _PARAMETERS.read(path, by_hand=True)
+        with _PARAMETERS.reading(path):
+            return cls.from_json(content)
 
 
 def _plain(provenance: Mapping[str, Any]) -> dict[str, Any]:
     """A copy that is sure to be JSON, so that saving cannot fail later."""
     try:
         content = json.loads(json.dumps(dict(provenance), allow_nan=False))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise FewSpikesError(f"the provenance must be plain JSON data: {error}") from None
     return dict(content)
 
 
 def _vector(name: str, values: Sequence[float] | NDArray[Any]) -> NDArray[np.float64]:
     try:
-        vector = np.array(values, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise FewSpikesError(f"{name} must be a list of numbers; got {values!r}") from None
+        given = np.array(values)
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        given = np.array(None)
+    if given.dtype.kind not in "fiu":  # words and truth values would become numbers, too
+        raise FewSpikesError(f"{name} must be a list of numbers; got {checks.said(values)}")
+    vector = given.astype(np.float64)
     if vector.ndim != 1 or not 1 <= len(vector) <= MAX_STEPS:
         raise FewSpikesError(f"{name} must hold from 1 to {MAX_STEPS} numbers; got shape {vector.shape}")
     if not np.isfinite(vector).all():
-        raise FewSpikesError(f"{name} must be finite; got {vector}")
+        raise FewSpikesError(f"{name} must be finite; got {checks.said(vector)}")
     vector.flags.writeable = False
     return vector

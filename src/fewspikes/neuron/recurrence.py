@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from fewspikes.base.checks import said
 from fewspikes.base.errors import FewSpikesError
 from fewspikes.neuron.parameters import FSParameters
 
@@ -58,8 +59,16 @@ def spike_train(x: Tensor, T: Iterable[Tensor], h: Iterable[Tensor], fires: Fire
         v = v - reset * z
 
 
+def _described(value: Any) -> str:
+    if not isinstance(value, Tensor):
+        return said(value)
+    return f"a nested tensor of {value.dtype}" if value.is_nested else f"{value.layout} of {value.dtype}"
+
+
 def cast(p: FSParameters, like: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """T, h, d (each [K]) and the offset (scalar), rounded once to the dtype and moved to the device of `like`."""
+    if not isinstance(like, Tensor) or like.layout != torch.strided or like.is_nested:
+        raise FewSpikesError(f"FS-neurons take a dense tensor; got {_described(like)}")
     if like.dtype not in (torch.float32, torch.float64):  # fewer bits cannot hold the code
         raise FewSpikesError(
             f"FS-neurons compute in float32 or float64; got {like.dtype}. Leave autocast, or convert it with .float()"

@@ -10,9 +10,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from fewspikes.base.errors import FewSpikesError
+from fewspikes.base.files import reason_of
+from fewspikes.base.seals import TRIPS, parsed
 from fewspikes.graph.builder import Builder
 from fewspikes.graph.encoding import graph_from_json, graph_to_json
 from fewspikes.graph.functions import in_order
@@ -175,9 +178,11 @@ def _expressed(text: str, rules: Rules) -> Activation:
         function = _Function(text)
         if [node.name for node in function.graph.of(INPUT)] != ["x"] or function.graph.of(CONSTANT):
             raise FewSpikesError("it is no function of one x")
+        if function(torch.zeros(2)).shape != (2,):
+            raise FewSpikesError("it is not elementwise")
         label = _label(function.graph) if row is None else row.operators[0]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise FewSpikesError(f"{text[:_LONGEST]!r} is no elementwise expression: {error}") from None
+    except TRIPS as error:
+        raise FewSpikesError(f"{text[:_LONGEST]!r} is no elementwise expression: {reason_of(error)}") from None
     return Activation(label, expression=text, function=function)
 
 
@@ -186,7 +191,7 @@ class _Function:
 
     def __init__(self, text: str) -> None:
         self.text = text
-        self.graph = graph_from_json(json.loads(text), is_function)
+        self.graph = graph_from_json(parsed(text), is_function)
         self.program = lowered(self.graph)
 
     def __reduce__(self) -> tuple[type["_Function"], tuple[str]]:

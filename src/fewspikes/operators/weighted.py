@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
+from fewspikes.base.errors import FewSpikesError
 from fewspikes.operators.call import Call
 from fewspikes.operators.rule import linear
 from fewspikes.reach import boxes
@@ -18,11 +19,12 @@ def _size_of_convolution(given: Mapping[str, Any]) -> Sequence[int] | None:
     settings = [given.get(name) for name in ("stride", "padding", "dilation")]
     if x.ndim != axes + 2 or x.shape[1] != weight.shape[1] * groups or isinstance(settings[1], str):  # type: ignore[union-attr]
         return None
-    if x.dtype != weight.dtype or (bias is not None and tuple(bias.shape) != tuple(weight.shape[:1])):  # type: ignore[union-attr]
-        return None
+    _check_weights(x, weight, bias)  # type: ignore[arg-type]
     strides, paddings, dilations = (
         spread(value if value is not None else usual, axes) for value, usual in zip(settings, (1, 0, 1), strict=True)
     )
+    if min(groups, *strides, *dilations) < 1 or min(paddings) < 0:
+        raise FewSpikesError(f"a convolution of stride {strides}, padding {paddings}, dilation {dilations} in {groups}")
     given_sizes = zip(x.shape[2:], weight.shape[2:], strides, paddings, dilations, strict=True)  # type: ignore[union-attr]
     sizes = [(n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in given_sizes]
     fits = min(sizes) > 0 and len(weight) % groups == 0  # type: ignore[arg-type]
@@ -33,9 +35,17 @@ def _size_of_linear(given: Mapping[str, Tensor | None]) -> Sequence[int] | None:
     x, weight, bias = given["input"], given["weight"], given.get("bias")
     assert x is not None
     assert weight is not None
-    fits = x.ndim and weight.ndim == 2 and x.shape[-1] == weight.shape[1] and x.dtype == weight.dtype
-    plain = bias is None or tuple(bias.shape) == tuple(weight.shape[:1])
-    return (*x.shape[:-1], weight.shape[0]) if fits and plain else None
+    fits = x.ndim and weight.ndim == 2 and x.shape[-1] == weight.shape[1]
+    if fits:
+        _check_weights(x, weight, bias)
+    return (*x.shape[:-1], weight.shape[0]) if fits else None
+
+
+def _check_weights(x: Tensor, weight: Tensor, bias: Tensor | None) -> None:
+    """What torch itself notices when the network runs, and not on the meta device."""
+    if weight.dtype != x.dtype or (bias is not None and (bias.dtype, tuple(bias.shape)) != (x.dtype, weight.shape[:1])):
+        shapes = " and ".join(f"{t.dtype} {tuple(t.shape)}" for t in (weight, bias) if t is not None)
+        raise FewSpikesError(f"weights of {shapes} for inputs of {x.dtype}")
 
 
 @linear(

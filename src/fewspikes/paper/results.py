@@ -13,10 +13,12 @@ from typing import Any
 import fewspikes
 from fewspikes.base.errors import FewSpikesError
 from fewspikes.base.files import write_aside, write_json
+from fewspikes.base.seals import Kind
 from fewspikes.bench import conditions
 
 Row = dict[str, Any]
 _LOCK = ".lock"
+_ROWS = Kind("fewspikes-rows", 1, "file of rows", "they are measured again")
 
 
 @dataclass
@@ -87,7 +89,7 @@ class Folder:
         if not is_there:
             started = time.perf_counter()
             kept[key] = make()
-            write_json(self.path / f".{name}.rows.json", kept)
+            _ROWS.write(self.path / f".{name}.rows.json", {"rows": kept})
             self.say(f"{name}: {what}{_in_short(kept[key])}, {time.perf_counter() - started:.0f} s")
         return dict(kept[key])
 
@@ -111,8 +113,8 @@ class Folder:
         if name not in self._done:
             file = self.path / f".{name}.rows.json"
             try:
-                content = json.loads(file.read_text()) if file.exists() else {}
-            except (OSError, ValueError):  # damaged: measured anew
+                content = _ROWS.read(file)["rows"] if file.exists() else {}
+            except (FewSpikesError, KeyError):  # damaged: measured anew
                 content = {}
             self._done[name] = content if isinstance(content, dict) else {}
         return self._done[name]

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
+from fewspikes.base.checks import said
 from fewspikes.base.errors import FewSpikesError
 from fewspikes.graph.builder import Builder
 from fewspikes.graph.functions import function, in_order
@@ -99,8 +100,8 @@ def to_integer(snn: SpikingNetwork, engine: str = "auto") -> IntegerNetwork:
     """
     if not isinstance(snn, SpikingNetwork):
         raise FewSpikesError(f"to_integer needs a converted network; got {type(snn).__name__}")
-    if engine not in ("auto", "reference"):
-        raise FewSpikesError(f"unknown engine {engine!r}; there are auto and reference")
+    if not isinstance(engine, str) or engine not in ("auto", "reference"):
+        raise FewSpikesError(f"unknown engine {said(engine)}; there are auto and reference")
     if snn.dtype != torch.float32 or snn.device.type != "cpu":
         raise FewSpikesError(f"to_integer takes float32 on the CPU; got {snn.dtype} on {snn.device}")
     with torch.inference_mode(False), torch.no_grad():

@@ -5,6 +5,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn import Parameter
 
+from fewspikes.base.checks import said
 from fewspikes.base.errors import FewSpikesError
 from fewspikes.neuron.kernels import compiled, cuda, operators, reference
 from fewspikes.neuron.parameters import FSParameters
@@ -46,8 +47,8 @@ def run(
     x: Tensor, T: Tensor, h: Tensor, d: Tensor, offset: Tensor, count: bool, engine: str = "auto"
 ) -> tuple[Tensor, Tensor | None]:
     """`apply` with parameters that are tensors in x's dtype already; counts only if asked to."""
-    if engine not in ("auto", *_ENGINES):
-        raise FewSpikesError(f"unknown engine {engine!r}; there are auto, {', '.join(_ENGINES)}")
+    if not isinstance(engine, str) or engine not in ("auto", *_ENGINES):
+        raise FewSpikesError(f"unknown engine {said(engine)}; there are auto, {', '.join(_ENGINES)}")
     parameters = (T, h, d, offset)
     if engine == "auto" and torch.compiler.is_compiling() and not reference.learns(x, *parameters):
         y, spikes = operators.staircase(x, *parameters)

@@ -1,6 +1,5 @@
 """Stochastic descent in epochs, a checkpoint after each."""
 
-import json
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -8,18 +7,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fewspikes.base.errors import FewSpikesError
-from fewspikes.base.files import write_aside
 from fewspikes.base.progress import track
+from fewspikes.base.seals import Kind
+from fewspikes.base.tensors import read_tensors, write_tensors
 from fewspikes.paper.training.images import TrainingImages
 from fewspikes.paper.training.muon import KernelMuon
 
+_CHECKPOINT = Kind("fewspikes-training", 1, "checkpoint of a training", "remove it to begin again")
 OPTIMIZERS, PRECISIONS = ("sgd", "muon"), ("float32", "bfloat16")
 
 
@@ -170,8 +169,7 @@ def _save(
     states = [optimizer.state[parameter]["momentum_buffer"] for optimizer, parameter in _momenta(optimizers)]
     momentum = {f"momentum.{i}": tensor for i, tensor in enumerate(states)}
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()} | momentum
-    metadata = {"made_by": json.dumps(made_by), "epoch": str(epoch)}
-    write_aside(path, safetensors.torch.save({k: t.detach().cpu().contiguous() for k, t in tensors.items()}, metadata))
+    write_tensors(path, _CHECKPOINT, {"made_by": dict(made_by), "epoch": epoch}, tensors)
 
 
 def _resume(
@@ -180,12 +178,8 @@ def _resume(
     """The epochs that a checkpoint holds, after it was put into model and optimizers; 0 without one."""
     if not path.is_file():
         return 0
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            metadata, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        theirs = json.loads(metadata["made_by"])
-    except (safetensors.SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise FewSpikesError(f"{path} is no checkpoint of a training ({error}); remove it to begin again") from None
+    content, tensors = read_tensors(path, _CHECKPOINT)
+    theirs = content["made_by"]
     if theirs != made_by:
         names = sorted(name for name in {*theirs, *made_by} if theirs.get(name) != made_by.get(name))
         differ = ", ".join(f"{name} {theirs.get(name)}, now {made_by.get(name)}" for name in names)
@@ -194,4 +188,4 @@ def _resume(
     for i, (optimizer, parameter) in enumerate(_momenta(optimizers)):
         buffer = torch.empty_like(parameter).copy_(tensors[f"momentum.{i}"])
         optimizer.state[parameter] = {"momentum_buffer": buffer}
-    return int(metadata["epoch"])
+    return int(content["epoch"])

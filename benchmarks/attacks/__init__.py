@@ -1,0 +1,1 @@
+"""What `attack.py` throws at the library: damaged files, and calls with extreme arguments."""
