@@ -9,6 +9,7 @@ from fewspikes.base.errors import FewSpikesError
 from fewspikes.neuron.kernels import compiled, cuda, operators, reference
 from fewspikes.neuron.parameters import FSParameters
 from fewspikes.neuron.recurrence import cast
+from fewspikes.neuron.tracing import check_tracing
 
 _ENGINES = {"reference": reference.apply, "compiled": compiled.apply, "triton": cuda.apply}
 _NEEDS = {
@@ -39,6 +40,7 @@ def apply(
     >>> y.tolist(), spikes.tolist()
     ([5.0, 0.0], [2, 0])
     """
+    check_tracing()
     return run(x, *cast(p, x), count=True, engine=engine)  # type: ignore[return-value]
 
 
