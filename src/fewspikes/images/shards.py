@@ -137,13 +137,14 @@ def _label(file: IO[bytes] | None, kind: str, name: str) -> int | None:
     text = b"" if file is None else file.read()
     try:
         found: Any = int(text) if kind == "cls" else json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         what = "class number" if kind == "cls" else "JSON"
         raise FewSpikesError(f"{name} holds no {what}; make the shard again") from None
-    if kind == "cls":
-        return int(found)
-    values = [found.get(key) for key in _JSON_LABELS] if isinstance(found, dict) else []
-    return next((value for value in values if type(value) is int), None)
+    values = [found.get(key) for key in _JSON_LABELS] if isinstance(found, dict) else [found] * (kind == "cls")
+    label = next((value for value in values if type(value) is int), None)
+    if label is not None and not -1 << 63 <= label < 1 << 63:
+        raise FewSpikesError(f"{name} holds a label beyond 64 bits; make the shard again")
+    return label
 
 
 def _warn_if_shards_miss(files: list[Path]) -> None:
