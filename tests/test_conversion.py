@@ -220,6 +220,11 @@ def test_every_operator_of_the_graph_is_in_the_report_once():
     ("function", "message"),
     [
         (F.selu, r"no tables for 1 of 1 sites: selu is selu\(x\); give images"),
+        (lambda y: F.relu(y).flatten(1).softmax(1), r"softmax.* \(a classifier that ends here: return the logits"),
+        (lambda y: F.log_softmax(F.relu(y).flatten(1), 1), "log_softmax.*: return the logits"),
+        (lambda y: F.relu(y).flatten(1).argmax(1), "argmax.*: return the logits"),
+        (lambda y: F.relu(F.dropout(y)), r"dropout.* \(active in eval mode: call F.dropout\(x, training=self.training"),
+        (lambda y: F.normalize(F.relu(y)), "no rule for operator aten.linalg_vector_norm.default at the top of"),
         (torch.sin, "no tables for 1 of 1 sites: sin is sin"),
         (lambda y: F.relu(y).softmax(1), "no rule for operator aten.softmax|no rule for operator aten._softmax"),
         (lambda y: F.relu(y) / (y + 1), r"no tables for 1 of 1 sites: div is div\(relu\(x\), add\(x, 1\)\)"),
@@ -479,3 +484,39 @@ def test_a_model_that_changes_its_input_in_place_converts_and_the_callers_tensor
 def test_a_tensor_made_in_forward_goes_where_the_network_is():
     model, x = Lambda(lambda x: F.relu(x * torch.tensor(2.0))).eval().to("meta"), IMAGES.to("meta")
     assert fs.convert(model, x)(x).is_meta
+
+
+def test_a_tensor_made_of_anothers_kind_converts():
+    assert_kept(lambda y: F.relu(torch.cat([y, y.new_zeros(y.shape[0], 1, 8, 8), y.new_ones(y.shape[0], 1, 8, 8)], 1)))
+
+
+def test_one_layer_is_no_layers():
+    snn = fs.convert(nn.Sequential(nn.Linear(4, 4), nn.ReLU()).eval(), torch.zeros(1, 4))
+    assert "in 1 layer (4 relu)" in str(snn.report)
+    assert "(1 layer);" in str(snn.report)
+    assert "in 1 layer, K" in str(fs.evaluate(snn, torch.randn(8, 4)))
+
+
+@pytest.mark.parametrize("shape", [list, tuple, lambda pair: dict(enumerate(pair))])
+def test_a_limit_of_the_drop_for_several_outputs_says_what_they_are(shape):
+    model, x = Several(shape).eval(), torch.randn(64, 8)
+    with pytest.raises(fs.FewSpikesError, match=r"returns \[batch, 3\] and \[batch, 5\]: limit steps or spikes"):
+        fs.convert(model, x, x, max_drop=1.0)
+    assert fs.convert(model, x, x, max_steps=4).report.latency_steps == 4
+
+
+class Several(nn.Module):
+    def __init__(self, shape):
+        super().__init__()
+        self.shape, self.hidden, self.first, self.second = shape, nn.Linear(8, 8), nn.Linear(8, 3), nn.Linear(8, 5)
+
+    def forward(self, x):
+        y = F.relu(self.hidden(x))
+        return self.shape((self.first(y), self.second(y)))
+
+
+@pytest.mark.parametrize("target", [torch.rand(64), {"boxes": torch.rand(3, 4)}, ["a"] * 64, None])
+def test_limits_of_steps_and_spikes_read_no_targets(target):
+    model, x = Several(lambda pair: pair[0]).eval(), torch.randn(64, 8)
+    assert fs.convert(model, x, [(x, target)], max_steps=4).report.latency_steps == 4
+    assert fs.evaluate(fs.convert(model, x, [(x, target)], max_spikes=1.0), x).spikes_per_neuron < 1.2

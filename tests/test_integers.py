@@ -1,5 +1,8 @@
 """Products of whole numbers are exact, and the network made of them computes what its definition says."""
 
+import copy
+import pickle
+
 import pytest
 import torch
 from hypothesis import given
@@ -221,3 +224,13 @@ def test_nan_cannot_become_a_whole_number(plain):
     model, x = plain
     with pytest.raises(fs.FewSpikesError, match="holds NaN or inf"):
         fs.to_integer(fs.convert(model, x, x, K=4))(torch.full_like(x, float("nan")))
+
+
+@pytest.mark.parametrize("made", [copy.deepcopy, lambda network: pickle.loads(pickle.dumps(network))])
+def test_a_copy_computes_the_same_and_counts_for_itself(plain, made):
+    model, x = plain
+    whole = fs.to_integer(fs.convert(model, x, x, K=4))
+    with fs.count(whole) as counts:
+        again = made(whole)
+        assert torch.equal(again(x), whole(x))
+    assert counts.images == len(x)

@@ -8,8 +8,6 @@ from fewspikes.graph.capture import captured_model
 from fewspikes.graph.functions import is_elementwise
 from fewspikes.graph.graph import INPUT, Node
 
-_ROWS = ("linear", "matmul", "mm", "addmm")  # they multiply the last axis alone
-
 
 def channels(model: nn.Module, height: int, width: int) -> int:
     """Colours of a picture for a network, by its first layer with weights; 3 where that does not tell."""
@@ -32,12 +30,15 @@ def check_takes_pictures(model: nn.Module, example: torch.Tensor, name: str) -> 
     graph = captured_model(model, example).graph
     same: set[str] = set()  # pictures still, element by element
     for node in graph:
-        if node.operator == INPUT:
+        if node.operator == INPUT or (same.intersection(node.reads) and is_elementwise(node.operator)):
             same.add(node.name)
-        elif same.intersection(node.reads) and node.short in _ROWS:
+        elif same.intersection(node.reads) and any(_is_matrix(graph[other], example) for other in node.reads):
             raise FewSpikesError(_no_pictures(node, name, example))
-        elif same.intersection(node.reads) and is_elementwise(node.operator):
-            same.add(node.name)
+
+
+def _is_matrix(node: Node, example: torch.Tensor) -> bool:
+    """Whether it multiplies rows as long as a picture is wide; the weights of pictures have more axes."""
+    return node.shape is not None and len(node.shape) == 2 and example.shape[-1] in node.shape
 
 
 def _no_pictures(node: Node, name: str, example: torch.Tensor) -> str:

@@ -22,7 +22,7 @@ from fewspikes.graph.model import check_model, check_together, in_order, inner
 from fewspikes.graph.nested import alike, named_tuple
 from fewspikes.graph.reasons import is_interruption, reason_of
 
-_PRODUCTS = ("linear", "matmul", "mm", "bmm", "addmm", "baddbmm", "conv")
+_NO_FACTORS = ("ind", "mask")  # in the names of arguments that are whole numbers beside floats: indices, attn_mask
 
 
 @dataclass(frozen=True)
@@ -161,13 +161,17 @@ def _translated(
 
 
 def _check_dtypes(node: fx.Node) -> None:
-    """Products of tensors need one dtype when they run, though torch.export takes any."""
-    name = _operator(node).split(".")[1:2]
-    if not name or not name[0].startswith(_PRODUCTS):
+    """A product of tensors needs one dtype when it runs, though torch.export takes any."""
+    if not isinstance(node.target, torch._ops.OpOverload) or torch.Tag.pointwise in node.target.tags:
         return
-    values = [other.meta.get("val") for other in node.all_input_nodes]
-    dtypes = dict.fromkeys(str(value.dtype) for value in values if isinstance(value, Tensor))
-    if len(dtypes) > 1:
+    given = {p.name: value for p, value in zip(node.target._schema.arguments, node.args, strict=False)} | node.kwargs
+    values = {name: value.meta.get("val") for name, value in given.items() if isinstance(value, fx.Node)}
+    dtypes = {
+        str(value.dtype): value.is_floating_point()
+        for name, value in values.items()
+        if isinstance(value, Tensor) and not any(word in name for word in _NO_FACTORS)
+    }
+    if len(set(dtypes.values())) > 1:
         raise FewSpikesError(
             f"operator {_operator(node)} at {_path(node) or 'the top of the model'} takes {' and '.join(dtypes)}, "
             "which torch does not multiply; give an example in the weights' dtype, as by x.float()"
