@@ -67,7 +67,7 @@ def bound(specs: Sequence[InputSpec], args: Sequence[Any], kwargs: Mapping[str, 
         FewSpikesError: too many, too few, or a name that is none.
     """
     if len(args) == 1 and isinstance(args[0], Mapping) and not kwargs:
-        args, kwargs = (), args[0]
+        return bound(specs, (), args[0])
     names = [spec.name for spec in specs]
     rest = names[len(args) :]
     if len(args) > len(names) or set(kwargs) != set(rest):

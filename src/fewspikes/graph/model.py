@@ -9,8 +9,13 @@ from torch import Tensor, nn
 from fewspikes.base.errors import FewSpikesError
 from fewspikes.graph.inputs import InputSpec, oddity
 
-_QUANTISED = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized", "torch.ao.nn.sparse.quantized")
-_QUANTISED += ("torch.ao.quantization.observer", "torch.ao.quantization.fake_quantize")
+_QUANTISED = (
+    "torch.ao.nn.quantized",
+    "torch.ao.nn.intrinsic.quantized",
+    "torch.ao.nn.sparse.quantized",
+    "torch.ao.quantization.observer",
+    "torch.ao.quantization.fake_quantize",
+)
 _FLOATING = ("FloatFunctional", "FXFloatFunctional")  # plain sums and products, though torch keeps them there
 
 

@@ -31,8 +31,13 @@ def alike(value: Any, items: Iterable[Any]) -> Any:
 @cache
 def _class(name: str, fields: tuple[str, ...]) -> type[Any]:
     made: Any = namedtuple(name, fields)  # type: ignore[misc]
-    made.__reduce__ = lambda self: (_made, (name, fields, tuple(self)))  # pickle would look for the class by its name
-    return made  # type: ignore[no-any-return]
+
+    def reduce(self: tuple[Any, ...]) -> tuple[Any, ...]:  # pickle would look for the class by its name
+        return _made, (name, fields, tuple(self))
+
+    setattr(made, "__reduce__", reduce)  # noqa: B010
+    found: type[Any] = made
+    return found
 
 
 def _made(name: str, fields: tuple[str, ...], values: tuple[Any, ...]) -> Any:
