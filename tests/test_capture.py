@@ -209,6 +209,7 @@ P = torch.zeros(2, 4)
         (scripted(TINY), P, r"is a script module \(torch.jit\); give the nn.Module"),
         (nn.Sequential(scripted(nn.Linear(4, 4)), nn.ReLU()).eval(), P, "0 is a script module"),
         (torch.export.export(TINY, (P,)), P, "got ExportedProgram; give the module that it was exported from"),
+        (torch.export.export(TINY, (P,)).module(), P, "comes out of torch.export; give the module"),
         (TINY, P.to("meta"), "input x is on meta, weight 0.weight on cpu; meta holds no values"),
     ],
 )

@@ -1,5 +1,6 @@
 """The command, run as a person runs it: in a process of its own, with its exit codes, stdout and stderr."""
 
+import errno
 import json
 import os
 import signal
@@ -12,6 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 import fewspikes as fs
+from fewspikes.cli.main import _said
 from fewspikes.images import open_images
 from fewspikes.models import load_model, resnet8
 from images import CIFAR
@@ -387,3 +389,9 @@ def _wait_for(file):
     while not file.exists():
         assert time.monotonic() < end
         time.sleep(0.05)
+
+
+def test_a_folder_that_may_not_be_read_is_named_in_one_line():
+    message, code = _said(PermissionError(errno.EACCES, "Permission denied", "photos/dog"))
+    assert message == "cannot use photos/dog: Permission denied; give another path, or the right to read it"
+    assert code == 2

@@ -274,6 +274,19 @@ def test_a_forked_child_can_run_layers_after_its_parent_did():
     """)
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_the_exporter_of_onnx_by_dynamo_gives_the_same_network():
+    onnx = pytest.importorskip("onnx.reference")
+    pytest.importorskip("onnxscript")
+    x = torch.randn(4, 3, 8, 8)
+    snn = fs.convert(small(), x, x, K=4)
+    with torch.no_grad():
+        model = torch.onnx.export(snn, (x,), dynamo=True).model_proto
+    (got,) = onnx.ReferenceEvaluator(model).run(None, {model.graph.input[0].name: x.numpy()})
+    assert {node.domain for node in model.graph.node} == {""}
+    assert torch.allclose(torch.from_numpy(got), snn(x), atol=1e-5)
+
+
 def legacy_onnx(snn, x):
     torch.onnx.export(snn, (x,), BytesIO(), dynamo=False)
 

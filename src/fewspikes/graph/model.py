@@ -39,6 +39,8 @@ def check_model(model: nn.Module) -> None:
     for name, module in model.named_modules():
         _check_module(name or "the model", module)
     training = next((name or "the model" for name, module in model.named_modules() if module.training), None)
+    if training is not None and "eval" in vars(model):  # torch.export's modules refuse it
+        raise FewSpikesError("the model comes out of torch.export; give the module that it was exported from")
     if training is not None:
         raise FewSpikesError(f"{training} is in training mode; call model.eval() before converting")
     for name, tensor in _weights(model):

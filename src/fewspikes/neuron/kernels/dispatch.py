@@ -51,7 +51,7 @@ def run(
     if engine not in ("auto", *_ENGINES):
         raise FewSpikesError(f"unknown engine {engine!r}; there are auto, {', '.join(_ENGINES)}")
     parameters = (T, h, d, offset)
-    if engine == "auto" and torch.compiler.is_compiling() and not reference.learns(x, *parameters):
+    if engine == "auto" and _keeps_operators() and not reference.learns(x, *parameters):
         y, spikes = operators.staircase(x, *parameters)
         return y, spikes if count else None
     fits = "triton" if engine == "triton" and _plain(x, *parameters) and cuda.takes(x) else engine_for(x, *parameters)
@@ -65,6 +65,11 @@ def engine_for(x: Tensor, *others: Tensor) -> str:
     if _plain(x, *others) and x.device.type == "cpu":
         return "compiled"
     return "triton" if _plain(x, *others) and x.device.type == "cuda" and cuda.AVAILABLE else "reference"
+
+
+def _keeps_operators() -> bool:
+    """Whether a compiler runs that knows `fewspikes::staircase`; ONNX does not, and gets the plain loop."""
+    return torch.compiler.is_compiling() and not torch.onnx.is_in_onnx_export()
 
 
 def _plain(x: Tensor, *others: Tensor) -> bool:
