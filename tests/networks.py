@@ -15,7 +15,7 @@ def trained(model, *shape):
 
 
 class Small(nn.Module):
-    """Two convolutions with batch norm, a skip, a pool and a head; `style` says how its activations are written."""
+    """Pair convolutions with batch norm, a skip, a pool and a head; `style` says how its activations are written."""
 
     def __init__(self, style="module", classes=10):
         super().__init__()
@@ -61,3 +61,21 @@ def squeeze_excite():
     """`SqueezeExcite` with fixed weights."""
     torch.manual_seed(4)
     return trained(SqueezeExcite(), 3, 8, 8)
+
+
+class Pair(nn.Module):
+    """Pair inputs that may not be taken for one another."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.head = nn.Linear(4, 8), nn.Linear(4, 8), nn.Linear(8, 3)
+
+    def forward(self, p, q):
+        return self.head(F.relu(self.first(p) - 2 * self.second(q)))
+
+
+class ByName(Pair):
+    """The same, and its inputs go by name alone."""
+
+    def forward(self, *, p, q):
+        return super().forward(p, q)

@@ -1,10 +1,14 @@
 """Capture: the graph computes what the model computes, and the model stays as it is."""
 
+import sys
+import warnings
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.testing._internal.two_tensor import TwoTensor
 
 import fewspikes
 from fewspikes import FewSpikesError
@@ -12,7 +16,7 @@ from fewspikes.graph.capture import captured_model
 from fewspikes.graph.graph import CONSTANT, INPUT
 from fewspikes.graph.interpreter import Running, execute, lowered
 from fewspikes.operators.rewriting import prepared
-from networks import Small, small, squeeze_excite
+from networks import ByName, Pair, Small, small, squeeze_excite
 
 
 class Lambda(nn.Module):
@@ -169,3 +173,89 @@ def test_what_a_graph_creates_is_created_where_the_network_is():
 def test_an_argument_that_goes_by_name_alone_is_kept():
     model, x = Lambda(lambda self, x: torch.add(F.relu(x @ self.weight), x, alpha=3)).eval(), torch.randn(3, 4)
     assert torch.equal(run(model, x, x), model(x))
+
+
+TINY = nn.Sequential(nn.Linear(4, 4), nn.ReLU()).eval()
+PICTURES = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 2)).eval()
+
+
+class Free(Pair):
+    def forward(self, **kwargs):
+        return super().forward(**kwargs)
+
+
+def scripted(module):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.jit.script(module)
+
+
+P = torch.zeros(2, 4)
+
+
+@pytest.mark.parametrize(
+    ("model", "inputs", "message"),
+    [
+        (Pair().eval(), {"q": P, "z": P}, r"forward of Pair takes p, q; got by the names q, z"),
+        (ByName().eval(), (P, P), r"takes p, q \(p, q by name only\); got 2 by position .* give a dict"),
+        (Free().eval(), {"q": P, "p": P}, r"takes \*\*kwargs, .*; name its inputs, as in forward\(self, q, p\)"),
+        (PICTURES, torch.zeros(3, 8, 8), r"example of shape \(3, 8, 8\) has no batch axis in front; give x\[None\]"),
+        (TINY, torch.zeros(4), r"example of shape \(4,\) has no batch axis in front; give x\[None\]"),
+        (Lambda(lambda m, x: F.relu(x.reshape(len(x), -1))).eval(), P, r"x.shape\[0\] does, len\(x\) .* freeze"),
+        (Lambda(lambda m, x: F.relu(x.view(int(x.shape[0]), -1))).eval(), P, r"int\(x.shape\[0\]\) freeze"),
+        (Lambda(lambda m, x: F.relu(x) if x.sum() > 0 else x).eval(), P, "branches on the values of a tensor"),
+        (Lambda(lambda m, x: sys.exit(0)).eval(), P, "its forward called sys.exit"),
+        (Lambda(lambda m, x: None).eval(), P, "the model returns no tensor"),
+        (scripted(TINY), P, r"is a script module \(torch.jit\); give the nn.Module"),
+        (nn.Sequential(scripted(nn.Linear(4, 4)), nn.ReLU()).eval(), P, "0 is a script module"),
+        (torch.export.export(TINY, (P,)), P, "got ExportedProgram; give the module that it was exported from"),
+        (torch.export.export(TINY, (P,)).module(), P, "comes out of torch.export; give the module"),
+        (TINY, P.to("meta"), "input x is on meta, weight 0.weight on cpu; meta holds no values"),
+    ],
+)
+def test_each_wrong_model_or_example_is_told_its_own_remedy(model, inputs, message):
+    with pytest.raises(FewSpikesError, match=message) as error:
+        captured_model(model, inputs)
+    assert "\n" not in str(error.value)
+
+
+def odd_tensors(x):
+    """One of each kind that is no plain block of real numbers."""
+    yield "layout sparse_coo", x.to_sparse()
+    yield "layout sparse_csr", x.to_sparse_csr()
+    yield "nested tensor", torch.nested.nested_tensor([x, x], layout=torch.strided)
+    yield "nested tensor", torch.nested.nested_tensor([x, x], layout=torch.jagged)
+    yield "quantised", torch.quantize_per_tensor(x, 0.1, 0, torch.qint8)
+    yield "complex", x.to(torch.complex64)
+    yield "a TwoTensor", TwoTensor(x, x)  # a wrapper, as torchao's weights are
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_tensors_that_are_no_plain_block_of_numbers_raise_wherever_they_are():
+    snn, x = fewspikes.convert(TINY, P), torch.ones(4, 4)
+    for word, odd in odd_tensors(x):
+        model = nn.Sequential(nn.Linear(4, 4), nn.ReLU()).eval()
+        model[0].register_buffer("extra", odd)
+        for call in (
+            lambda model=model: captured_model(model, P),
+            lambda odd=odd: captured_model(TINY, odd),
+            lambda odd=odd: fewspikes.convert(TINY, P, odd),
+            lambda odd=odd: fewspikes.convert(TINY, P, [(odd, 0)]),
+            lambda odd=odd: fewspikes.evaluate(snn, [odd]),
+            lambda odd=odd: snn(odd),
+        ):
+            with pytest.raises(FewSpikesError, match=word):
+                call()
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("how", ["dynamic", "prepared"])
+def test_a_network_quantised_by_torch_is_named(how):
+    model = nn.Sequential(nn.Linear(4, 4), nn.ReLU()).eval()
+    if how == "dynamic":
+        model = torch.ao.quantization.quantize_dynamic(model, {nn.Linear}, dtype=torch.qint8)
+    else:
+        model.qconfig = torch.ao.quantization.get_default_qconfig("x86")
+        torch.ao.quantization.prepare(model, inplace=True)
+    with pytest.raises(FewSpikesError, match="is quantised by torch.ao .*; give the float model"):
+        captured_model(model, P)

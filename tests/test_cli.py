@@ -1,15 +1,19 @@
 """The command, run as a person runs it: in a process of its own, with its exit codes, stdout and stderr."""
 
+import errno
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
 import fewspikes as fs
+from fewspikes.cli.main import _said
 from fewspikes.images import open_images
 from fewspikes.models import load_model, resnet8
 from images import CIFAR
@@ -17,11 +21,56 @@ from networks import small
 
 MODEL_FILE = """
 import sys
+import time
+from pathlib import Path
+import torch
 sys.path.insert(0, {tests!r})
 from networks import small, squeeze_excite
 
 def in_training_mode():
     return small().train()
+
+def grey():
+    return torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.ReLU()).eval()
+
+def rows():
+    return torch.nn.Sequential(torch.nn.Linear(144, 16), torch.nn.ReLU(), torch.nn.Linear(16, 3)).eval()
+
+def flat():
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 16), torch.nn.ReLU()).eval()
+
+def leaves():
+    sys.exit(0)
+
+class Wrapped(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = small()
+
+    def forward(self, x):
+        return {{"logits": self.net(x)}}
+
+def wrapped():
+    return Wrapped().eval()
+
+class Leaving(torch.nn.Module):
+    def forward(self, x):
+        sys.exit(0)
+
+def leaving():
+    return Leaving().eval()
+
+class Stubborn(torch.nn.Module):
+    def forward(self, x):
+        while True:
+            try:
+                Path(__file__).with_name("started").touch()
+                time.sleep(60)
+            except KeyboardInterrupt:
+                pass
+
+def stubborn():
+    return Stubborn().eval()
 """
 
 
@@ -43,6 +92,7 @@ def folder(tmp_path_factory):
     """A file with models, weights of a ResNet8, and a converted network."""
     folder = tmp_path_factory.mktemp("cli")
     (folder / "net.py").write_text(MODEL_FILE.format(tests=os.path.dirname(__file__)))
+    (folder / "leaves.py").write_text("import sys\nsys.exit(0)\n")
     torch.manual_seed(0)
     save_file(resnet8().state_dict(), folder / "resnet8.safetensors")
     return folder
@@ -200,7 +250,27 @@ def test_the_version_is_the_packages():
         (("convert", "{folder}/net.py:small", "--max-drop", "0.2"), "--max-drop works on images; give --data DIR"),
         (("convert", "{folder}/net.py:small", "--distil", "1"), "--distil works on images; give --data DIR"),
         (("convert", "{folder}/net.py:small", "--data", "{folder}"), "give --mean, --std and --size"),
-        (("convert", "{folder}/net.py:small", "--size", "big"), "'big' is not a number"),
+        (("convert", "{folder}/net.py:small", "--size", "big"), "--size must be whole numbers >= 1"),
+        (("convert", "{folder}/net.py:small", "--size", "nan"), "--size must be whole numbers >= 1"),
+        (("convert", "{folder}/net.py:small", "--size", "inf"), "--size must be whole numbers >= 1"),
+        (("convert", "{folder}/net.py:small", "--size", "1e9"), "--size must be whole numbers >= 1"),
+        (("convert", "{folder}/net.py:small", "--size", "0"), "--size must be whole numbers >= 1"),
+        (("convert", "{folder}/net.py:small", "--size", "8192"), "of at most 4,096 pixels"),
+        (("convert", "{folder}/net.py:rows", "--shape", "99999,99999"), "--shape 99999,99999 makes inputs of"),
+        (("convert", "{folder}/net.py:rows", "--shape", "144", "--size", "8"), "give one of them"),
+        (("convert", "{folder}/net.py:rows", "--shape", "144", "--data", "{folder}"), "--data holds pictures"),
+        (("convert", "{folder}/net.py:rows", "--size", "144"), "give --shape 144 for inputs of so many numbers"),
+        (("convert", "{folder}/net.py:small", "--size", "8", "--seed", "-1"), "Invalid value for '--seed'"),
+        (("convert", "{folder}/net.py:small", "--workers", "1000000"), "Invalid value for '--workers'"),
+        (("fit", "silu", "--seed", "-1"), "Invalid value for '--seed'"),
+        (("convert", "x" * 5000 + ".py:net"), "File name too long"),
+        (("convert", "fewspikes:resnet8", "--random-weights", "--data", "x" * 5000), "File name too long"),
+        (("convert", "fewspikes:resnet8", "--random-weights", "-o", "x" * 5000), "File name too long"),
+        (("evaluate", "x" * 5000), "File name too long"),
+        (("convert", "{folder}/net.py:leaves", "--size", "8"), "it called sys.exit(0), which belongs under if"),
+        (("convert", "{folder}/leaves.py:net", "--size", "8"), "it called sys.exit(0), which belongs under if"),
+        (("fit", "{folder}/leaves.py:net"), "SystemExit: 0"),
+        (("convert", "{folder}/net.py:leaving", "--size", "8"), "its forward called sys.exit"),
         (("convert", "{folder}/net.py:small", "--size", "8", "--device", "cuda:7"), "no device 'cuda:7' here"),
         (("convert", "{folder}/net.py:small", "--size", "8", "--data", "{folder}"), "give --mean, --std and --size"),
         (
@@ -259,3 +329,73 @@ def test_labels_that_are_read_are_held_against_the_networks_classes(folder, save
     assert "2 class" in done.stderr
     assert "10" in done.stderr
     assert run("convert", f"{folder}/net.py:small", *sizes, "-K", 3).stdout  # labels are not read: two folders will do
+
+
+@pytest.mark.parametrize(
+    ("network", "flags", "neurons"),
+    [
+        ("rows", ("--shape", 144), 16),
+        ("flat", ("--size", 8), 16),
+        ("grey", ("--size", 10), 256),
+        ("grey", ("--shape", "1,10,10"), 256),
+    ],
+)
+def test_an_input_is_of_the_size_and_shape_that_is_said(folder, network, flags, neurons):
+    done = run("convert", f"{folder}/net.py:{network}", *flags, "--json")
+    assert json.loads(done.stdout)["neurons"] == neurons
+
+
+def test_class_folders_are_held_against_logits_in_a_dict(folder, save, tmp_path):
+    for name in ("cat", "dog"):
+        save(f"data/train/{name}/1.png")
+    sizes = ("--size", "8", "--mean", "0.5,0.5,0.5", "--std", "0.5,0.5,0.5", "--data", tmp_path / "data")
+    done = run("convert", f"{folder}/net.py:wrapped", *sizes, "--max-drop", 1, code=2)
+    assert "2 class folders (cat, dog), where the network has 10 classes" in done.stderr
+
+
+def test_ctrl_c_ends_a_command_soon_even_where_it_is_lost(folder):
+    (folder / "started").unlink(missing_ok=True)
+    command = [sys.executable, "-m", "fewspikes", "convert", f"{folder}/net.py:stubborn", "--size", "8"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as cut:
+        _interrupt(cut, folder / "started")
+        assert cut.returncode == 130
+        assert cut.stderr.read() == "interrupted\n"
+
+
+FITS = """
+import sys, time
+from pathlib import Path
+from fewspikes.base.progress import in_threads
+
+def job():
+    Path(sys.argv[1]).touch()
+    time.sleep(20)
+
+in_threads([job] * 50, 2, "fits")
+"""
+
+
+def test_ctrl_c_waits_for_no_queued_fit_and_for_none_that_runs(tmp_path):
+    with subprocess.Popen([sys.executable, "-c", FITS, tmp_path / "started"], stderr=subprocess.PIPE, text=True) as cut:
+        _interrupt(cut, tmp_path / "started")
+        assert cut.returncode not in (0, -signal.SIGKILL)
+        assert cut.stderr.read().endswith("KeyboardInterrupt\n")
+
+
+def _interrupt(process, started):
+    """Ctrl-C once the file is there; who does not end within 10 s is killed."""
+    end = time.monotonic() + 60
+    while not started.exists() and process.poll() is None and time.monotonic() < end:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    try:
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def test_a_folder_that_may_not_be_read_is_named_in_one_line():
+    message, code = _said(PermissionError(errno.EACCES, "Permission denied", "photos/dog"))
+    assert message == "cannot use photos/dog: Permission denied; give another path, or the right to read it"
+    assert code == 2

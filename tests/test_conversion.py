@@ -10,7 +10,7 @@ from torch import nn
 import fewspikes as fs
 from fewspikes.graph.graph import CONSTANT, INPUT, OUTPUT
 from fewspikes.operators.rule import Kind
-from networks import small, squeeze_excite, trained
+from networks import ByName, Pair, small, squeeze_excite, trained
 
 IMAGES = torch.zeros(1, 3, 8, 8)
 
@@ -220,6 +220,11 @@ def test_every_operator_of_the_graph_is_in_the_report_once():
     ("function", "message"),
     [
         (F.selu, r"no tables for 1 of 1 sites: selu is selu\(x\); give images"),
+        (lambda y: F.relu(y).flatten(1).softmax(1), r"softmax.* \(a classifier that ends here: return the logits"),
+        (lambda y: F.log_softmax(F.relu(y).flatten(1), 1), "log_softmax.*: return the logits"),
+        (lambda y: F.relu(y).flatten(1).argmax(1), "argmax.*: return the logits"),
+        (lambda y: F.relu(F.dropout(y)), r"dropout.* \(active in eval mode: call F.dropout\(x, training=self.training"),
+        (lambda y: F.normalize(F.relu(y)), "no rule for operator aten.linalg_vector_norm.default at the top of"),
         (torch.sin, "no tables for 1 of 1 sites: sin is sin"),
         (lambda y: F.relu(y).softmax(1), "no rule for operator aten.softmax|no rule for operator aten._softmax"),
         (lambda y: F.relu(y) / (y + 1), r"no tables for 1 of 1 sites: div is div\(relu\(x\), add\(x, 1\)\)"),
@@ -430,3 +435,123 @@ def test_one_image_scaled_in_another_way_ruins_nothing_and_is_named():
     assert any("number 31" in note for note in snn.report.notes)
     fresh = torch.randn(500, 6)
     assert fs.evaluate(snn, fresh).relative_error < 1.2 * fs.evaluate(clean, fresh).relative_error
+
+
+@pytest.mark.parametrize("make", [Pair, ByName])
+def test_inputs_given_as_a_dict_are_bound_by_name_whatever_its_order(make):
+    model, p, q = make().eval(), torch.randn(5, 4), torch.randn(5, 4)
+    snn = fs.convert(model, {"q": q, "p": p})
+    wanted = snn.as_ann()(p, q)
+    assert torch.allclose(wanted, model(p=p, q=q), atol=1e-6)
+    assert [spec.name for spec in snn.inputs] == ["p", "q"]
+    ways = [snn(p, q), snn(p, q=q), snn(q=q, p=p), snn(q=q, p=p), snn({"q": q, "p": p}), snn({"p": p, "q": q})]
+    assert all(torch.equal(way, ways[0]) for way in ways)
+
+
+def test_a_name_after_a_gap_in_forward_keeps_its_name():
+    class Optional(Pair):
+        def forward(self, p, mask=None, q=None):
+            return super().forward(p, q) if mask is None else mask
+
+    model, p, q = Optional().eval(), torch.randn(5, 4), torch.randn(5, 4)
+    assert torch.allclose(fs.convert(model, {"q": q, "p": p}).as_ann()(p, q), model(p, q=q), atol=1e-6)
+
+
+@pytest.mark.parametrize("images", ["tuple", "dict", "pairs", "labelled dicts"])
+def test_every_form_of_two_inputs_calibrates_the_same(images):
+    model, p, q = Pair().eval(), torch.randn(48, 4), torch.randn(48, 4) + 3
+    given = {
+        "tuple": (p, q),
+        "dict": {"q": q, "p": p},
+        "pairs": [(p[:7], q[:7]), (p[7:], q[7:])],
+        "labelled dicts": [({"q": q, "p": p}, "a label that nobody reads")],
+    }[images]
+    wanted = fs.convert(model, (p, q), [(p, q)], K=5)
+    assert torch.equal(fs.convert(model, {"q": q, "p": p}, given, K=5)(p, q), wanted(p, q))
+
+
+@pytest.mark.parametrize("images", [1, 2])
+def test_images_may_come_one_by_one(images):
+    model, x = small(), torch.randn(16, 3, 8, 8)
+    batches = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x), batch_size=images)
+    wanted = fs.convert(model, x[:1], x, K=4)
+    assert torch.equal(fs.convert(model, x[:1], batches, K=4)(x), wanted(x))
+
+
+def test_whole_numbers_for_a_network_of_floats_raise():
+    with pytest.raises(fs.FewSpikesError, match=r"aten.linear.default at 0 takes torch.uint8 and torch.float32"):
+        fs.convert(nn.Sequential(nn.Linear(8, 4), nn.ReLU()).eval(), torch.zeros(1, 8, dtype=torch.uint8))
+    with pytest.raises(fs.FewSpikesError, match=r"x is torch.uint8: give floats"):
+        fs.convert(small(), IMAGES.to(torch.uint8))
+
+
+def test_whole_numbers_that_the_model_makes_floats_itself_convert():
+    class Bytes(nn.Module):
+        def forward(self, x):
+            return F.relu(x / 255 - 0.5)
+
+    x = torch.arange(256, dtype=torch.uint8)[:, None]
+    snn = fs.convert(Bytes().eval(), x, x, K=8)
+    assert torch.allclose(snn(x), Bytes()(x), atol=0.01)
+
+
+class Changing(nn.Module):
+    def __init__(self, change):
+        super().__init__()
+        self.change, self.layer = change, nn.Linear(8, 3)
+
+    def forward(self, x):
+        self.change(x)
+        return F.relu(self.layer(x))
+
+
+@pytest.mark.parametrize("change", [F.relu_, lambda x: x.sub_(0.5)], ids=["relu_", "sub_"])
+def test_a_model_that_changes_its_input_in_place_converts_and_the_callers_tensor_stays(change):
+    model, x = Changing(change).eval(), torch.randn(64, 8)
+    kept = x.clone()
+    snn = fs.convert(model, x, x, K=8)
+    got = snn(x)
+    assert fs.evaluate(snn, x, model).relative_error < 1e-3
+    assert torch.equal(x, kept)
+    assert torch.allclose(got, model(x.clone()), atol=0.05)
+
+
+def test_a_tensor_made_in_forward_goes_where_the_network_is():
+    model, x = Lambda(lambda x: F.relu(x * torch.tensor(2.0))).eval().to("meta"), IMAGES.to("meta")
+    assert fs.convert(model, x)(x).is_meta
+
+
+def test_a_tensor_made_of_anothers_kind_converts():
+    assert_kept(lambda y: F.relu(torch.cat([y, y.new_zeros(y.shape[0], 1, 8, 8), y.new_ones(y.shape[0], 1, 8, 8)], 1)))
+
+
+def test_one_layer_is_no_layers():
+    snn = fs.convert(nn.Sequential(nn.Linear(4, 4), nn.ReLU()).eval(), torch.zeros(1, 4))
+    assert "in 1 layer (4 relu)" in str(snn.report)
+    assert "(1 layer);" in str(snn.report)
+    assert "in 1 layer, K" in str(fs.evaluate(snn, torch.randn(8, 4)))
+
+
+@pytest.mark.parametrize("shape", [list, tuple, lambda pair: dict(enumerate(pair))])
+def test_a_limit_of_the_drop_for_several_outputs_says_what_they_are(shape):
+    model, x = Several(shape).eval(), torch.randn(64, 8)
+    with pytest.raises(fs.FewSpikesError, match=r"returns \[batch, 3\] and \[batch, 5\]: limit steps or spikes"):
+        fs.convert(model, x, x, max_drop=1.0)
+    assert fs.convert(model, x, x, max_steps=4).report.latency_steps == 4
+
+
+class Several(nn.Module):
+    def __init__(self, shape):
+        super().__init__()
+        self.shape, self.hidden, self.first, self.second = shape, nn.Linear(8, 8), nn.Linear(8, 3), nn.Linear(8, 5)
+
+    def forward(self, x):
+        y = F.relu(self.hidden(x))
+        return self.shape((self.first(y), self.second(y)))
+
+
+@pytest.mark.parametrize("target", [torch.rand(64), {"boxes": torch.rand(3, 4)}, ["a"] * 64, None])
+def test_limits_of_steps_and_spikes_read_no_targets(target):
+    model, x = Several(lambda pair: pair[0]).eval(), torch.randn(64, 8)
+    assert fs.convert(model, x, [(x, target)], max_steps=4).report.latency_steps == 4
+    assert fs.evaluate(fs.convert(model, x, [(x, target)], max_spikes=1.0), x).spikes_per_neuron < 1.2

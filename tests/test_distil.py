@@ -20,7 +20,7 @@ from fewspikes.measure.deal import Images
 from fewspikes.neuron.activation import Activation
 from fewspikes.neuron.kernels import compiled
 from fewspikes.neuron.recurrence import cast, spike_train
-from networks import small, squeeze_excite
+from networks import ByName, Pair, small, squeeze_excite
 
 IMAGES = torch.randn(192, 3, 8, 8, generator=torch.Generator().manual_seed(7))
 
@@ -430,3 +430,13 @@ def test_in_a_budget_distilling_learns_on_no_image_held_out(monkeypatch):
     assert torch.equal(held, IMAGES[3::4])  # every fourth
     assert not any(torch.equal(image, other) for image in images for other in held)
     assert len(images) + len(held) == len(IMAGES)
+
+
+@pytest.mark.parametrize("make", [Pair, ByName])
+def test_a_reference_of_two_inputs_gets_them_by_name(make):
+    torch.manual_seed(0)
+    model, p, q = make().eval(), torch.randn(64, 4), torch.randn(64, 4)
+    snn = fs.convert(model, {"q": q, "p": p}, (p, q), K=4)
+    named, tupled = (fs.distil(snn, given, steps=4, reference=model) for given in ({"q": q, "p": p}, (p, q)))
+    assert same(named, tupled)
+    assert same(named, fs.distil(snn, (p, q), steps=4))

@@ -12,7 +12,7 @@ import fewspikes as fs
 from fewspikes.measure import evaluation
 from fewspikes.measure.measurement import paired_interval
 from fewspikes.measure.outputs import tensors_of
-from networks import small, squeeze_excite
+from networks import ByName, Pair, small, squeeze_excite
 
 IMAGES = torch.zeros(1, 3, 8, 8)
 
@@ -240,3 +240,42 @@ def test_one_image_is_measured_against_the_variance_over_its_elements():
     snn = fs.convert(model, x, K=3, alpha=4.0)
     wanted = float((snn(x) - model(x)).square().mean() / model(x).var(unbiased=False))
     assert fs.evaluate(snn, x).relative_error == pytest.approx(wanted, rel=1e-5)
+
+
+@pytest.mark.parametrize("make", [Pair, ByName])
+@pytest.mark.parametrize("form", ["tuple", "dict", "dict and labels", "labels in the dict"])
+def test_two_inputs_reach_the_network_and_the_reference_by_name(make, form):
+    model, p, q = make().eval(), torch.randn(40, 4), torch.randn(40, 4)
+    snn, labels = fs.convert(model, {"q": q, "p": p}, (p, q), K=8), model(p=p, q=q).argmax(1)
+    given = {
+        "tuple": [(p, q, labels)],
+        "dict": {"q": q, "p": p, "labels": labels},
+        "dict and labels": [({"q": q, "p": p}, labels)],
+        "labels in the dict": [{"q": q, "label": labels, "p": p}],
+    }[form]
+    report = fs.evaluate(snn, given, reference=model)
+    assert report.ann_top1 == 100.0
+    assert report.relative_error < 1e-3
+
+
+def test_a_dict_of_inputs_counts_its_images():
+    snn, p = fs.convert(Pair().eval(), (torch.zeros(1, 4), torch.zeros(1, 4))), torch.randn(7, 4)
+    with fs.count(snn) as counts:
+        snn({"q": p, "p": p})
+    assert counts.images == 7
+
+
+@pytest.mark.parametrize(
+    ("labels", "got"),
+    [
+        (torch.zeros(4, dtype=torch.bool), "got torch.bool"),
+        (torch.full((4,), 2**63, dtype=torch.uint64), "label 9223372036854775808 is outside"),
+        ([2**70] * 4, "got a list"),
+        (torch.zeros(4, dtype=torch.long, device="meta"), "without values, on the meta device"),
+        (torch.eye(4).to_sparse(), "of layout sparse_coo"),
+    ],
+)
+def test_labels_that_are_no_classes_raise(labels, got):
+    snn = fs.convert(small(), IMAGES)
+    with pytest.raises(fs.FewSpikesError, match=got):
+        fs.evaluate(snn, [(torch.randn(4, 3, 8, 8), labels)])

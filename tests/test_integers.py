@@ -1,5 +1,8 @@
 """Products of whole numbers are exact, and the network made of them computes what its definition says."""
 
+import copy
+import pickle
+
 import pytest
 import torch
 from hypothesis import given
@@ -197,3 +200,37 @@ def test_a_wrong_input_raises(plain):
     network = fs.to_integer(fs.convert(model, x, calibration=x, K=5))
     with pytest.raises(fs.FewSpikesError):
         network(x[:, :2])
+
+
+class Named(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.p, self.q, self.hidden, self.head = nn.Linear(4, 8), nn.Linear(4, 8), nn.Linear(8, 8), nn.Linear(8, 2)
+
+    def forward(self, *, p, q):
+        return self.head(F.relu(self.hidden(F.relu(self.p(p) - self.q(q)))))
+
+
+def test_inputs_by_name_reach_the_integer_network():
+    p, q = torch.randn(32, 4), torch.randn(32, 4)
+    snn = fs.convert(Named().eval(), {"q": q, "p": p}, (p, q), K=6)
+    whole = fs.to_integer(snn)
+    ways = [whole(p, q), whole(p=p, q=q), whole({"q": q, "p": p})]
+    assert all(torch.equal(way, ways[0]) for way in ways)
+    assert torch.allclose(ways[0], snn(p, q), atol=0.1)
+
+
+def test_nan_cannot_become_a_whole_number(plain):
+    model, x = plain
+    with pytest.raises(fs.FewSpikesError, match="holds NaN or inf"):
+        fs.to_integer(fs.convert(model, x, x, K=4))(torch.full_like(x, float("nan")))
+
+
+@pytest.mark.parametrize("made", [copy.deepcopy, lambda network: pickle.loads(pickle.dumps(network))])
+def test_a_copy_computes_the_same_and_counts_for_itself(plain, made):
+    model, x = plain
+    whole = fs.to_integer(fs.convert(model, x, x, K=4))
+    with fs.count(whole) as counts:
+        again = made(whole)
+        assert torch.equal(again(x), whole(x))
+    assert counts.images == len(x)

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import textwrap
 from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
+from torch.fx.experimental.proxy_tensor import make_fx
 
 import fewspikes as fs
 from fewspikes.neuron.kernels.threads import share_out
@@ -314,3 +316,51 @@ def test_a_shift_that_is_no_vector_of_numbers_is_refused(values):
 def test_an_axis_of_channels_is_counted_from_the_first():
     with pytest.raises(fs.FewSpikesError, match="axis must be a whole number"):
         fs.FSNeuron(fs.published("silu"), torch.ones(2), axis=-1)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_exporter_of_onnx_by_dynamo_gives_the_same_network():
+    onnx = pytest.importorskip("onnx.reference")
+    pytest.importorskip("onnxscript")
+    x = torch.randn(4, 3, 8, 8)
+    snn = fs.convert(small(), x, x, K=4)
+    with torch.no_grad():
+        model = torch.onnx.export(snn, (x,), dynamo=True).model_proto
+    (got,) = onnx.ReferenceEvaluator(model).run(None, {model.graph.input[0].name: x.numpy()})
+    assert {node.domain for node in model.graph.node} == {""}
+    assert torch.allclose(torch.from_numpy(got), snn(x), atol=1e-5)
+
+
+def legacy_onnx(snn, x):
+    torch.onnx.export(snn, (x,), BytesIO(), dynamo=False)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("trace", "name"),
+    [
+        (torch.jit.trace, "torch.jit.trace"),
+        (lambda snn, x: torch.jit.script(snn), "torch.jit.script"),
+        (legacy_onnx, r"torch.onnx.export\(dynamo=False\)"),
+        (lambda snn, x: make_fx(snn)(x), "make_fx"),
+        (lambda snn, x: make_fx(snn, pre_dispatch=True)(x), "make_fx"),
+        (lambda snn, x: torch.fx.symbolic_trace(snn), "torch.fx.symbolic_trace"),
+    ],
+)
+def test_tracers_that_cannot_see_neurons_are_refused_with_the_way_that_works(trace, name):
+    x = torch.randn(4, 3, 8, 8)
+    snn = fs.convert(small(), x, x, K=4)
+    wanted = snn(x)
+    with pytest.raises(fs.FewSpikesError, match=f"{name}.*; use torch.export, torch.onnx.export.dynamo=True. or"):
+        trace(snn, x)
+    assert torch.equal(snn(x), wanted)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_layer_and_apply_alone_are_refused_to_tracers_too():
+    code, x = fs.relu_parameters(4, 1.0), torch.rand(5)
+    for function in (fs.FSNeuron(code), lambda x: fs.apply(x, code)[0]):
+        with pytest.raises(fs.FewSpikesError, match=r"torch.jit.trace.*cannot see"):
+            torch.jit.trace(function, x)
+        with pytest.raises(fs.FewSpikesError, match=r"make_fx cannot see"):
+            make_fx(function)(x)

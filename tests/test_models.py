@@ -255,14 +255,40 @@ def test_a_tensor_of_another_shape_is_named(tmp_path):
         load_model("fewspikes:resnet8", str(tmp_path / "w.safetensors"))
 
 
-def test_a_pickle_is_refused_with_a_command_that_converts_it(tmp_path):
+@pytest.mark.parametrize("prefix", ["module.", "model.", "backbone.net."])
+def test_a_prefix_of_all_names_is_taken_off_and_named(tmp_path, prefix):
     model = resnet8()
-    torch.save(model.state_dict(), tmp_path / "w.pth")
+    save_file({f"{prefix}{name}": value for name, value in model.state_dict().items()}, tmp_path / "w.safetensors")
+    with pytest.warns(FewSpikesWarning, match=f"begin with '{prefix}', which is none of the model's; it was taken off"):
+        loaded = load_model("fewspikes:resnet8", str(tmp_path / "w.safetensors")).model
+    assert torch.equal(loaded.linear.weight, model.linear.weight)
+
+
+def test_a_prefix_of_some_names_alone_is_not_taken_off(tmp_path):
+    tensors = {f"module.{name}": value for name, value in resnet8().state_dict().items()}
+    save_file({**tensors, "step": torch.zeros(1)}, tmp_path / "w.safetensors")
+    with pytest.raises(FewSpikesError, match=r"left over module\.bn1"):
+        load_model("fewspikes:resnet8", str(tmp_path / "w.safetensors"))
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [
+        lambda weights: weights,
+        lambda weights: {"state_dict": weights, "epoch": 3},
+        lambda weights: {"model": {f"module.{name}": value for name, value in weights.items()}},
+        lambda weights: {"state_dict": {f"module.{name}": value for name, value in weights.items()}},
+    ],
+)
+def test_a_pickle_is_refused_with_a_command_that_converts_it(tmp_path, kept):
+    model = resnet8()
+    torch.save(kept(model.state_dict()), tmp_path / "w.pth")
     with pytest.raises(FewSpikesError, match="may be a pickle, which can run code; convert it: python -c") as raised:
         load_model("fewspikes:resnet8", str(tmp_path / "w.pth"))
     command = shlex.split(str(raised.value).partition("convert it: ")[2])
     subprocess.run([sys.executable, *command[1:]], cwd=tmp_path, check=True)
-    assert torch.equal(load_file(tmp_path / "w.safetensors")["conv1.weight"], model.conv1.weight)
+    assert load_file(tmp_path / "w.safetensors").keys() == model.state_dict().keys()
+    load_weights(resnet8(), tmp_path / "w.safetensors")
 
 
 def test_a_missing_weights_file_raises(tmp_path):

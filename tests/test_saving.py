@@ -1,9 +1,11 @@
 """Saving: the same network back without its class, and no file that is broken, renamed or tampered with."""
 
+import copy
 import json
 import pickle
 import subprocess
 import sys
+from collections import namedtuple
 
 import pytest
 import safetensors
@@ -15,6 +17,7 @@ from torch import nn
 import fewspikes as fs
 from fewspikes.base.seals import digest
 from fewspikes.base.tensors import read_tensors
+from fewspikes.graph.nested import named_tuple
 from fewspikes.network.file import NETWORK
 from networks import small, squeeze_excite
 
@@ -322,3 +325,50 @@ def test_a_network_without_weights_cannot_be_saved(tmp_path):
     assert snn.report.neurons == 3
     with pytest.raises(fs.FewSpikesError, match="on the meta device and has no weights to save"):
         fs.save(snn, tmp_path / "net.fs")
+
+
+OUTPUT = namedtuple("Output", "logits features")
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        lambda a, b: {0: a, 1: b},
+        lambda a, b: {"a": a, None: b, 2.5: [a, (b,)]},
+        lambda a, b: OUTPUT(a, {"b": b}),
+        lambda a, b: [OUTPUT(a, b), {True: a}],
+    ],
+)
+def test_outputs_keep_their_structure_with_keys_and_field_names(shape, tmp_path):
+    class Shaped(nn.Module):
+        def forward(self, x):
+            return shape(F.relu(x), x)
+
+    x = torch.rand(3, 4)
+    snn = fs.convert(Shaped().eval(), x, alpha=1.0, K=8)
+    fs.save(snn, tmp_path / "net.fs")
+    for network in (snn, fs.load(tmp_path / "net.fs"), pickle.loads(pickle.dumps(snn)), copy.deepcopy(snn)):
+        assert keys(network(x)) == keys(Shaped()(x))
+
+
+def keys(output):
+    """The structure of an output: kinds, keys and fields."""
+    if isinstance(output, dict):
+        return {key: keys(value) for key, value in output.items()}
+    if isinstance(output, tuple | list):
+        return (type(output).__name__, getattr(output, "_fields", ()), [keys(value) for value in output])
+    return "tensor"
+
+
+def test_a_key_that_cannot_be_saved_raises():
+    class Keyed(nn.Module):
+        def forward(self, x):
+            return {(0, 1): F.relu(x)}
+
+    with pytest.raises(fs.FewSpikesError, match=r"a dict with the key \(0, 1\)"):
+        fs.convert(Keyed().eval(), torch.rand(3, 4))
+
+
+def test_a_saved_name_that_is_no_name_raises():
+    with pytest.raises(fs.FewSpikesError, match="a named tuple Output of a, _b"):
+        named_tuple("Output", ["a", "_b"])

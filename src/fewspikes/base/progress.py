@@ -2,9 +2,10 @@
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from typing import TypeVar
+from contextlib import contextmanager, suppress
+from queue import Empty, SimpleQueue
+from threading import Event, Thread
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -35,14 +36,42 @@ def track(items: Iterable[T], what: str, total: int | None, shown: bool | None =
 def in_threads(jobs: Sequence[Callable[[], T]], threads: int, what: str, shown: bool | None = None) -> list[T]:
     """What each job returns, in their order; the bar is that of `track`.
 
+    What a job raises, or Ctrl-C, is raised at once: jobs that run are left alone, and no other begins. Their threads
+    are daemons, since Python would wait for others at its end.
+
     Args:
         jobs: independent of one another.
         threads: how many run at once.
         what, shown: as for `track`.
     """
-    with ThreadPoolExecutor(threads) as pool:
-        waiting = [pool.submit(job) for job in jobs]
-        return [job.result() for job in track(waiting, what, len(waiting), shown)]
+    todo, done, over = SimpleQueue[int](), SimpleQueue[tuple[int, Any, BaseException | None]](), Event()
+    for place in range(len(jobs)):
+        todo.put(place)
+
+    def work() -> None:
+        while not over.is_set() and not todo.empty():
+            with suppress(Empty):
+                done.put(_result(jobs, todo.get_nowait()))
+
+    for _ in range(min(threads, len(jobs))):
+        Thread(target=work, daemon=True).start()
+    found: dict[int, T] = {}
+    try:
+        for _ in track(range(len(jobs)), what, len(jobs), shown):
+            place, result, error = done.get()
+            if error is not None:
+                raise error
+            found[place] = result
+    finally:
+        over.set()
+    return [found[place] for place in range(len(jobs))]
+
+
+def _result(jobs: Sequence[Callable[[], T]], place: int) -> tuple[int, T | None, BaseException | None]:
+    try:
+        return place, jobs[place](), None
+    except BaseException as error:  # raised where the result is waited for
+        return place, None, error
 
 
 @contextmanager

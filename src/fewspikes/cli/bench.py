@@ -34,6 +34,7 @@ def bench(
     weights: options.Weights = None,
     random_weights: options.RandomWeights = False,
     size: options.Size = None,
+    shape: options.Shape = None,
     device: options.Device = "cpu",
     output: Annotated[Path | None, typer.Option("-o", "--output", help="The JSON file to write.")] = None,
     as_json: options.Json = False,
@@ -52,7 +53,7 @@ def bench(
         }
     else:
         given = (model, None if weights is None else str(weights), random_weights)
-        found = _network(given, steps, batch_size, seconds, growth, memory, size, place)
+        found = _network(given, steps, batch_size, seconds, growth, memory, size, shape, place)
     result = {"name": "bench", "model": model, **found, "conditions": conditions()}
     if output is not None:
         write_json(output, result)
@@ -67,12 +68,13 @@ def _network(
     growth: bool,
     memory: bool,
     size: str | None,
+    shape: str | None,
     place: torch.device,
 ) -> dict[str, Any]:
     torch.manual_seed(0)
     loaded = load_model(*given)
-    shape = options.image_size(options.preprocessing(loaded.preprocessing, None, None, size), size, given[0])
-    images = torch.randn(batch, *shape).to(place)
+    known = options.preprocessing(loaded.preprocessing, None, None, size)
+    images = torch.randn(batch, *options.example(loaded, known, size, shape).shape[1:]).to(place)
     network = loaded.model.to(place)
     wanted: dict[str, Any] = {} if K is None else {"K": K}
     found: dict[str, Any] = {"networks": [network_row(network, images, seconds, **wanted)]}

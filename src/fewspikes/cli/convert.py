@@ -15,6 +15,7 @@ from fewspikes.conversion.conversion import convert as convert_model
 from fewspikes.conversion.pareto import frontier as measure_frontier
 from fewspikes.conversion.settings import Codes
 from fewspikes.images import data_folder, loader, open_images
+from fewspikes.measure.outputs import tensors_of
 from fewspikes.models import load_model
 from fewspikes.network.file import save
 
@@ -74,6 +75,7 @@ def convert(
     mean: options.Mean = None,
     std: options.Std = None,
     size: options.Size = None,
+    shape: options.Shape = None,
     device: options.Device = "cpu",
     as_json: options.Json = False,
 ) -> None:
@@ -95,14 +97,15 @@ def convert(
         | {"--distil": distil, "--frontier": frontier},
         {"--split": split, "--limit": limit},
     )
+    if data is not None and shape is not None:
+        raise FewSpikesError("--shape is for inputs that are no pictures, and --data holds pictures; give --size")
     place = find_device(device)
     loaded = load_model(model, None if weights is None else str(weights), random_weights)
     known = options.preprocessing(loaded.preprocessing, mean, std, size)
     if data is not None:
         options.required(known, model)
-    shape = options.image_size(known, size, model)
     kinds = _kinds(circuits)
-    example = torch.zeros(1, *shape, device=place)
+    example = options.example(loaded, known, size, shape).to(place)
     network = loaded.model.to(place)
     images = None
     limit = limit or (_CALIBRATION_IMAGES if distil is None else _DISTILLING_IMAGES)
@@ -131,7 +134,7 @@ def convert(
         seed=seed,
     )
     if output is not None:
-        save(snn, output, None if known is None else known.to_json())
+        save(snn, output, None if known is None or shape is not None else known.to_json())
     if as_json:
         written = None if output is None else str(output)
         typer.echo(json.dumps({"model": loaded.name, "output": written, **snn.report.to_json()}))
@@ -163,5 +166,5 @@ def _kinds(given: list[str] | None) -> dict[str, str]:
 def _classes(model: nn.Module, example: torch.Tensor) -> int | None:
     """How many classes the model tells apart, to hold labels against."""
     with torch.inference_mode():
-        output = model(example)
-    return output.shape[1] if isinstance(output, torch.Tensor) and output.ndim == 2 else None
+        found = tensors_of(model(example.clone()))  # one tensor may stand in a tuple or a dict
+    return found[0].shape[1] if len(found) == 1 and found[0].ndim == 2 else None

@@ -45,7 +45,7 @@ def fit(
     ] = None,
     bits: Annotated[int | None, typer.Option(help="Numbers on 2^BITS values in [-8, 8), as chips hold them.")] = None,
     effort: Annotated[str, typer.Option(help="quick (milliseconds), normal (seconds) or long (minutes).")] = "normal",
-    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=options.MOST_SEED, help="Of everything random.")] = 0,
     alpha: Annotated[float | None, typer.Option(help="The range of a ReLU. Default: 25, as in the paper.")] = None,
     rounding: Annotated[
         str | None, typer.Option(help="down (the paper; the default here) or nearest (the default of convert -K).")
@@ -89,7 +89,7 @@ def _target(text: str) -> str | Callable[[Tensor], Tensor]:
         return text
     try:
         found = runpy.run_path(path).get(name)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise FewSpikesError(f"cannot run {path}: {type(error).__name__}: {error}") from error
     if not callable(found):
         raise FewSpikesError(f"{path} has no function {name!r}; give file.py:function")

@@ -8,9 +8,9 @@ import typer
 
 from fewspikes import __version__
 from fewspikes.base.errors import FewSpikesError, FewSpikesWarning
-from fewspikes.cli import bench, convert, demo, evaluate, fit, reproduce
+from fewspikes.cli import bench, convert, demo, evaluate, fit, interruption, reproduce
 
-_INTERRUPTED = 130  # typer's code for Ctrl-C
+_LONGEST = 2000  # characters of a message
 
 app = typer.Typer(
     name="fewspikes",
@@ -49,31 +49,39 @@ def main() -> None:
     debug = "--debug" in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     warnings.showwarning = _show
+    interruption.listen()
     try:
         code = app(arguments or ["--help"], prog_name="fewspikes", standalone_mode=False) or 0
-        if code == _INTERRUPTED:
-            typer.echo("interrupted", err=True)
-        sys.exit(code)
-    except Exception as error:
+    except (KeyboardInterrupt, typer.Abort):
+        code = interruption.CODE
+    except (Exception, SystemExit) as error:
         if debug:
             raise
         _leave(*_said(error))
+    if code == interruption.CODE:
+        interruption.leave()
+    sys.exit(code)
 
 
-def _said(error: Exception) -> tuple[str, int]:
+def _said(error: BaseException) -> tuple[str, int]:
     """What to say of an error, and the exit code."""
     if isinstance(error, FewSpikesError):
         return str(error), 2
     if hasattr(error, "format_message"):  # typer's own, for bad usage
         command = getattr(getattr(error, "ctx", None), "command_path", "fewspikes")
         return f"{str(error.format_message()).rstrip('.')}; see {command} --help", 2
-    if isinstance(error, typer.Abort):
-        return "interrupted", 1
+    if isinstance(error, SystemExit):  # no code of ours calls it within a command
+        return "a model's own code called sys.exit; take that out of its file", 2
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"cannot use {error.filename}: {error.strerror}; give another path, or the right to read it", 2
     return f"{type(error).__name__}: {error}; run again with --debug for the traceback", 1
 
 
 def _leave(message: str, code: int) -> None:
-    typer.echo("error: " + " ".join(message.split()), err=True)
+    line = " ".join(message.split())
+    if len(line) > _LONGEST:
+        line = f"{line[: _LONGEST // 2]} ... {line[-_LONGEST // 2 :]}"
+    typer.echo(f"error: {line}", err=True)
     sys.exit(code)
 
 

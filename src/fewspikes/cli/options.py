@@ -1,13 +1,22 @@
 """Flags that several commands share, and what they mean."""
 
+import re
 from dataclasses import replace
+from math import prod
 from pathlib import Path
 from typing import Annotated
 
+import torch
 import typer
 
 from fewspikes.base.errors import FewSpikesError
+from fewspikes.cli.pictures import channels, check_takes_pictures
 from fewspikes.images import Preprocessing
+from fewspikes.models.loading import LoadedModel
+
+MOST_SEED = (1 << 63) - 1
+_MOST_PIXELS = 4096  # of a side
+_MOST_NUMBERS = 1 << 26  # of an input: 256 MiB
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 Data = Annotated[
@@ -22,9 +31,9 @@ Split = Annotated[
     typer.Option(help="Split of the data: train, val, test, ... Default: train to convert, test to evaluate."),
 ]
 Limit = Annotated[int | None, typer.Option(min=1, help="A random subset of so many images, drawn with --seed.")]
-BatchSize = Annotated[int, typer.Option(min=1, help="Images a batch.")]
-Seed = Annotated[int, typer.Option(help="Of the random subset.")]
-Workers = Annotated[int, typer.Option(min=0, help="Processes that read images; 0 reads them in this one.")]
+BatchSize = Annotated[int, typer.Option(min=1, max=65_536, help="Images a batch.")]
+Seed = Annotated[int, typer.Option(min=0, max=MOST_SEED, help="Of the random subset.")]
+Workers = Annotated[int, typer.Option(min=0, max=256, help="Processes that read images; 0 reads them in this one.")]
 SkipDamaged = Annotated[
     bool, typer.Option("--skip-damaged", help="Leave damaged images out and name them. Default: stop at the first.")
 ]
@@ -35,7 +44,11 @@ Mean = Annotated[
 Std = Annotated[
     str | None, typer.Option(help="Standard deviation of the pixels: R,G,B, or one number for a grey input.")
 ]
-Size = Annotated[str | None, typer.Option(help="Size of the input: N or HEIGHT,WIDTH.")]
+Size = Annotated[str | None, typer.Option(help="Size of the pictures that it takes: N or HEIGHT,WIDTH.")]
+Shape = Annotated[
+    str | None,
+    typer.Option(help="Shape of one input where it is no picture, such as 144 or 16,100: a comma between the axes."),
+]
 Weights = Annotated[Path | None, typer.Option(help="The model's weights, as .safetensors.")]
 RandomWeights = Annotated[
     bool, typer.Option("--random-weights", help="Untrained weights: for counting neurons and steps only.")
@@ -80,15 +93,27 @@ def required(found: Preprocessing | None, what: str) -> Preprocessing:
     return found
 
 
-def image_size(found: Preprocessing | None, size: str | None, what: str) -> tuple[int, int, int]:
-    """Channels, height and width of the input."""
+def example(loaded: LoadedModel, found: Preprocessing | None, size: str | None, shape: str | None) -> torch.Tensor:
+    """A batch of one input of zeros, of the shape that the flags or the model's own preprocessing say.
+
+    Raises:
+        FewSpikesError: nobody says it, or --size for a network that takes no pictures.
+    """
+    if shape is not None:
+        if size is not None:
+            raise FewSpikesError("--size and --shape both say how large an input is; give one of them")
+        return torch.zeros(1, *_whole("--shape", shape))
     if found is not None:
-        return (len(found.mean), *found.size)
+        return torch.zeros(1, len(found.mean), *found.size)
     if size is None:
         raise FewSpikesError(
-            f"{what} does not say the size of its input; give --size N (and --mean, --std with --data)"
+            f"{loaded.name} does not say the size of its input; give --size N for pictures (and --mean, --std with "
+            "--data), or --shape N for other inputs"
         )
-    return (3, *_size(size))
+    pixels = _size(size)
+    made = torch.zeros(1, channels(loaded.model, *pixels), *pixels)
+    check_takes_pictures(loaded.model, made, loaded.name)
+    return made
 
 
 def _numbers(text: str) -> tuple[float, ...]:
@@ -99,7 +124,18 @@ def _numbers(text: str) -> tuple[float, ...]:
 
 
 def _size(text: str) -> tuple[int, int]:
-    parts = _numbers(text)
-    if len(parts) not in (1, 2) or any(part != int(part) or part < 1 for part in parts):
-        raise FewSpikesError(f"--size must be N or HEIGHT,WIDTH; got {text!r}")
-    return int(parts[0]), int(parts[-1])
+    sides = _whole("--size", text)
+    if len(sides) > 2 or max(sides) > _MOST_PIXELS:
+        raise FewSpikesError(f"--size must be N or HEIGHT,WIDTH of at most {_MOST_PIXELS:,} pixels; got {text!r}")
+    return sides[0], sides[-1]
+
+
+def _whole(flag: str, text: str) -> tuple[int, ...]:
+    """Whole numbers >= 1 with commas between."""
+    parts = text.split(",")
+    if not all(re.fullmatch(r" *[0-9]{1,9} *", part) for part in parts) or not all(int(part) for part in parts):
+        raise FewSpikesError(f"{flag} must be whole numbers >= 1 with commas between, such as 32; got {text!r}")
+    numbers = tuple(int(part) for part in parts)
+    if prod(numbers) > _MOST_NUMBERS:
+        raise FewSpikesError(f"{flag} {text} makes inputs of {prod(numbers):,} numbers; at most {_MOST_NUMBERS:,} go")
+    return numbers

@@ -12,6 +12,7 @@ from fewspikes.conversion.budget_search import MORE_SPIKES, Build, Search, few_s
 from fewspikes.conversion.chains import Chains, Whole
 from fewspikes.conversion.ladder import MIXTURES, WEIGHTS, Ladder, best, greedy
 from fewspikes.conversion.settings import Budget
+from fewspikes.graph.graph import refs
 from fewspikes.measure.deal import Images
 from fewspikes.measure.expectation import resolution
 from fewspikes.measure.measurement import Beside, Measurement, classes_of, measure
@@ -49,8 +50,8 @@ def allocate(
     """
     if budget.drop is not None and classes_of(snn) is None:
         raise FewSpikesError(
-            f"a limit of the drop needs an output of shape [batch, classes]; this network returns "
-            f"{snn.output_shape()}: limit steps or spikes"
+            f"a limit of the drop needs one output of shape [batch, classes]; this network returns {_outputs(snn)}: "
+            "limit steps or spikes, or convert a model that returns the logits alone"
         )
     if not len(held):
         raise FewSpikesError(
@@ -164,3 +165,10 @@ def _extremes(sites: Sequence[str], k: Whole) -> str:
     most, least = order[:3], [i for i in order[::-1][:3] if k[i] < k[order[0]]]
     words = ", ".join(f"{sites[i]} ({k[i]})" for i in most)
     return f"most at {words}" + (f"; least at {', '.join(f'{sites[i]} ({k[i]})' for i in least)}" if least else "")
+
+
+def _outputs(snn: SpikingNetwork) -> str:
+    """The shapes of what a network returns."""
+    value = snn.graph.output.arguments["value"]
+    shapes = [", ".join(["batch", *map(str, snn.graph.sizes(ref.name, 2)[1:])]) for ref in refs(value)]
+    return " and ".join(f"[{shape}]" for shape in shapes)

@@ -70,7 +70,8 @@ class Rectified(torch.autograd.Function):
             _backward(g, v, out, s, r, more, T, h, high, smooth, price, into, sums)
             return sums.astype(np.float64)
 
-        totals = np.sum([np.zeros((3, len(s))), *share_out(work, *arrays[0].shape, by=SUMMED)], axis=0)
+        rows, channels = arrays[0].shape
+        totals = np.sum([np.zeros((3, len(s))), *share_out(work, rows, channels, SUMMED)], axis=0)
         moved, stretched, raised = torch.from_numpy(totals.reshape(3, -1, len(shift)).sum(1))
         return through, moved.to(shift.dtype), stretched.to(scale.dtype), raised.to(gain.dtype), None
 

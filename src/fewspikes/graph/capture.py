@@ -11,13 +11,18 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.export.graph_signature import InputKind, OutputKind
+from torch.export.graph_signature import InputKind, OutputKind, OutputSpec
 from torch.utils import _pytree as pytree
 
 from fewspikes.base.errors import FewSpikesError
 from fewspikes.graph.functions import named as by_name
-from fewspikes.graph.graph import CONSTANT, INPUT, OUTPUT, Graph, Node, Ref, Shape, shape_between
+from fewspikes.graph.graph import CONSTANT, INPUT, OUTPUT, Graph, Node, Ref, Shape, refs, shape_between
 from fewspikes.graph.inputs import InputSpec, as_named, check_autocast, check_finite, specs_of
+from fewspikes.graph.model import check_model, check_together, in_order, inner
+from fewspikes.graph.nested import alike, named_tuple
+from fewspikes.graph.reasons import is_interruption, reason_of
+
+_NO_FACTORS = ("ind", "mask")  # in the names of arguments that are whole numbers beside floats: indices, attn_mask
 
 
 @dataclass(frozen=True)
@@ -44,48 +49,15 @@ def captured_model(model: nn.Module, example_inputs: Any) -> Captured:
         FewSpikesError: training mode, NaN or inf in weights or inputs, half precision, or torch.export gave up.
     """
     check_autocast()
-    model = _inner(model)
-    _check_model(model)
-    named = as_named(example_inputs)
+    model, keywords = inner(model), isinstance(example_inputs, Mapping)
+    check_model(model)
+    named = in_order(model, as_named(example_inputs), keywords)
     check_finite(named.values(), "example_inputs")
     inputs = specs_of(named)
-    _check_dtypes(model, inputs)
-    keywords = isinstance(example_inputs, Mapping)
-    exported = _export(model, {name: _pair(value) for name, value in named.items()}, keywords)
-    return _translated(exported, inputs, keywords)
-
-
-def _inner(model: nn.Module) -> nn.Module:
-    """The network inside of torch.compile's or a data parallel wrapper, which compute the same."""
-    if not isinstance(model, nn.Module):
-        raise FewSpikesError(f"the model must be a torch.nn.Module; got {type(model).__name__}")
-    if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
-        return _inner(model.module)
-    compiled = getattr(model, "_orig_mod", None)
-    return _inner(compiled) if isinstance(compiled, nn.Module) else model
-
-
-def _check_model(model: nn.Module) -> None:
-    training = next((name or "the model" for name, module in model.named_modules() if module.training), None)
-    if training is not None:
-        raise FewSpikesError(f"{training} is in training mode; call model.eval() before converting")
-    tensors = dict(model.named_parameters()) | dict(model.named_buffers())
-    for name, tensor in tensors.items():
-        if nn.parameter.is_lazy(tensor):
-            raise FewSpikesError(f"weight {name} has no values yet; run the model once, or load its weights, first")
-        if tensor.is_floating_point() and tensor.dtype not in (torch.float32, torch.float64):
-            raise FewSpikesError(f"weight {name} is {tensor.dtype}; convert the model with model.float() first")
-        if tensor.is_floating_point() and not tensor.is_meta and not tensor.isfinite().all():
-            raise FewSpikesError(f"weight {name} holds NaN or inf; a trained network with finite weights is needed")
-
-
-def _check_dtypes(model: nn.Module, inputs: tuple[InputSpec, ...]) -> None:
-    weight = next((p.dtype for p in model.parameters() if p.is_floating_point()), None)
-    for spec in inputs:
-        if weight is not None and spec.dtype.is_floating_point and spec.dtype != weight:
-            raise FewSpikesError(
-                f"input {spec.name} is {spec.dtype}, the model's weights are {weight}; make them equal"
-            )
+    check_together(model, named, inputs)
+    exported = _export(model, named, keywords)
+    device = next(iter(named.values())).device
+    return _translated(exported, inputs, keywords, device)
 
 
 def _pair(value: Tensor) -> Tensor:
@@ -94,21 +66,32 @@ def _pair(value: Tensor) -> Tensor:
 
 
 def _export(model: nn.Module, named: dict[str, Tensor], keywords: bool) -> torch.export.ExportedProgram:
+    try:
+        return _exported(model, {name: _pair(value) for name, value in named.items()}, keywords)
+    except (Exception, SystemExit) as error:  # torch.export raises nearly every class there is
+        if is_interruption(error):
+            raise KeyboardInterrupt from error
+        batched = {name: torch.stack([value, value]) for name, value in named.items()}
+        reason = reason_of(error, named, lambda: _runs(model, batched, keywords))
+        raise FewSpikesError(f"torch.export could not capture {type(model).__name__}: {reason}") from error
+
+
+def _runs(model: nn.Module, named: dict[str, Tensor], keywords: bool) -> bool:
+    try:
+        _exported(model, named, keywords)
+    except Exception:
+        return False
+    return True
+
+
+def _exported(model: nn.Module, named: dict[str, Tensor], keywords: bool) -> torch.export.ExportedProgram:
     args, kwargs = ((), named) if keywords else (tuple(named.values()), {})
     shapes, batch = torch.export.ShapesCollection(), torch.export.Dim("batch")
     for value in named.values():
         shapes[value] = {0: batch}
-    try:
-        with torch.no_grad(), _quiet():
-            whole = torch.export.export(model, args, kwargs, dynamic_shapes=shapes, strict=False)
-            exported: torch.export.ExportedProgram = whole.run_decompositions({})
-    except Exception as error:  # torch.export raises nearly every class there is
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-        raise FewSpikesError(
-            f"torch.export could not capture {type(model).__name__}: {reason}. "
-            "Its forward must run on the example inputs (is their size right?), with any batch size (x.shape[0] tells "
-            "it, len(x) freezes it) and no branch on tensor values"
-        ) from error
+    with torch.no_grad(), _quiet():
+        whole = torch.export.export(model, args, kwargs, dynamic_shapes=shapes, strict=False)
+        exported: torch.export.ExportedProgram = whole.run_decompositions({})
     return exported
 
 
@@ -131,11 +114,13 @@ def _nothing(record: logging.LogRecord) -> bool:
     return False
 
 
-def _translated(exported: torch.export.ExportedProgram, inputs: tuple[InputSpec, ...], keywords: bool) -> Captured:
+def _translated(
+    exported: torch.export.ExportedProgram, inputs: tuple[InputSpec, ...], keywords: bool, device: torch.device
+) -> Captured:
     """The exported graph in our own nodes, with its weights as constants."""
     signature = exported.graph_signature
     for spec in signature.output_specs:
-        if spec.kind is not OutputKind.USER_OUTPUT:
+        if spec.kind not in (OutputKind.USER_OUTPUT, OutputKind.USER_INPUT_MUTATION):  # an input is the caller's copy
             raise FewSpikesError(f"the model changes {spec.target} in its forward; only models without state convert")
     sources = {spec.arg.name: spec for spec in signature.input_specs}
     names = [name for name, spec in sources.items() if spec.kind is InputKind.USER_INPUT]
@@ -153,7 +138,7 @@ def _translated(exported: torch.export.ExportedProgram, inputs: tuple[InputSpec,
             nodes.append(Node(node.name, INPUT, {}, "", shape))
         elif node.op == "placeholder":
             target = str(sources[node.name].target)
-            tensor = _weight(exported, target)
+            tensor = _weight(exported, target, device)
             kept = first.setdefault(id(tensor), node.name)
             if kept != node.name:
                 instead[node.name] = kept
@@ -162,12 +147,40 @@ def _translated(exported: torch.export.ExportedProgram, inputs: tuple[InputSpec,
             tensors[name] = tensor.detach()
             nodes.append(Node(node.name, CONSTANT, {"tensor": name}, target.rpartition(".")[0], shape))
         elif node.op == "output":
-            outputs = pytree.tree_unflatten(list(node.args[0]), exported.call_spec.out_spec)
-            nodes.append(Node(node.name, OUTPUT, {"value": ours(_plain(outputs))}))
+            returned = [value for value, spec in zip(node.args[0], signature.output_specs, strict=True) if _asked(spec)]
+            outputs = pytree.tree_unflatten(returned, exported.call_spec.out_spec)
+            value = ours(_plain(outputs))
+            if next(refs(value), None) is None:
+                raise FewSpikesError("the model returns no tensor; its forward must return at least one")
+            nodes.append(Node(node.name, OUTPUT, {"value": value}))
         else:
+            _check_dtypes(node)
             arguments = _arguments(_operator(node), ours(node.args), ours(node.kwargs))
             nodes.append(Node(node.name, _operator(node), arguments, _path(node), shape))
-    return Captured(Graph(tuple(nodes)), tensors, _in_order(inputs, names, keywords), keywords)
+    return Captured(Graph(tuple(nodes)), tensors, _named(inputs, names, keywords), keywords)
+
+
+def _check_dtypes(node: fx.Node) -> None:
+    """A product of tensors needs one dtype when it runs, though torch.export takes any."""
+    if not isinstance(node.target, torch._ops.OpOverload) or torch.Tag.pointwise in node.target.tags:
+        return
+    given = {p.name: value for p, value in zip(node.target._schema.arguments, node.args, strict=False)} | node.kwargs
+    values = {name: value.meta.get("val") for name, value in given.items() if isinstance(value, fx.Node)}
+    dtypes = {
+        str(value.dtype): value.is_floating_point()
+        for name, value in values.items()
+        if isinstance(value, Tensor) and not any(word in name for word in _NO_FACTORS)
+    }
+    if len(set(dtypes.values())) > 1:
+        raise FewSpikesError(
+            f"operator {_operator(node)} at {_path(node) or 'the top of the model'} takes {' and '.join(dtypes)}, "
+            "which torch does not multiply; give an example in the weights' dtype, as by x.float()"
+        )
+
+
+def _asked(spec: OutputSpec) -> bool:
+    """Whether it is what the model returns, rather than an input that it changed in place."""
+    return spec.kind is OutputKind.USER_OUTPUT
 
 
 def _operator(node: fx.Node) -> str:
@@ -190,10 +203,13 @@ def _ours(value: Any, instead: Mapping[str, str]) -> Any:
     if isinstance(value, fx.Node):
         return Ref(instead.get(value.name, value.name))
     if isinstance(value, Mapping):
-        return {str(key): _ours(item, instead) for key, item in value.items()}
-    if isinstance(value, tuple):
-        return tuple(_ours(item, instead) for item in value)
-    return [_ours(item, instead) for item in value] if isinstance(value, list) else value
+        return {key: _ours(item, instead) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        items = [_ours(item, instead) for item in value]
+        if hasattr(value, "_fields"):
+            return alike(value, items)
+        return items if isinstance(value, list) else tuple(items)
+    return value
 
 
 def _shape(value: Any) -> Shape | None:
@@ -212,33 +228,41 @@ def _at(size: Any, images: int) -> int:
     return int(expression.subs(dict.fromkeys(expression.free_symbols, images)))
 
 
-def _in_order(inputs: tuple[InputSpec, ...], names: list[str], keywords: bool) -> tuple[InputSpec, ...]:
-    """The inputs under the names of the model's own arguments, in the graph's order."""
-    specs = {spec.name: spec for spec in inputs}
-    if keywords and set(specs) == set(names):
-        return tuple(specs[name] for name in names)
+def _named(inputs: tuple[InputSpec, ...], names: list[str], keywords: bool) -> tuple[InputSpec, ...]:
+    """The inputs by the names of the model's own arguments."""
+    if keywords:
+        return inputs
     return tuple(replace(spec, name=name) for spec, name in zip(inputs, names, strict=True))
 
 
-def _weight(exported: torch.export.ExportedProgram, target: str) -> Tensor:
+def _weight(exported: torch.export.ExportedProgram, target: str, device: torch.device) -> Tensor:
     found = exported.state_dict.get(target) if target in exported.state_dict else exported.constants.get(target)
     if not isinstance(found, Tensor):
         raise FewSpikesError(f"the model's constant {target} is a {type(found).__name__}; only tensors can be captured")
-    return found
+    # torch.tensor(2.0) in a forward is on the CPU wherever the model is.
+    return found if device.type == "meta" else found.to(device)
 
 
 def _plain(outputs: Any) -> Any:
-    """Outputs as plain dicts, lists, tuples and nodes, so that they can be saved."""
+    """Outputs as plain dicts, lists, (named) tuples and nodes, so that they can be saved."""
     if isinstance(outputs, Mapping):
-        return {str(key): _plain(value) for key, value in outputs.items()}
+        return {_key(key): _plain(value) for key, value in outputs.items()}
     if isinstance(outputs, list | tuple):
-        kind = type(outputs) if type(outputs) in (list, tuple) else tuple
-        return kind(_plain(value) for value in outputs)
+        values = [_plain(value) for value in outputs]
+        if hasattr(outputs, "_fields"):
+            return named_tuple(type(outputs).__name__, outputs._fields)(*values)
+        return values if type(outputs) is list else tuple(values)
     if outputs is not None and not isinstance(outputs, fx.Node):
         raise FewSpikesError(
             f"the model returns a {type(outputs).__name__}; only tensors in tuples, lists, dicts convert"
         )
     return outputs
+
+
+def _key(key: Any) -> Any:
+    if key is None or isinstance(key, bool | int | float | str):
+        return key
+    raise FewSpikesError(f"the model returns a dict with the key {key!r}; only words and numbers can be saved as keys")
 
 
 def _path(node: fx.Node) -> str:

@@ -11,6 +11,7 @@ from fewspikes.base.checks import said
 from fewspikes.base.errors import FewSpikesError
 from fewspikes.graph.functions import named, parameters
 from fewspikes.graph.graph import CONSTANT, INPUT, OUTPUT, SITE, Graph, Node, Ref
+from fewspikes.graph.nested import named_tuple
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _OUTSIDE = ("nan", "inf", "-inf")  # floats that JSON has no word for
@@ -77,12 +78,16 @@ def _encode(value: Any) -> Any:
         return {"float": str(value)}
     if value is None or isinstance(value, bool | int | float | str):
         return value
+    if hasattr(value, "_fields"):
+        return {"named": [type(value).__name__, [[field, _encode(getattr(value, field))] for field in value._fields]]}
     if isinstance(value, tuple):
         return {"tuple": [_encode(item) for item in value]}
     if isinstance(value, list):
         return [_encode(item) for item in value]
     if isinstance(value, Mapping):
-        return {"dict": {str(key): _encode(item) for key, item in value.items()}}
+        if all(isinstance(key, str) for key in value):
+            return {"dict": {key: _encode(item) for key, item in value.items()}}
+        return {"items": [[_encode(key), _encode(item)] for key, item in value.items()]}
     for kind in (torch.dtype, torch.layout, torch.memory_format):
         if isinstance(value, kind):
             return {"torch": str(value).removeprefix("torch.")}
@@ -107,7 +112,21 @@ def _decode(value: Any, nodes: Mapping[str, Node]) -> Any:
         return tuple(_decode(item, nodes) for item in content)
     if kind == "dict":
         return {str(key): _decode(item, nodes) for key, item in content.items()}
+    if kind == "items":
+        return {_key(key): _decode(item, nodes) for key, item in content}
+    if kind == "named":
+        name, pairs = content
+        made = named_tuple(name, [field for field, _ in pairs])
+        return made(*(_decode(item, nodes) for _, item in pairs))
     found = getattr(torch, str(content), None) if kind == "torch" else None
     if not isinstance(found, torch.dtype | torch.layout | torch.memory_format):
         raise FewSpikesError(f"unknown argument {value!r:.80}")
     return found
+
+
+def _key(value: Any) -> Any:
+    """The key of a dict, from JSON."""
+    found = _decode(value, {})
+    if found is None or isinstance(found, bool | int | float | str):
+        return found
+    raise FewSpikesError(f"{value!r} is no key of a dict")

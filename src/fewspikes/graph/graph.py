@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 import torch
 
+from fewspikes.graph.nested import alike
+
 INPUT, CONSTANT, SITE, OUTPUT = "input", "constant", "site", "output"
 
 
@@ -126,7 +128,7 @@ def replaced(value: Any, by: Callable[[Ref], Any]) -> Any:
     if isinstance(value, Mapping):
         return {key: replaced(item, by) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(replaced(item, by) for item in value)
+        return alike(value, (replaced(item, by) for item in value))
     return value
 
 

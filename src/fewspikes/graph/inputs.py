@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from fewspikes.base.errors import FewSpikesError
 
@@ -49,6 +50,7 @@ def as_named(inputs: Any) -> dict[str, Tensor]:
         raise FewSpikesError(
             f"inputs must be a tensor, a tuple of tensors or a dict of tensors; got {_describe(inputs)}"
         )
+    check_plain(named.items(), "example_inputs")
     sizes = {tuple(value.shape[:1]) for value in named.values()}
     if len(sizes) != 1 or sizes & {(), (0,)}:
         raise FewSpikesError(
@@ -56,6 +58,47 @@ def as_named(inputs: Any) -> dict[str, Tensor]:
             + ", ".join(f"{name} {tuple(value.shape)}" for name, value in named.items())
         )
     return named
+
+
+def bound(specs: Sequence[InputSpec], args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
+    """The values of a call in the order of `specs`: by position, by name, or as one dict by name.
+
+    Raises:
+        FewSpikesError: too many, too few, or a name that is none.
+    """
+    if len(args) == 1 and isinstance(args[0], Mapping) and not kwargs:
+        return bound(specs, (), args[0])
+    names = [spec.name for spec in specs]
+    rest = names[len(args) :]
+    if len(args) > len(names) or set(kwargs) != set(rest):
+        raise FewSpikesError(
+            f"this network takes the inputs {', '.join(names)}; got {len(args)} by position"
+            + (f" and {', '.join(map(str, kwargs))} by name" if kwargs else "")
+        )
+    return [*args, *(kwargs[name] for name in rest)]
+
+
+def oddity(value: Tensor) -> str:
+    """What keeps a tensor from being a plain block of real numbers; "" if nothing does."""
+    if value.is_nested:
+        return "a nested tensor"
+    if is_traceable_wrapper_subclass(value):  # torchao's weights are such
+        return f"a {type(value).__name__}"
+    if value.layout is not torch.strided:
+        return f"of layout {str(value.layout).removeprefix('torch.')}"
+    if value.is_quantized:
+        return f"quantised ({str(value.dtype).removeprefix('torch.')})"
+    return "complex" if value.is_complex() else ""
+
+
+def check_plain(named: Iterable[tuple[str, Any]], what: str) -> None:
+    """Raise FewSpikesError for a tensor that is sparse, nested, quantised, complex, or of a kind of its own."""
+    if torch.compiler.is_compiling():  # a compiler's own tensors stand for plain ones
+        return
+    for name, value in named:
+        odd = oddity(value) if isinstance(value, Tensor) else ""
+        if odd:
+            raise FewSpikesError(f"{what}: {name} is {odd}; give a plain tensor of real numbers")
 
 
 def specs_of(named: Mapping[str, Tensor]) -> tuple[InputSpec, ...]:
@@ -72,27 +115,38 @@ def check_inputs(specs: Sequence[InputSpec], values: Sequence[Any], dtype: torch
     Raises:
         FewSpikesError: another number, shape, or dtype, with both sides named.
     """
+    names = [spec.name for spec in specs]
     if len(values) != len(specs):
-        raise FewSpikesError(
-            f"{what}: {len(specs)} inputs wanted ({', '.join(s.name for s in specs)}); got {len(values)}"
-        )
+        together = f"; give them together, as a tuple ({', '.join(names)}) or a dict" if len(names) > 1 else ""
+        raise FewSpikesError(f"{what}: {len(specs)} inputs wanted ({', '.join(names)}); got {len(values)}{together}")
+    check_plain(zip(names, values, strict=True), what)
     for spec, value in zip(specs, values, strict=True):
         if not isinstance(value, Tensor):
             raise FewSpikesError(f"{what}: {spec.name} must be a tensor; got {_describe(value)}")
-        wanted = dtype if spec.dtype.is_floating_point and dtype is not None else spec.dtype
-        if tuple(value.shape[1:]) != spec.shape or value.ndim != len(spec.shape) + 1:
-            raise FewSpikesError(
-                f"{what}: {spec.name} has shape {_batch(value.shape)}, the network was converted for "
-                f"{_batch((0, *spec.shape))}; resize the images, or convert again with such an example"
-            )
+        _check_shape(spec, value, what)
         if len(value) != len(values[0]):
             raise FewSpikesError(
                 f"{what}: the inputs have batches of {len(values[0])} and {len(value)} ({spec.name}); give one size"
             )
+        wanted = dtype if spec.dtype.is_floating_point and dtype is not None else spec.dtype
         if value.dtype != wanted:
             raise FewSpikesError(
                 f"{what}: {spec.name} is {value.dtype}, the network takes {wanted}; convert it with .to()"
             )
+
+
+def _check_shape(spec: InputSpec, value: Tensor, what: str) -> None:
+    if tuple(value.shape[1:]) == spec.shape and value.ndim == len(spec.shape) + 1:
+        return
+    remedy = "resize the images, or convert again with such an example"
+    if tuple(value.shape) == spec.shape:
+        raise FewSpikesError(
+            f"{what}: {spec.name} is one image of shape {list(spec.shape)} without a batch axis; give x[None]"
+        )
+    raise FewSpikesError(
+        f"{what}: {spec.name} has shape {_batch(value.shape)}, the network was converted for "
+        f"{_batch((0, *spec.shape))}; {remedy}"
+    )
 
 
 def check_finite(values: Iterable[Tensor], what: str) -> None:
@@ -106,6 +160,10 @@ def check_autocast() -> None:
     """Raise FewSpikesError inside torch.autocast: half precision cannot hold the code."""
     if torch.is_autocast_enabled("cpu") or (torch.cuda.is_initialized() and torch.is_autocast_enabled("cuda")):
         raise FewSpikesError("FS-neurons compute in float32 or float64; leave torch.autocast for this call")
+
+
+def _lacks_batch(value: Tensor, spec: InputSpec) -> bool:
+    return tuple(value.shape) == spec.shape
 
 
 def _batch(shape: Sequence[int]) -> str:

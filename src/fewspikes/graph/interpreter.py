@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from fewspikes.base.tensors import aligned
 from fewspikes.graph.functions import function, in_order, parameters
 from fewspikes.graph.graph import CONSTANT, INPUT, OUTPUT, SITE, Graph, Node, Ref, refs
+from fewspikes.graph.nested import alike
 
 Call = Callable[["Step", list[Any], dict[str, Any]], Any]
 
@@ -114,8 +115,8 @@ def filled(pattern: Any, values: Sequence[Any]) -> Any:
         return values[pattern.at]
     if type(pattern) is dict:
         return {key: filled(item, values) for key, item in pattern.items()}
-    if type(pattern) in (list, tuple):
-        return type(pattern)([filled(item, values) for item in pattern])
+    if isinstance(pattern, list | tuple):
+        return alike(pattern, [filled(item, values) for item in pattern])
     return pattern
 
 
@@ -217,5 +218,5 @@ def _pattern(value: Any, places: Mapping[str, int]) -> Any:
     if isinstance(value, dict):
         return {key: _pattern(item, places) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(_pattern(item, places) for item in value)
+        return alike(value, (_pattern(item, places) for item in value))
     return value

@@ -116,7 +116,8 @@ def count(snn: Countable, synops: bool = False) -> Iterator[Counts]:
         done: Counts | None = passing.__dict__.pop("counts", None)
         if done is None:  # the pass began, in another thread, before the block did
             return
-        done.images = len((*args, *kwargs.values())[0])
+        first = next(iter((*args, *kwargs.values())))
+        done.images = len(next(iter(first.values())) if isinstance(first, Mapping) else first)
         for by_site in (done.by_site, done.clipped_by_site):  # on a GPU, one wait for all layers
             by_site.update({name: int(value) for name, value in by_site.items()})
         with lock:

@@ -11,6 +11,7 @@ from fewspikes.measure.deal import Deal, batch_size
 from fewspikes.measure.measurement import Beside, Measurement, classes_of, measure, reference_of
 from fewspikes.measure.source import Source
 from fewspikes.measure.speed import images_per_second
+from fewspikes.network.report import layers
 from fewspikes.network.spiking import Countable, SpikingNetwork
 
 _TIMED = 256  # images at most that both networks run once more, with nothing counted, to be timed
@@ -83,7 +84,7 @@ class EvaluationReport:
             ("drop", none if self.drop is None else f"{self.drop:.2f} points (95%: {low:.2f} to {high:.2f})"),
             ("same class", "no classes" if self.agreement is None else f"{self.agreement:.2f}%"),
             ("output's error", f"{self.relative_error:.3g} of its variance, cosine {self.cosine:.6f}"),
-            ("neurons", f"{self.neurons:,} in {self.layers} layers, K = {k}"),
+            ("neurons", f"{self.neurons:,} in {layers(self.layers)}, K = {k}"),
             ("spikes", f"{self.spikes_per_image:,.0f} per image, {self.spikes_per_neuron:.3f} per neuron"),
             ("time steps", f"{self.latency_steps} to the answer, one image every {self.interval_steps}"),
             ("synaptic operations", "unknown" if self.synops_per_image is None else f"{self.synops_per_image:,.0f}"),

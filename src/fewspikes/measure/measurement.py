@@ -136,10 +136,13 @@ def reference_of(snn: SpikingNetwork, reference: nn.Module | None) -> Callable[.
         raise FewSpikesError(f"the reference must be a torch.nn.Module; got {type(reference).__name__}")
     if any(module.training for module in reference.modules()):
         raise FewSpikesError("the reference is in training mode; call reference.eval() first")
-    if not snn.keywords:
-        return reference
     names = [spec.name for spec in snn.inputs]
-    return lambda *inputs: reference(**dict(zip(names, inputs, strict=True)))
+
+    def called(*inputs: Tensor) -> Any:
+        own = [value.clone() for value in inputs]  # it may change them in place
+        return reference(**dict(zip(names, own, strict=True))) if snn.keywords else reference(*own)
+
+    return called
 
 
 def classes_of(snn: SpikingNetwork) -> int | None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fewspikes.base.errors import FewSpikesError
-from fewspikes.graph.inputs import InputSpec, check_finite, check_inputs
+from fewspikes.graph.inputs import InputSpec, check_finite, check_inputs, check_plain, oddity
 
 Batch = tuple[Tensor, ...]
 Labelled = tuple[Batch, Tensor | None]
@@ -71,6 +71,8 @@ class Source:
     def _checked(self, batch: Any) -> Labelled:
         inputs, target = _split(batch, [spec.name for spec in self._specs], self._what)
         check_inputs(self._specs, inputs, self._dtype, self._what)
+        if any(value.is_meta and self._device != value.device for value in inputs):
+            raise FewSpikesError(f"{self._what} is on the meta device and holds no values; give tensors that do")
         check_finite(inputs, self._what)
         wanted = self._classes is not None and target is not None and len(inputs[0]) > 0
         labels = checked(target, len(inputs[0]), self._classes or 0).to(self._device) if wanted else None
@@ -87,11 +89,16 @@ def checked(given: Any, images: int, classes: int) -> Tensor:
         labels = torch.as_tensor(given)
     except (TypeError, ValueError, RuntimeError, OverflowError):
         raise FewSpikesError(f"labels must be {images} whole numbers; got a {type(given).__name__}") from None
-    if labels.shape != (images,) or labels.is_floating_point() or labels.is_complex():
+    odd = oddity(labels) or ("without values, on the meta device" if labels.is_meta else "")
+    if odd:
+        raise FewSpikesError(f"labels must be {images} whole numbers; got a tensor that is {odd}")
+    is_whole = not labels.is_floating_point() and labels.dtype != torch.bool
+    if labels.shape != (images,) or not is_whole:
         raise FewSpikesError(
             f"labels must be {images} whole numbers; got {labels.dtype} of shape {tuple(labels.shape)}"
         )
-    least, most = int(labels.min()), int(labels.max())
+    values = labels.cpu().numpy()  # torch has no smallest of unsigned numbers
+    least, most = int(values.min()), int(values.max())
     if least < 0 or most >= classes:
         raise FewSpikesError(
             f"label {least if least < 0 else most} is outside the network's classes 0 to {classes - 1}; "
@@ -102,6 +109,7 @@ def checked(given: Any, images: int, classes: int) -> Tensor:
 
 def _batches(given: Any, specs: tuple[InputSpec, ...], what: str) -> Iterable[Any]:
     if isinstance(given, Tensor):
+        check_plain([("the tensor", given)], what)
         return given.split(_SPLIT) if given.ndim and len(given) else ()
     if isinstance(given, Mapping):
         return (given,)
@@ -119,6 +127,9 @@ def _batches(given: Any, specs: tuple[InputSpec, ...], what: str) -> Iterable[An
 
 def _split(batch: Any, names: list[str], what: str) -> tuple[tuple[Any, ...], Any]:
     """Inputs in the network's order, and what comes with them."""
+    if isinstance(batch, tuple | list) and batch and isinstance(batch[0], Mapping):  # (inputs by name, labels, ...)
+        inputs, target = _split(batch[0], names, what)
+        return inputs, batch[1] if len(batch) > 1 else target
     if isinstance(batch, Mapping):
         missing = [name for name in names if name not in batch]
         if missing:

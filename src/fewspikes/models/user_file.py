@@ -35,7 +35,7 @@ def call_user_function(path: Path, function: str) -> nn.Module:
             raise FewSpikesError(f"{path} has no function {said(function)}{did_you_mean(function, own)}")
         try:
             model = build()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise FewSpikesError(
                 f"{path}:{function}() failed: {_line(error)}; call it in Python to debug it"
             ) from error
@@ -56,7 +56,7 @@ def _import(path: Path) -> ModuleType:
     sys.modules[name] = module  # stays: pickle and dataclasses look classes up by their module's name
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[name]
         raise FewSpikesError(f"{path} cannot be imported: {_line(error)}; run it with Python to debug it") from error
     return module
@@ -72,6 +72,8 @@ def _importable(folder: Path) -> Iterator[None]:
             sys.path.remove(str(folder))
 
 
-def _line(error: Exception) -> str:
+def _line(error: BaseException) -> str:
+    if isinstance(error, SystemExit):
+        return f"it called sys.exit({error.code!r}), which belongs under if __name__ == '__main__'"
     text = str(error).splitlines()
     return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__

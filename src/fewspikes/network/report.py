@@ -91,8 +91,8 @@ class ConversionReport:
         steps = Counter(site.K for site in self.sites)
         kinds = Counter(entry.kind for entry in self.operators)
         lines = [
-            f"{self.neurons:,} FS-neurons in {self.layers} layers ({by_activation})",
-            f"K = {', '.join(f'{k} ({n} layers)' for k, n in sorted(steps.items()))}; "
+            f"{self.neurons:,} FS-neurons in {layers(self.layers)} ({by_activation})",
+            f"K = {', '.join(f'{k} ({layers(n)})' for k, n in sorted(steps.items()))}; "
             f"latency {self.latency_steps} steps, one image every {self.interval_steps} steps",
             f"operators: {', '.join(f'{kinds[kind]} {kind}' for kind in Kind if kinds[kind])}",
         ]
@@ -169,3 +169,12 @@ def _operator_reports(structure: Structure) -> tuple[OperatorReport, ...]:
         )
         for name, fate in structure.segments.fates.items()
     )
+
+
+def layers(count: int) -> str:
+    """So many layers, in words.
+
+    >>> layers(1), layers(2)
+    ('1 layer', '2 layers')
+    """
+    return f"{count} layer" if count == 1 else f"{count} layers"

@@ -2,14 +2,14 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 import torch
 from torch import Tensor, nn
 
 from fewspikes.base.errors import FewSpikesError
 from fewspikes.graph.graph import Graph
-from fewspikes.graph.inputs import InputSpec, check_autocast, check_inputs
+from fewspikes.graph.inputs import InputSpec, bound, check_autocast, check_inputs
 from fewspikes.graph.interpreter import Running
 from fewspikes.network.macs import Macs
 from fewspikes.network.report import ConversionReport, report_of
@@ -20,6 +20,7 @@ from fewspikes.neuron.activation import Activation
 from fewspikes.neuron.kernels import engine_for
 from fewspikes.neuron.layer import FSNeuron, overwriting
 from fewspikes.neuron.recurrence import check_fits
+from fewspikes.neuron.tracing import check_tracing, refuse_script
 from fewspikes.operators.rewriting import Site
 
 
@@ -43,6 +44,10 @@ class Countable(nn.Module, ABC):
     def neurons(self) -> Mapping[str, Any]:
         """The layers by site name."""
 
+    def __prepare_scriptable__(self) -> NoReturn:
+        """What torch.jit.script calls first."""
+        refuse_script()
+
     @property
     @abstractmethod
     def report(self) -> ConversionReport:
@@ -51,6 +56,8 @@ class Countable(nn.Module, ABC):
 
 class SpikingNetwork(Countable):
     """A network of FS-neurons. Call it like the model it came from; it takes the same inputs.
+
+    Several inputs go by position in the order of the model's forward, by name, or as one dict by name.
 
     Its weights ask for no gradient, so inference keeps no record for backpropagation.
 
@@ -99,10 +106,12 @@ class SpikingNetwork(Countable):
         """The network's output for a batch, in the structure of the original model's (as plain dicts, tuples, lists).
 
         Raises:
-            FewSpikesError: an input of another shape or dtype than the network was converted for, or autocast.
+            FewSpikesError: an input of another shape or dtype than the network was converted for, autocast, or
+                a tracer that cannot see neurons.
         """
+        check_tracing(args)
         check_autocast()
-        values = self._bind(args, kwargs)
+        values = bound(self.inputs, args, kwargs)
         check_inputs(self.inputs, values, self.dtype, "this network")
         wrong = next((value.device for value in values if value.device != self.device), None)
         if wrong is not None:
@@ -161,7 +170,8 @@ class SpikingNetwork(Countable):
     @property
     def device(self) -> torch.device:
         """Where its weights are."""
-        return next((t.device for t in self.running_graph.constants.parameters()), torch.device("cpu"))
+        tensors = sorted(self.running_graph.constants.parameters(), key=lambda t: not t.ndim)  # numbers go anywhere
+        return next((t.device for t in tensors), torch.device("cpu"))
 
     @property
     def engine(self) -> str:
@@ -230,17 +240,6 @@ class SpikingNetwork(Countable):
     def output_shape(self) -> tuple[int, ...] | None:
         """Shape per image of the output, or None if the network returns several tensors."""
         return self.structure.output_shape()
-
-    def _bind(self, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> list[Tensor]:
-        names = [spec.name for spec in self.inputs]
-        unknown = set(kwargs) - set(names[len(args) :])
-        missing = [name for name in names[len(args) :] if name not in kwargs]
-        if unknown or missing or len(args) > len(names):
-            raise FewSpikesError(
-                f"this network takes the inputs {', '.join(names)}; got {len(args)} by position"
-                + (f" and {', '.join(kwargs)} by name" if kwargs else "")
-            )
-        return [*args, *(kwargs[name] for name in names[len(args) :])]
 
     def _check_codes(self, dtype: torch.dtype) -> None:
         for name, neuron in self.neurons.items():

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import reduce
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from jaxtyping import Float
@@ -16,6 +16,7 @@ from fewspikes.neuron.kernels import compiled, cuda
 from fewspikes.neuron.kernels.dispatch import engine_for, run
 from fewspikes.neuron.parameters import FSParameters
 from fewspikes.neuron.recurrence import cast
+from fewspikes.neuron.tracing import check_tracing, refuse_script
 
 PER_CHANNEL = ("shift", "scale", "gain")
 Observer = Callable[[Tensor, Tensor], None]
@@ -93,7 +94,12 @@ class FSNeuron(nn.Module):
             self._exact = cast(parameters, torch.empty((), dtype=torch.float64))
 
     def forward(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-        """y = g r f̂((x + s) / r), elementwise; raises FewSpikesError unless float32 or float64."""
+        """y = g r f̂((x + s) / r), elementwise.
+
+        Raises:
+            FewSpikesError: neither float32 nor float64, or a tracer that cannot see neurons.
+        """
+        check_tracing()
         engine = "reference" if self.spike_hooks else engine_for(x, *self.by_channel.values())
         if engine != "reference":
             return self._in_one_pass(x, engine)
@@ -164,6 +170,10 @@ class FSNeuron(nn.Module):
     def __getstate__(self) -> dict[str, Any]:
         """What a copy takes over: whoever counts here does not count there."""
         return {**self.__dict__, "spike_hooks": [], "count_hooks": []}
+
+    def __prepare_scriptable__(self) -> NoReturn:
+        """What torch.jit.script calls first."""
+        refuse_script()
 
     def extra_repr(self) -> str:
         """What `print(network)` shows."""

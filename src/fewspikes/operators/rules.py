@@ -14,6 +14,10 @@ from fewspikes.operators.rule import Circuit, Digital, Elementwise, Kind, Linear
 RULES = Rules(row for room in (weighted, summing, moving, neurons, circuits, bookkeeping) for row in room.ROWS)
 _SHOWN = 3  # paths in a message
 _NOTHING = frozenset((INPUT, CONSTANT, OUTPUT))
+_LOGITS = "a classifier that ends here: return the logits, which name the same class"
+_AT_THE_END = dict.fromkeys(("softmax", "log_softmax", "argmax"), _LOGITS)
+_DROPOUT = "active in eval mode: call F.dropout(x, training=self.training), or take it out"
+_ANYWHERE = dict.fromkeys(("dropout", "native_dropout", "feature_dropout", "alpha_dropout", "bernoulli"), _DROPOUT)
 
 
 class Fate(NamedTuple):
@@ -95,11 +99,19 @@ def _listed(refused: Sequence[Call]) -> str:
     lines = []
     names = [f"{call.node.operator}{_how(call)}" for call in refused]
     for operator, times in Counter(names).most_common():
-        same = (call.node for call, name in zip(refused, names, strict=True) if name == operator)
-        paths = list(dict.fromkeys(node.path or "the top of the model" for node in same))
+        calls = [call for call, name in zip(refused, names, strict=True) if name == operator]
+        paths = list(dict.fromkeys(call.node.path or "the top of the model" for call in calls))
         shown = ", ".join(paths[:_SHOWN]) + (", ..." if len(paths) > _SHOWN else "")
-        lines.append(f"operator {operator}{f' ({times} times)' if times > 1 else ''} at {shown}")
+        hint = next((hint for call in calls if (hint := _hint(call))), "")
+        lines.append(f"operator {operator}{f' ({times} times)' if times > 1 else ''} at {shown}{hint}")
     return "; ".join(lines)
+
+
+def _hint(call: Call) -> str:
+    """What to do about an operator where that is known."""
+    ends = all(user.operator == OUTPUT for user in call.graph.users(call.node.name))
+    known = _ANYWHERE.get(call.node.short) or (_AT_THE_END.get(call.node.short) if ends else None)
+    return "" if known is None else f" ({known})"
 
 
 def _how(call: Call) -> str:

@@ -11,12 +11,13 @@ from fewspikes.base.errors import FewSpikesError
 from fewspikes.graph.builder import Builder
 from fewspikes.graph.functions import function, in_order
 from fewspikes.graph.graph import CONSTANT, SITE, Node, Ref
-from fewspikes.graph.inputs import check_autocast, check_inputs
+from fewspikes.graph.inputs import bound, check_autocast, check_finite, check_inputs
 from fewspikes.graph.interpreter import Running
 from fewspikes.hardware.integers.codes import CodeNeuron, Values, is_binary, unit
 from fewspikes.hardware.integers.products import MaxPool, Product
 from fewspikes.network.report import ConversionReport
 from fewspikes.network.spiking import Countable, SpikingNetwork
+from fewspikes.neuron.tracing import check_tracing
 from fewspikes.operators.rule import Digital, Linear
 
 _AXIS = 1  # of the channels
@@ -64,15 +65,18 @@ class IntegerNetwork(Countable):
         """The layers of neurons by site name."""
         return {name: self.running_graph.layers[at] for name, at in self._places.items()}
 
-    def forward(self, *args: Tensor) -> Any:
-        """The output for a batch of float32 inputs.
+    def forward(self, *args: Any, **kwargs: Tensor) -> Any:
+        """The output for a batch of float32 inputs, given like the spiking network's.
 
         Raises:
-            FewSpikesError: another shape or dtype than the network was made for, or autocast.
+            FewSpikesError: another shape or dtype than the network was made for, NaN or inf, autocast, or a tracer.
         """
+        check_tracing(args)
         check_autocast()
-        check_inputs(self.inputs, list(args), torch.float32, "this network")
-        return self.running_graph(*args)
+        values = bound(self.inputs, args, kwargs)
+        check_inputs(self.inputs, values, torch.float32, "this network")
+        check_finite(values, "an input of this network of whole numbers")
+        return self.running_graph(*values)
 
 
 def to_integer(snn: SpikingNetwork, engine: str = "auto") -> IntegerNetwork:

@@ -66,6 +66,10 @@ class Product(nn.Module):
         exact, weight = codes.double(), self.weight.double()
         return (F.conv2d(exact, weight, None, *self.settings) if self.settings else F.linear(exact, weight)).float()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy or a pickle takes over: oneDNN's own form of the weights is made again."""
+        return {**self.__dict__, "_packed": None}
+
     def fits(self, largest: int) -> bool:
         """Whether no sum can leave the whole numbers that float32 holds."""
         return int(self.weight.long().abs().flatten(1).sum(1).max()) * largest < _LARGEST

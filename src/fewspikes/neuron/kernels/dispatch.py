@@ -10,6 +10,7 @@ from fewspikes.base.errors import FewSpikesError
 from fewspikes.neuron.kernels import compiled, cuda, operators, reference
 from fewspikes.neuron.parameters import FSParameters
 from fewspikes.neuron.recurrence import cast
+from fewspikes.neuron.tracing import check_tracing
 
 _ENGINES = {"reference": reference.apply, "compiled": compiled.apply, "triton": cuda.apply}
 _NEEDS = {
@@ -40,6 +41,7 @@ def apply(
     >>> y.tolist(), spikes.tolist()
     ([5.0, 0.0], [2, 0])
     """
+    check_tracing()
     return run(x, *cast(p, x), count=True, engine=engine)  # type: ignore[return-value]
 
 
@@ -50,7 +52,7 @@ def run(
     if not isinstance(engine, str) or engine not in ("auto", *_ENGINES):
         raise FewSpikesError(f"unknown engine {said(engine)}; there are auto, {', '.join(_ENGINES)}")
     parameters = (T, h, d, offset)
-    if engine == "auto" and torch.compiler.is_compiling() and not reference.learns(x, *parameters):
+    if engine == "auto" and _keeps_operators() and not reference.learns(x, *parameters):
         y, spikes = operators.staircase(x, *parameters)
         return y, spikes if count else None
     fits = "triton" if engine == "triton" and _plain(x, *parameters) and cuda.takes(x) else engine_for(x, *parameters)
@@ -64,6 +66,11 @@ def engine_for(x: Tensor, *others: Tensor) -> str:
     if _plain(x, *others) and x.device.type == "cpu":
         return "compiled"
     return "triton" if _plain(x, *others) and x.device.type == "cuda" and cuda.AVAILABLE else "reference"
+
+
+def _keeps_operators() -> bool:
+    """Whether a compiler runs that knows `fewspikes::staircase`; ONNX does not, and gets the plain loop."""
+    return torch.compiler.is_compiling() and not torch.onnx.is_in_onnx_export()
 
 
 def _plain(x: Tensor, *others: Tensor) -> bool:

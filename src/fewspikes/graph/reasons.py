@@ -1,0 +1,70 @@
+"""Why torch.export gave up, in words that say what to do."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor
+
+_AXES = 4  # of a batch of pictures; an example with as many has its batch axis
+_REMEDIES = (  # words of torch's own message, what they mean, and what to do
+    (
+        "Constraints violated",
+        "its batch size became a fixed number",
+        "axis 0 of every input must be the batch (of one image x give x[None]), and forward must leave its size open: "
+        "x.shape[0] does, len(x) and int(x.shape[0]) freeze it",
+    ),
+    (
+        "data-dependent",
+        "it branches on the values of a tensor",
+        "such a branch cannot be captured: use torch.where, or convert the part of the network without it",
+    ),
+    (
+        "not a known type",
+        "it returns something that is no tensor, tuple, list or dict",
+        "return tensors in tuples, lists, dicts or named tuples",
+    ),
+    (
+        "ScriptModule",
+        "a part of it is a script module (torch.jit)",
+        "give the nn.Module that it was made from",
+    ),
+)
+_USUAL = (
+    "its forward must run on the example inputs (is their size right, is axis 0 the batch?), with any batch size "
+    "and no branch on tensor values"
+)
+
+
+def reason_of(error: BaseException, named: Mapping[str, Tensor], runs_batched: Callable[[], bool]) -> str:
+    """One line for what torch.export, or the model in it, raised.
+
+    Args:
+        error: what it raised.
+        named: the example.
+        runs_batched: whether the model could be captured with one more axis in front of the example's.
+    """
+    if isinstance(error, SystemExit):
+        return "its forward called sys.exit; it must return tensors"
+    if all(value.ndim < _AXES for value in named.values()) and runs_batched():
+        return (
+            f"the example of shape {', '.join(str(tuple(v.shape)) for v in named.values())} has no batch axis in "
+            "front; give x[None]"
+        )
+    said = str(error).strip() or type(error).__name__
+    for words, meaning, remedy in _REMEDIES:
+        if words in said:
+            return f"{meaning}; {remedy}"
+    whole = [f"{name} is {value.dtype}" for name, value in named.items() if not value.is_floating_point()]
+    remedy = f"{', '.join(whole)}: give floats, as by x.float(), where the weights are floats" if whole else _USUAL
+    return f"{said.splitlines()[0].rstrip('.')}; {remedy}"
+
+
+def is_interruption(error: BaseException | None) -> bool:
+    """Whether Ctrl-C stands behind an error: torch's C++ makes other errors of it on the way."""
+    seen: list[Any] = []
+    while error is not None and error not in seen:
+        if isinstance(error, KeyboardInterrupt) or "KeyboardInterrupt" in str(error):
+            return True
+        seen.append(error)
+        error = error.__cause__ or error.__context__
+    return False
