@@ -224,3 +224,30 @@ def test_of_three_images_none_is_far_and_whole_numbers_are_not_measured():
     x[0] = 1e6
     assert not Outliers().far((x,)).any()
     assert not Outliers().far((torch.randint(0, 10**6, (50, 4)),)).any()
+
+
+def test_no_result_depends_on_the_number_of_threads():
+    # Layers of more than 2^15 numbers, whose sums torch deals to its threads.
+    model, x, labels = squeeze_excite().eval(), torch.randn(160, 3, 8, 8), torch.randint(0, 10, (160,))
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            plain = fs.convert(model, x[:1], x, K=4, effort="quick")
+            learned = fs.distil(plain, x, steps=3, spike_price=0.01)
+            within = fs.convert(model, x[:1], [(x, labels)], max_steps=16, effort="quick")
+            found.append([everything_about(snn, (x, labels)) for snn in (plain, learned, within)])
+    finally:
+        torch.set_num_threads(before)
+    assert found[0] == found[1] == found[2]
+
+
+def everything_about(snn, batch):
+    """Codes, what belongs to the channels, what the report says, and what evaluation finds; nothing of time."""
+    layers = {
+        name: (neuron.code.to_json(), {kind: values.tolist() for kind, values in neuron.by_channel.items()})
+        for name, neuron in snn.neurons.items()
+    }
+    notes = [note for note in snn.report.notes if not note.startswith("distilled")]  # that one tells the seconds
+    measured = fs.evaluate(snn, [batch]).to_json()
+    return layers, notes, snn.diagnosis, {k: v for k, v in measured.items() if not k.endswith("per_second")}

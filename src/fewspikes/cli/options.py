@@ -9,6 +9,7 @@ from typing import Annotated
 import torch
 import typer
 
+from fewspikes.base.checks import said
 from fewspikes.base.errors import FewSpikesError
 from fewspikes.cli.pictures import channels, check_takes_pictures
 from fewspikes.images import Preprocessing
@@ -120,13 +121,13 @@ def _numbers(text: str) -> tuple[float, ...]:
     try:
         return tuple(float(part) for part in text.split(","))
     except ValueError:
-        raise FewSpikesError(f"{text!r} is not a number or numbers with commas between") from None
+        raise FewSpikesError(f"{said(text)} is not a number or numbers with commas between") from None
 
 
 def _size(text: str) -> tuple[int, int]:
     sides = _whole("--size", text)
     if len(sides) > 2 or max(sides) > _MOST_PIXELS:
-        raise FewSpikesError(f"--size must be N or HEIGHT,WIDTH of at most {_MOST_PIXELS:,} pixels; got {text!r}")
+        raise FewSpikesError(f"--size must be N or HEIGHT,WIDTH of at most {_MOST_PIXELS:,} pixels; got {said(text)}")
     return sides[0], sides[-1]
 
 
@@ -134,8 +135,10 @@ def _whole(flag: str, text: str) -> tuple[int, ...]:
     """Whole numbers >= 1 with commas between."""
     parts = text.split(",")
     if not all(re.fullmatch(r" *[0-9]{1,9} *", part) for part in parts) or not all(int(part) for part in parts):
-        raise FewSpikesError(f"{flag} must be whole numbers >= 1 with commas between, such as 32; got {text!r}")
+        raise FewSpikesError(f"{flag} must be whole numbers >= 1 with commas between, such as 32; got {said(text)}")
     numbers = tuple(int(part) for part in parts)
     if prod(numbers) > _MOST_NUMBERS:
-        raise FewSpikesError(f"{flag} {text} makes inputs of {prod(numbers):,} numbers; at most {_MOST_NUMBERS:,} go")
+        raise FewSpikesError(
+            f"{flag} {said(text)} makes inputs of {prod(numbers):,} numbers; at most {_MOST_NUMBERS:,} go"
+        )
     return numbers

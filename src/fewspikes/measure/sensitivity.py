@@ -168,11 +168,14 @@ class Probed:
 
 
 def probe(snn: SpikingNetwork, batches: Sequence[Batch], seed: int = 0) -> Iterator[Probed]:
-    """Run the ANN forwards and, for random signs, backwards."""
+    """Run the ANN forwards and, for random signs, backwards; what is yielded is emptied before the next one."""
     random = torch.Generator().manual_seed(seed)
     scales = _scales(snn, batches)
     for batch in batches:
-        yield _probed(snn, batch, scales, random)
+        probed = _probed(snn, batch, scales, random)
+        yield probed
+        probed.inputs.clear()  # whoever still holds it: with the next one's that would be twice the memory
+        probed.gradients.clear()
 
 
 def _probed(snn: SpikingNetwork, batch: Batch, scales: list[float], random: torch.Generator) -> Probed:
