@@ -243,7 +243,7 @@ def test_a_drop_needs_classes():
     regression = Problem(nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 1)), (6,), labels=False)
     assert regression.held(regression.snn).agreement is None
     assert regression.allocate(steps=5).report.latency_steps == 5
-    with pytest.raises(fs.FewSpikesError, match="limit of the drop needs an output of shape"):
+    with pytest.raises(fs.FewSpikesError, match="limit of the drop needs one output of shape"):
         regression.allocate(drop=1.0)
 
 

@@ -256,7 +256,7 @@ def test_the_version_is_the_packages():
         (("convert", "{folder}/net.py:small", "--size", "1e9"), "--size must be whole numbers >= 1"),
         (("convert", "{folder}/net.py:small", "--size", "0"), "--size must be whole numbers >= 1"),
         (("convert", "{folder}/net.py:small", "--size", "8192"), "of at most 4,096 pixels"),
-        (("convert", "{folder}/net.py:rows", "--shape", "99999,99999"), "--shape 99999,99999 makes inputs of"),
+        (("convert", "{folder}/net.py:rows", "--shape", "99999,99999"), "--shape '99999,99999' makes inputs of"),
         (("convert", "{folder}/net.py:rows", "--shape", "144", "--size", "8"), "give one of them"),
         (("convert", "{folder}/net.py:rows", "--shape", "144", "--data", "{folder}"), "--data holds pictures"),
         (("convert", "{folder}/net.py:rows", "--size", "144"), "give --shape 144 for inputs of so many numbers"),
@@ -356,7 +356,7 @@ def test_class_folders_are_held_against_logits_in_a_dict(folder, save, tmp_path)
 def test_ctrl_c_ends_a_command_soon_even_where_it_is_lost(folder):
     (folder / "started").unlink(missing_ok=True)
     command = [sys.executable, "-m", "fewspikes", "convert", f"{folder}/net.py:stubborn", "--size", "8"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as cut:
+    with _begun(command) as cut:
         _interrupt(cut, folder / "started")
         assert cut.returncode == 130
         assert cut.stderr.read() == "interrupted\n"
@@ -376,10 +376,16 @@ in_threads([job] * 50, 2, "fits")
 
 
 def test_ctrl_c_waits_for_no_queued_fit_and_for_none_that_runs(tmp_path):
-    with subprocess.Popen([sys.executable, "-c", FITS, tmp_path / "started"], stderr=subprocess.PIPE, text=True) as cut:
+    with _begun([sys.executable, "-c", FITS, tmp_path / "started"]) as cut:
         _interrupt(cut, tmp_path / "started")
         assert cut.returncode not in (0, -signal.SIGKILL)
         assert cut.stderr.read().endswith("KeyboardInterrupt\n")
+
+
+def _begun(command):
+    """A process that hears Ctrl-C, as from a terminal; in a background job of a shell it would be deaf to it."""
+    hearing = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=hearing)
 
 
 def _interrupt(process, started):
