@@ -227,14 +227,16 @@ def test_of_three_images_none_is_far_and_whole_numbers_are_not_measured():
 
 
 def test_no_result_depends_on_the_number_of_threads():
-    # Layers of more than 2^15 numbers, whose sums torch deals to its threads.
-    model, x, labels = squeeze_excite().eval(), torch.randn(160, 3, 8, 8), torch.randint(0, 10, (160,))
+    # Layers of 2^18 numbers in a batch: large sums are dealt to all threads.
+    layers = nn.Conv2d(3, 16, 3), nn.SiLU(), nn.Conv2d(16, 16, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten()
+    model, x = nn.Sequential(*layers, nn.Linear(64, 5)).eval(), torch.randn(144, 3, 20, 20)
+    labels = torch.randint(0, 5, (144,))
     before, found = torch.get_num_threads(), []
     try:
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
             plain = fs.convert(model, x[:1], x, K=4, effort="quick")
-            learned = fs.distil(plain, x, steps=3, spike_price=0.01)
+            learned = fs.distil(plain, x, steps=4, spike_price=0.01)
             within = fs.convert(model, x[:1], [(x, labels)], max_steps=16, effort="quick")
             found.append([everything_about(snn, (x, labels)) for snn in (plain, learned, within)])
     finally:
