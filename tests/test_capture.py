@@ -259,3 +259,12 @@ def test_a_network_quantised_by_torch_is_named(how):
         torch.ao.quantization.prepare(model, inplace=True)
     with pytest.raises(FewSpikesError, match="is quantised by torch.ao .*; give the float model"):
         captured_model(model, P)
+
+
+def test_a_condition_is_no_factor():
+    class Masked(nn.Module):
+        def forward(self, x):
+            return torch.relu(torch.where(torch.eye(4) > 0, x, 0.0))
+
+    with pytest.raises(fs.FewSpikesError, match=r"no rule for operator aten\.where\.ScalarOther"):
+        fs.convert(Masked().eval(), torch.zeros(1, 4, 4))
