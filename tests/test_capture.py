@@ -266,5 +266,5 @@ def test_a_condition_is_no_factor():
         def forward(self, x):
             return torch.relu(torch.where(torch.eye(4) > 0, x, 0.0))
 
-    with pytest.raises(fs.FewSpikesError, match=r"no rule for operator aten\.where\.ScalarOther"):
-        fs.convert(Masked().eval(), torch.zeros(1, 4, 4))
+    with pytest.raises(FewSpikesError, match=r"no rule for operator aten\.where\.ScalarOther"):
+        fewspikes.convert(Masked().eval(), torch.zeros(1, 4, 4))

@@ -99,7 +99,7 @@ class _Tally:
 
     def _add_spikes(self, seen: Tensor, spikes: Tensor, images: int) -> None:
         self.spikes += int(spikes.sum(dtype=torch.int64))
-        fired = (per_image(spikes, images) > 0).sum(0)
+        fired = (per_image(spikes, images) > 0).sum(0, dtype=torch.uint8)  # of IMAGES at most
         self.fired = fired if self.fired is None else self.fired + fired
         if self.axis is not None:
             by_channel = spikes.movedim(self.axis, 0).flatten(1).sum(1, dtype=torch.int64)

@@ -26,6 +26,7 @@ from fewspikes.neuron.parameters import FSParameters
 MOST_STEPS = 16
 _GRID = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16)  # between them the logarithm of the error is close to a line in K
 _PROBES = 2  # passes backwards per batch; more images tell more than more passes
+_LARGE = 1 << 26  # neurons, from which on one pass must do: the gradients of another take a GiB
 _IMAGES = 256  # on ResNet20 the choice of K is then nearly that of twice as many
 _LEAST_IMAGES = 8
 _ELEMENTS = 1 << 29  # neurons times images that are looked at: a large network gets fewer images
@@ -185,12 +186,12 @@ def _probed(snn: SpikingNetwork, batch: Batch, scales: list[float], random: torc
         outputs = floats(ann(*(value.clone() if value.is_inference() else value for value in batch)))
         wanted = [tap.output for tap in taps.values()]
         rows = []
-        for _ in range(_PROBES):
+        for _ in range(1 if snn.report.neurons > _LARGE else _PROBES):
             signs = [torch.randint(0, 2, y.shape, generator=random).to(y) * 2 - 1 for y in outputs]
             along = torch.stack([(s * y).sum() * c for s, y, c in zip(signs, outputs, scales, strict=True)]).sum()
             rows.append(torch.autograd.grad(along, wanted, retain_graph=True, materialize_grads=True))
     gradients = {name: [row[i] for row in rows] for i, name in enumerate(taps)}
-    return Probed(len(batch[0]), {name: tap.input for name, tap in taps.items()}, gradients)
+    return Probed(len(batch[0]), {name: tap.taken() for name, tap in taps.items()}, gradients)
 
 
 class _Tap(nn.Module):
@@ -208,6 +209,12 @@ class _Tap(nn.Module):
         y = self.activation(x)
         self.input, self.output = x.detach(), y if y.requires_grad else y.detach().requires_grad_()
         return self.output
+
+    def taken(self) -> Tensor:
+        """The input, for the last time: modules are in circles, and would keep all that a pass backwards needs."""
+        found = self.input
+        del self.input, self.output
+        return found
 
 
 def _scales(snn: SpikingNetwork, batches: Sequence[Batch]) -> list[float]:
