@@ -65,9 +65,7 @@ def test_a_pool_has_the_shape_that_torch_gives_it(height, width):
         ("aten.conv2d.default", (meta(1, 3, 8, 8), meta(4, 2, 3, 3))),  # other channels
         ("aten.conv2d.default", (meta(3, 8, 8), meta(4, 3, 3, 3))),  # no batch
         ("aten.conv2d.default", (meta(1, 3, 2, 8), meta(4, 3, 3, 3))),  # nothing is left
-        ("aten.conv2d.default", (meta(1, 3, 8, 8), meta(4, 3, 3, 3), meta(5))),
         ("aten.linear.default", (meta(2, 3), meta(5, 4))),
-        ("aten.linear.default", (meta(2, 3), meta(5, 3), meta(4))),
         ("aten.add.Tensor", (meta(2, 3), meta(2, 4))),
         ("aten.add.Tensor", (meta(2), meta(2, dtype=torch.int64))),
         ("aten.relu.default", (meta(2),)),
@@ -75,6 +73,18 @@ def test_a_pool_has_the_shape_that_torch_gives_it(height, width):
 )
 def test_whatever_is_not_plain_is_left_to_torch(name, args):
     assert size(name, args) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "args"),
+    [
+        ("aten.conv2d.default", (meta(1, 3, 8, 8), meta(4, 3, 3, 3), meta(5))),
+        ("aten.linear.default", (meta(2, 3), meta(5, 3), meta(4))),
+    ],
+)
+def test_weights_that_torch_refuses_when_they_run_are_refused(name, args):
+    with pytest.raises(fs.FewSpikesError, match="weights of .* for inputs of torch.float32"):
+        size(name, args)
 
 
 def test_loading_a_network_loads_no_compiler(tmp_path):

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import safetensors
@@ -191,7 +192,8 @@ def test_the_command_trains_and_writes_weights_that_say_what_made_them(save, tmp
     assert load_model("fewspikes:resnet8", str(tmp_path / "r8.safetensors"))
     words[words.index("--epochs") + 1] = "30"
     words[words.index("-o") + 1] = str(tmp_path / "cut.safetensors")
-    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as cut:
+    hear = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # in a shell's background job it would be deaf
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=hear) as cut:
         assert json.loads(cut.stdout.readline())["epoch"] == 1
         cut.send_signal(signal.SIGINT)
         assert cut.stderr.read().splitlines()[-1].startswith("interrupted; the same command goes on")

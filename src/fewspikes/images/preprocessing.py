@@ -185,11 +185,7 @@ def _resized(size: tuple[int, int], short: int) -> tuple[int, int]:
 
 
 def _pair(name: str, values: Any) -> tuple[int, int]:
-    if (
-        not isinstance(values, Sequence)
-        or len(values) != 2
-        or any(type(v) is not int or not 1 <= v <= MOST_PIXELS for v in values)
-    ):
+    if not isinstance(values, Sequence) or len(values) != 2 or any(type(v) is not int or v < 1 for v in values):
         raise FewSpikesError(f"{name} must be two whole numbers >= 1, (height, width); got {checks.said(values)}")
     return values[0], values[1]
 
