@@ -123,6 +123,14 @@ def test_a_batch_norm_that_stands_alone_becomes_scale_and_shift():
         lambda y: F.relu(F.dropout(y, 0.5, training=False)),
         lambda y: F.relu(nn.Identity()(y)),
         lambda y: F.relu(y[:, :1].squeeze(1).unsqueeze(1)),
+        lambda y: F.relu(F.pixel_shuffle(y, 2)),
+        lambda y: F.relu(F.pixel_unshuffle(y, 2)),
+        lambda y: F.relu(F.channel_shuffle(y, 2)),
+        lambda y: F.relu(y.mean((1, 2), keepdim=True).squeeze()),
+        lambda y: F.relu(F.interpolate(y, scale_factor=2, mode="bilinear")),
+        lambda y: F.relu(F.pad(y, (1, 1, 2, 0), mode="reflect")),
+        lambda y: F.relu(y.flip(2).repeat(1, 2, 1, 1).cumsum(3)),
+        lambda y: F.relu(F.conv3d(y[:, None], torch.ones(2, 1, 2, 2, 2))),
     ],
 )
 def test_every_synaptic_operator_is_kept_exactly(function):
