@@ -74,6 +74,60 @@ CASES: dict[str, tuple[Net, tuple[int, ...]]] = {
         (2, 3, 3),
     ),
     "stack": (between(lambda x: torch.stack([x, x.mean(1, keepdim=True).expand(-1, 4)], 1)[:, :1]), (4,)),
+    "conv3d": (
+        between(lambda x, c: c(x), nn.Conv3d(2, 4, (2, 3, 2), (1, 2, 1), (1, 0, 1), groups=2, bias=False)),
+        (2, 3, 5, 3),
+    ),
+    "pool3d": (between(lambda x: F.adaptive_avg_pool3d(F.avg_pool3d(x, 2, 1), (1, 2, 1))), (2, 3, 4, 3)),
+    "conv_transpose1d": (between(lambda x, c: c(x), nn.ConvTranspose1d(2, 3, 3, 2, bias=False)), (2, 4)),
+    "conv_transpose3d": (between(lambda x, c: c(x), nn.ConvTranspose3d(2, 2, 2, 2, bias=False)), (2, 2, 3, 2)),
+    "interpolated": (
+        between(lambda x: F.interpolate(F.interpolate(x, scale_factor=2, mode="bilinear"), (3, 5), mode="bicubic")),
+        (2, 3, 4),
+    ),
+    "antialiased": (
+        between(
+            lambda x: (
+                F.interpolate(x, (2, 3), mode="bilinear", antialias=True)
+                + F.interpolate(x, (2, 3), mode="bicubic", antialias=True, align_corners=True)
+            )
+        ),
+        (1, 5, 6),
+    ),
+    "interpolated lines": (
+        between(lambda x: F.interpolate(F.interpolate(x, 7, mode="linear"), scale_factor=2, mode="nearest")),
+        (2, 4),
+    ),
+    "interpolated volumes": (
+        between(
+            lambda x: F.interpolate(F.interpolate(x, (3, 2, 3), mode="trilinear", align_corners=True), scale_factor=2)
+        ),
+        (1, 2, 3, 2),
+    ),
+    "nearest exact": (
+        between(
+            lambda x: (
+                F.interpolate(x[..., 0, 0], 5, mode="nearest-exact")[..., None, None]
+                + F.interpolate(x[..., 0], (5, 3), mode="nearest-exact")[..., None]
+                + F.interpolate(x, (5, 3, 2), mode="nearest-exact")
+            )
+        ),
+        (1, 3, 2, 3),
+    ),
+    "paddings": (
+        between(
+            lambda x: (
+                F.pad(x, (1, 2, 0, 1), mode="reflect")
+                + F.pad(x, (1, 2, 0, 1), mode="replicate")
+                + F.pad(x, (1, 2, 0, 1), mode="circular")
+            )
+        ),
+        (2, 3, 4),
+    ),
+    "pixels": (between(lambda x: F.pixel_unshuffle(F.channel_shuffle(F.pixel_shuffle(x, 2), 2), 2)), (8, 2, 3)),
+    "flip": (between(lambda x: x.flip(1, -1) + x), (3, 2, 4)),
+    "repeat": (between(lambda x: x.repeat(1, 2, 1, 3)[..., :2] + aten.tile.default(x, [2, 1, 1])[..., :2]), (2, 3, 2)),
+    "cumsum": (between(lambda x: x.cumsum(2) + x), (2, 5, 2)),
     "roll": (between(lambda x: (x.roll((1, -2), (1, 3)) + x.roll(1, -1))[:, :1, :, :2]), (3, 3, 5)),
     "upsample": (between(lambda x: F.interpolate(F.interpolate(x, scale_factor=2)[..., :3], (5, 4))), (2, 3, 4)),
     "conv_transpose": (

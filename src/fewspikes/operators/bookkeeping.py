@@ -29,7 +29,7 @@ product = Digital(
     reason="a product of two signals is not a weighted sum of spikes; the paper leaves it to the digital processor",
 )
 max_pool = Digital(
-    ("max_pool1d", "max_pool2d"),
+    ("max_pool1d", "max_pool2d", "max_pool3d"),
     kind="max",
     reach=_pooled,
     reason="a maximum is not a weighted sum of spikes; circuits={'max': 'average'} changes the network instead",

@@ -1,5 +1,6 @@
 """Rows of operators that are rewritten into others: identities, views, batch norms, max pools without their indices."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from fewspikes.base.errors import FewSpikesError
@@ -104,4 +105,42 @@ def averaged(axes: int) -> Any:
 
 average_pools = tuple(averaged(axes) for axes in (1, 2))
 
+
+def _regrouped(call: Call, g: Builder, sizes: Sequence[int], order: Sequence[int]) -> Any:
+    """The image's axes split into `sizes`, put in another order, and joined to the shape of the result."""
+    batch, shape = (call.node.shape or ())[0], call.node.shape
+    split = g.call("reshape", g.now(next(iter(call.node.arguments.values()))), [-1, *sizes], like=(batch, *sizes))
+    moved = g.call("permute", split, [0, *order], like=(batch, *(sizes[axis - 1] for axis in order)))
+    return g.call("reshape", moved, [-1, *call.shape[1:]], like=shape)
+
+
+@circuit("pixel_shuffle", takes=lambda call: len(call.shape) == 4)
+def pixels_shuffled(call: Call, g: Builder) -> Any:
+    """Channels become pixels: r x r of them a square."""
+    r, (channels, height, width) = call["upscale_factor"], call.shape_of("self")[1:]
+    return _regrouped(call, g, [channels // r**2, r, r, height, width], [1, 4, 2, 5, 3])
+
+
+@circuit("pixel_unshuffle", takes=lambda call: len(call.shape) == 4)
+def pixels_unshuffled(call: Call, g: Builder) -> Any:
+    """Squares of r x r pixels become channels."""
+    r, (channels, height, width) = call["downscale_factor"], call.shape_of("self")[1:]
+    return _regrouped(call, g, [channels, height // r, r, width // r, r], [1, 3, 5, 2, 4])
+
+
+@circuit("channel_shuffle", "native_channel_shuffle")
+def channels_shuffled(call: Call, g: Builder) -> Any:
+    """The channels of the groups in turn."""
+    channels, *rest = call.shape_of("self")[1:]
+    axes = range(3, 3 + len(rest))
+    return _regrouped(call, g, [call["groups"], channels // call["groups"], *rest], [2, 1, *axes])
+
+
+@circuit("squeeze", takes=lambda call: call.node.operator == "aten.squeeze.default")
+def squeezed(call: Call, g: Builder) -> Any:
+    """All axes of one position but the batch's, which torch drops where a batch holds one image."""
+    return g.call("reshape", g.now(call.node.arguments["self"]), [-1, *call.shape[1:]], like=call.node.shape)
+
+
 ROWS = (identity, dropped_out, viewed, whole_slice, normalised, max_pool_without_indices, *average_pools)
+ROWS += (pixels_shuffled, pixels_unshuffled, channels_shuffled, squeezed)

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import torch
 
-from fewspikes.graph.functions import function, in_order
 from fewspikes.operators.call import IMAGES, Call
+from fewspikes.operators.probing import along
 from fewspikes.operators.rule import moves
 from fewspikes.reach import boxes
 from fewspikes.reach.boxes import Box
@@ -14,7 +14,8 @@ from fewspikes.reach.factors import Unknown
 from fewspikes.reach.reshaping import reshape
 
 
-def _is_constant_pad(call: Call) -> bool:
+def is_constant_pad(call: Call) -> bool:
+    """Whether what is put around the map is one number."""
     return bool(call.get("mode", "constant") == "constant")
 
 
@@ -75,9 +76,12 @@ def split(call: Call) -> Iterable[Iterable[Box]]:
         first += size
 
 
-@moves("pad", "constant_pad_nd", zero=("value",), takes=_is_constant_pad)
+@moves("pad", "constant_pad_nd", zero=("value",))
 def padded(call: Call) -> Iterable[Box]:
-    """Constant padding, from the last axis backwards; negative padding crops."""
+    """Padding from the last axis backwards, by a constant or by the map's own values; negative padding crops."""
+    if not is_constant_pad(call):
+        count = len(call.shape)
+        return along(call, range(count - len(call["pad"]) // 2, count))
     return [_padded(box, call["pad"]) for box in call.boxes()]
 
 
@@ -142,20 +146,40 @@ def rolled(call: Call) -> Iterable[Box]:
     return relation
 
 
-@moves("upsample_nearest2d")
+@moves(
+    "upsample_nearest1d",
+    "upsample_nearest2d",
+    "upsample_nearest3d",
+    "_upsample_nearest_exact1d",
+    "_upsample_nearest_exact2d",
+    "_upsample_nearest_exact3d",
+)
+def enlarged(call: Call) -> Iterable[Box]:
+    """Every position of the pictures as often as it takes; which goes where, the operator itself tells."""
+    return along(call, range(2, len(call.shape)))
+
+
+@moves("flip", takes=lambda call: all(dim % len(call.shape) for dim in call["dims"]))
+def flipped(call: Call) -> Iterable[Box]:
+    """Some axes the other way round."""
+    return along(call, sorted(dim % len(call.shape) for dim in call["dims"]))
+
+
+def _repeats_within_images(call: Call) -> bool:
+    repeats = call.get("repeats", call.get("dims"))
+    return len(repeats) <= len(call.shape_of("self")) and [1, *repeats][-len(call.shape)] == 1
+
+
+@moves("repeat", "tile", takes=_repeats_within_images)
 def repeated(call: Call) -> Iterable[Box]:
-    """Every position of both last axes as often as it takes; which goes where, the operator itself tells."""
-    signal = next(iter(call.node.arguments))
-    before, (*_, height, width) = call.boxes(signal), call.shape_of(signal)
-    places = torch.arange(height * width, dtype=torch.float64).view(1, 1, height, width)
-    args, kwargs = in_order(call.node.operator, {name: call[name] for name in call.node.arguments} | {signal: places})
-    found = function(call.node.operator)(*args, **kwargs)[0, 0].to(torch.int64)
-    rows, columns = found[:, 0] // width, found[0] % width
-    matrices = [index == torch.arange(size)[:, None] for index, size in ((rows, height), (columns, width))]
-    return boxes.contracted(before, len(call.shape) - 2, matrices)
+    """Axes one after another as often as it says."""
+    axes = zip(call.shape_of("self"), call.shape, strict=True)
+    return along(call, [axis for axis, (before, after) in enumerate(axes) if before != after])
 
 
 ROWS = (
+    enlarged,
+    flipped,
     repeated,
     rolled,
     reshaped,

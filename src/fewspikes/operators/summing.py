@@ -4,10 +4,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from fewspikes.graph.graph import Ref
 from fewspikes.operators.call import Call
+from fewspikes.operators.probing import along
 from fewspikes.operators.rule import linear
 from fewspikes.reach import boxes
 from fewspikes.reach.boxes import Box, contracted
@@ -53,7 +55,7 @@ def negated(call: Call) -> Iterable[Box]:
     return call.boxes()
 
 
-@linear("avg_pool1d", "avg_pool2d")
+@linear("avg_pool1d", "avg_pool2d", "avg_pool3d")
 def pooled(call: Call) -> Iterable[Box]:
     """Average pool: a window along each spatial axis."""
     kernel = call["kernel_size"]
@@ -64,7 +66,7 @@ def pooled(call: Call) -> Iterable[Box]:
     return contracted(call.boxes(), len(call.shape) - count, windows)
 
 
-@linear("adaptive_avg_pool1d", "adaptive_avg_pool2d", sizes=_pooled_size)
+@linear("adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", sizes=_pooled_size)
 def adaptively_pooled(call: Call) -> Iterable[Box]:
     """Adaptive average pool: as many windows along each spatial axis as outputs are wanted."""
     count = len(call["output_size"])
@@ -78,6 +80,26 @@ def summed(call: Call) -> Iterable[Box]:
     count = len(call.shape_of("self"))
     dims = [dim % count for dim in call["dim"] or range(count)]
     return [_summed(box, dims, call["keepdim"]) for box in call.boxes()]
+
+
+@linear(
+    "upsample_linear1d",
+    "upsample_bilinear2d",
+    "upsample_bicubic2d",
+    "upsample_trilinear3d",
+    "_upsample_bilinear2d_aa",
+    "_upsample_bicubic2d_aa",
+)
+def interpolated(call: Call) -> Iterable[Box]:
+    """Weighted means of neighbours along each axis of the pictures; of which, the operator itself tells."""
+    return along(call, range(2, len(call.shape)))
+
+
+@linear("cumsum", takes=lambda call: call.axis() > 0)
+def cumulated(call: Call) -> Iterable[Box]:
+    """Sums of all positions up to each one, along an axis."""
+    axis, size = call.axis(), call.shape[call.axis()]
+    return [boxes.contract(box, axis, torch.ones(size, size, dtype=torch.bool).triu()) for box in call.boxes()]
 
 
 def broadcast(call: Call, *terms: str) -> list[Box]:
@@ -96,4 +118,4 @@ def _summed(box: Box, dims: Sequence[int], keepdim: bool) -> Box:
     return replace(box, axes=tuple(axis for at, axis in enumerate(box.axes) if at not in dims))
 
 
-ROWS = (added, scaled, divided, negated, pooled, adaptively_pooled, summed)
+ROWS = (added, scaled, divided, negated, pooled, adaptively_pooled, summed, interpolated, cumulated)

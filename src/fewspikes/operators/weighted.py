@@ -51,6 +51,7 @@ def _check_weights(x: Tensor, weight: Tensor, bias: Tensor | None) -> None:
 @linear(
     "conv1d",
     "conv2d",
+    "conv3d",
     weight="weight",
     without=("bias",),
     outputs=(0, 1),
@@ -64,7 +65,7 @@ def convolved(call: Call) -> Iterable[Box]:
     return contracted(call.boxes("input"), 1, [groups_matrix(x[1], weight[0], call["groups"]), *windows])
 
 
-@linear("conv_transpose2d", weight="weight", without=("bias",), outputs=(1, 1))
+@linear("conv_transpose1d", "conv_transpose2d", "conv_transpose3d", weight="weight", without=("bias",), outputs=(1, 1))
 def transposed(call: Call) -> Iterable[Box]:
     """Transposed convolution: the windows of a convolution from its outputs to its inputs."""
     x, weight = call.shape_of("input"), call.shape_of("weight")
