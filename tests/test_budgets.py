@@ -287,3 +287,29 @@ def test_on_resnet20_mixed_steps_beat_one_k_at_the_same_latency(data):
     even = build(dict.fromkeys(activations, 4), quick=False)
     assert mixed.report.latency_steps == even.report.latency_steps == 76
     assert measured(mixed, held).error < 0.85 * measured(even, held).error
+
+
+def test_labels_numbered_otherwise_are_noticed_where_a_drop_is_limited():
+    model = nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 5)).eval()
+    x = 2 * torch.randn(400, 6)
+    labels = model(x).argmax(1)
+    with pytest.warns(
+        fs.FewSpikesWarning, match="no more than chance: are the labels numbered as the network's classes"
+    ):
+        fs.convert(model, x, [(x, (labels + 1) % 5)], max_drop=1.0)
+    snn = fs.convert(model, x, [(x, labels)], max_drop=1.0)
+    assert any("points from the ANN's 100.00%" in note for note in snn.report.notes)
+
+
+def test_an_output_that_has_no_class_for_each_image_ends_in_one_line():
+    class Turned(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(8, 8)
+
+        def forward(self, x):
+            return torch.relu(self.linear(x)).t()
+
+    x = torch.randn(64, 8)
+    with pytest.raises(fs.FewSpikesError):
+        fs.convert(Turned().eval(), x[:2], x, max_drop=1.0)

@@ -562,3 +562,9 @@ def test_limits_of_steps_and_spikes_read_no_targets(target):
     model, x = Several(lambda pair: pair[0]).eval(), torch.randn(64, 8)
     assert fs.convert(model, x, [(x, target)], max_steps=4).report.latency_steps == 4
     assert fs.evaluate(fs.convert(model, x, [(x, target)], max_spikes=1.0), x).spikes_per_neuron < 1.2
+
+
+def test_a_spiking_network_is_not_converted_again():
+    snn = fs.convert(small(), IMAGES)
+    with pytest.raises(fs.FewSpikesError, match="this is a spiking network already; give the model"):
+        fs.convert(snn, IMAGES)

@@ -279,3 +279,14 @@ def test_labels_that_are_no_classes_raise(labels, got):
     snn = fs.convert(small(), IMAGES)
     with pytest.raises(fs.FewSpikesError, match=got):
         fs.evaluate(snn, [(torch.randn(4, 3, 8, 8), labels)])
+
+
+def test_a_reference_of_other_inputs_is_named_and_a_wrapped_one_taken():
+    model, x = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3)).eval(), torch.randn(30, 4)
+    snn = fs.convert(model, x, x, K=4)
+    for wrong in (nn.Linear(5, 3).eval(), copy.deepcopy(model).double()):
+        with pytest.raises(
+            fs.FewSpikesError, match=r"the reference does not take this network's inputs \(torch.float32"
+        ):
+            fs.evaluate(snn, x, wrong)
+    assert fs.evaluate(snn, x, nn.DataParallel(model)).images == 30  # the wrapper itself is in training mode

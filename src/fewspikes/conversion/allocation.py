@@ -6,7 +6,7 @@ from functools import partial
 
 import numpy as np
 
-from fewspikes.base.errors import FewSpikesError
+from fewspikes.base.errors import FewSpikesError, warn
 from fewspikes.base.progress import watch
 from fewspikes.conversion.budget_search import MORE_SPIKES, Build, Search, few_spikes
 from fewspikes.conversion.chains import Chains, Whole
@@ -19,6 +19,8 @@ from fewspikes.measure.measurement import Beside, Measurement, classes_of, measu
 from fewspikes.measure.sensitivity import MOST_STEPS, Curves, curves
 from fewspikes.network.spiking import SpikingNetwork
 from fewspikes.neuron.parameters import FSParameters
+
+_CHANCE = 3.0  # standard errors above chance that may yet be chance
 
 
 def allocate(
@@ -72,9 +74,25 @@ def allocate(
         ]
         ends = [(search, *search.best()) for search in searches]
     search, rung, network, measured = min(ends, key=lambda end: (end[2] is None, end[3].spikes_per_neuron))
+    if budget.drop is not None:
+        _check_accuracy(measured, classes_of(snn) or 2)
     if network is None:
         raise FewSpikesError(f"{budget} cannot be met: {_best_that_can(search, rung, measured)}")
     return network.with_neurons({}, _notes(chains.sites, search.ladder, rung, measured, budget, found.images))
+
+
+def _check_accuracy(measured: Measurement, classes: int) -> None:
+    """Warn where the ANN names the classes no better than chance: then the labels are most often numbered otherwise."""
+    if measured.ann_top1 is None:
+        return
+    chance = 1 / classes
+    at_most = 100 * (chance + _CHANCE * (chance * (1 - chance) / measured.images) ** 0.5)
+    if measured.ann_top1 <= at_most:
+        warn(
+            f"the ANN names the class of {measured.ann_top1:.1f}% of the {measured.images} images held out, no more "
+            "than chance: are the labels numbered as the network's classes are? A limit of the drop means nothing "
+            "otherwise"
+        )
 
 
 def _most_steps(budget: Budget, chains: Chains) -> int:
@@ -108,6 +126,8 @@ def _best_that_can(search: Search, rung: int, measured: Measurement) -> str:
         )
     if not few_spikes(budget, measured) or budget.drop is None:
         return f"the nearest that was found has {cost}"
+    if measured.loss is None:  # such as where axis 0 of the output is no batch
+        return f"no drop could be measured: the output has no class for each image; the nearest has {cost}"
     return f"the least drop is {measured.loss:.2g} points, with {cost}; {_why(search, rung, measured)}"
 
 
@@ -145,7 +165,7 @@ def _notes(
     if measured.agreement is not None:
         text += f", agreement {measured.agreement:.2f}%"
     if measured.drop is not None:
-        text += f", drop {measured.drop:.2f} points"
+        text += f", drop {measured.drop:.2f} points from the ANN's {measured.ann_top1:.2f}%"
     notes = [text, f"K by site: {_extremes(sites, k)}"]
     if budget.drop is not None:
         notes.append(

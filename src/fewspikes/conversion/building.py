@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fewspikes.base.errors import warn
 from fewspikes.base.progress import track
@@ -101,8 +101,9 @@ class Conversion:
         return self.images.take(slice(_SENSITIVITY_IMAGES))
 
     def base(self) -> SpikingNetwork:
-        """A network of these sites whose codes nobody uses."""
-        return self._built({site.name: relu_parameters(1, 1.0) for site in self.sites})
+        """A network of these sites whose codes nobody uses, on the model's own weights."""
+        tables = {site.name: relu_parameters(1, 1.0) for site in self.sites}
+        return self._on(self.prepared.tensors, tables)
 
     def diagnosed(self, snn: SpikingNetwork) -> SpikingNetwork:
         """The network with a diagnosis of each site in its report, if there are images, and with its settings."""
@@ -120,7 +121,7 @@ class Conversion:
         batches = track(source, "calibrating", source.total, self.progress)
         deal = Deal(batches, size, None if learns else repairs.IMAGES, every, outliers=True)
         self.calibration = calibrate(base, deal)
-        if deal.outliers is not None and deal.outliers.found:
+        if deal.outliers:
             warn(f"calibration: {deal.outliers}")
             self.notes += (f"calibration: {deal.outliers}",)
         self.images, self.held, self.left_out = deal.kept, deal.held, deal.left_out
@@ -128,9 +129,12 @@ class Conversion:
         self._quick = Tables(self.sites, quick, self.calibration, self.settings.seed)
 
     def _built(self, tables: Mapping[str, FSParameters]) -> SpikingNetwork:
+        tensors = {n: t.clone(memory_format=torch.contiguous_format) for n, t in self.prepared.tensors.items()}
+        return self._on(tensors, tables)
+
+    def _on(self, tensors: Mapping[str, Tensor], tables: Mapping[str, FSParameters]) -> SpikingNetwork:
         neurons = {name: FSNeuron(table) for name, table in tables.items()}
         images = 0 if self.calibration is None else self.calibration.images
-        tensors = {n: t.clone(memory_format=torch.contiguous_format) for n, t in self.prepared.tensors.items()}
         return SpikingNetwork(self.structure, tensors, neurons, self.notes, images)
 
 

@@ -89,7 +89,7 @@ def distil(
     with torch.inference_mode(False):
         deque(deal, maxlen=0)
         images, left = deal.kept, deal.left_out
-        if deal.outliers is not None and deal.outliers.found:
+        if deal.outliers:
             warn(f"distilling: {deal.outliers}")
         if len(images) < 2:
             raise FewSpikesError(

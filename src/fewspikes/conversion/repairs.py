@@ -27,7 +27,7 @@ IMAGES = 512  # at most
 _SHARES = (0.0, 0.5, 1.0)  # of the way back to the ANN's mean
 _RATIOS = tuple(2.0 ** (i / 4) for i in range(-10, 4))  # of the layer's range
 _ELEMENTS = 1 << 20  # of a site that are looked at; more positions than that are thinned out
-_MEMORY = 1 << 30  # bytes of the values that both networks hold at once; half as much more while a batch joins
+_MEMORY = 1 << 30  # bytes of the values that both networks hold at once; a quarter more while a batch joins
 _WORK = 1 << 40  # multiply-adds of the ANN over all images
 _LEAST = 8  # images, however large the network
 _MARGIN = 0.01  # relative: less is not worth a shift
@@ -130,7 +130,7 @@ def _portion(snn: SpikingNetwork, images: Images) -> tuple[Images, list[int]]:
     """The first images, as many as there is time for, in batches that fit; and how many have room at each step."""
     room = images_within(snn, _MEMORY)
     count = min(IMAGES, max(_LEAST, _WORK // max(snn.macs.ann, 1)))
-    size = max(1, min(images.size, max(_LEAST, room[0]) // 2))
+    size = max(1, min(images.size, max(_LEAST, room[0]) // 4))
     return replace(images.take(slice(count)), size=size), room
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from fewspikes.base.errors import FewSpikesError
 from fewspikes.base.sums import total
+from fewspikes.graph.model import inner
 from fewspikes.measure.counting import count
 from fewspikes.measure.expectation import expected_loss
 from fewspikes.measure.outputs import Variance, compared, tensors_of
@@ -134,13 +135,21 @@ def reference_of(snn: SpikingNetwork, reference: nn.Module | None) -> Callable[.
         return snn.as_ann()
     if not isinstance(reference, nn.Module):
         raise FewSpikesError(f"the reference must be a torch.nn.Module; got {type(reference).__name__}")
-    if any(module.training for module in reference.modules()):
+    ann = inner(reference)
+    if any(module.training for module in ann.modules()):
         raise FewSpikesError("the reference is in training mode; call reference.eval() first")
     names = [spec.name for spec in snn.inputs]
 
     def called(*inputs: Tensor) -> Any:
         own = [value.clone() for value in inputs]  # it may change them in place
-        return reference(**dict(zip(names, own, strict=True))) if snn.keywords else reference(*own)
+        try:
+            return ann(**dict(zip(names, own, strict=True))) if snn.keywords else ann(*own)
+        except (RuntimeError, TypeError) as error:
+            shapes = ", ".join(f"{value.dtype} {tuple(value.shape)}" for value in own)
+            raise FewSpikesError(
+                f"the reference does not take this network's inputs ({shapes}): {str(error).splitlines()[0]}; give the "
+                "network that it was converted from"
+            ) from error
 
     return called
 
