@@ -42,7 +42,6 @@ def rows(data: Path, limit: int) -> Iterator[dict[str, Any]]:
                     "images_with_other_spikes": float((spikes != others).double().mean()),
                     "images_of_another_class": float((usual.argmax(1) != got.argmax(1)).double().mean()),
                     "largest_difference": float((usual - got).abs().max()),
-                    "total_spikes": int(others.sum()) - int(spikes.sum()),
                 }
 
 
