@@ -27,7 +27,7 @@ IMAGES = 512  # at most
 _SHARES = (0.0, 0.5, 1.0)  # of the way back to the ANN's mean
 _RATIOS = tuple(2.0 ** (i / 4) for i in range(-10, 4))  # of the layer's range
 _ELEMENTS = 1 << 20  # of a site that are looked at; more positions than that are thinned out
-_MEMORY = 1 << 30  # bytes of the values that both networks hold at once; a quarter more while a batch joins
+_MEMORY = 1 << 29  # bytes of the values that both networks hold at once; a quarter more while a batch joins
 _WORK = 1 << 40  # multiply-adds of the ANN over all images
 _LEAST = 8  # images, however large the network
 _MARGIN = 0.01  # relative: less is not worth a shift
@@ -91,7 +91,7 @@ def repair(
     Args:
         snn: the converted network; it stays as it is.
         images: 2 at least; 512 are used, fewer where the network is large (2^40 multiply-adds over all images), and
-            at each site no more than 1 GiB of the values there takes.
+            at each site no more than 512 MiB of the values there takes.
         spike_price: the rise of error / variance of the output that one spike per neuron of the network is worth.
         prices: each site's own, see `pricing`; None: they are measured.
         ranges: also give ReLU channels ranges of their own.
