@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from torch import Tensor
 
+from fewspikes.base.checks import MOST_SEED
 from fewspikes.base.errors import FewSpikesError
 from fewspikes.cli import options
 from fewspikes.fitting import FitResult
@@ -45,7 +46,7 @@ def fit(
     ] = None,
     bits: Annotated[int | None, typer.Option(help="Numbers on 2^BITS values in [-8, 8), as chips hold them.")] = None,
     effort: Annotated[str, typer.Option(help="quick (milliseconds), normal (seconds) or long (minutes).")] = "normal",
-    seed: Annotated[int, typer.Option(min=0, max=options.MOST_SEED, help="Of everything random.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MOST_SEED, help="Of everything random.")] = 0,
     alpha: Annotated[float | None, typer.Option(help="The range of a ReLU. Default: 25, as in the paper.")] = None,
     rounding: Annotated[
         str | None, typer.Option(help="down (the paper; the default here) or nearest (the default of convert -K).")

@@ -9,13 +9,12 @@ from typing import Annotated
 import torch
 import typer
 
-from fewspikes.base.checks import said
+from fewspikes.base.checks import MOST_SEED, said
 from fewspikes.base.errors import FewSpikesError
 from fewspikes.cli.pictures import channels, check_takes_pictures
 from fewspikes.images import Preprocessing
 from fewspikes.models.loading import LoadedModel
 
-MOST_SEED = (1 << 63) - 1
 _MOST_PIXELS = 4096  # of a side
 _MOST_NUMBERS = 1 << 26  # of an input: 256 MiB
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fewspikes.base.errors import warn
+from fewspikes.base.errors import FewSpikesError, warn
 from fewspikes.base.progress import track
 from fewspikes.conversion import repairs
 from fewspikes.conversion.pricing import priced
@@ -19,7 +19,7 @@ from fewspikes.measure.deal import Deal, Images, batch_size
 from fewspikes.measure.diagnosis import diagnose
 from fewspikes.measure.measurement import classes_of
 from fewspikes.measure.source import Source
-from fewspikes.network.spiking import SpikingNetwork
+from fewspikes.network.spiking import Countable, SpikingNetwork
 from fewspikes.network.structure import Structure
 from fewspikes.neuron.known_codes import relu_parameters
 from fewspikes.neuron.layer import FSNeuron
@@ -56,6 +56,8 @@ class Conversion:
         progress: bool | None = None,
     ) -> None:
         self.settings, self.progress = settings, progress
+        if isinstance(model, Countable):
+            raise FewSpikesError("this is a spiking network already; give the model that it was converted from")
         captured = captured_model(model, example)
         self.prepared = prepared(captured, settings.circuits)
         self.structure = Structure(self.prepared.graph, captured.inputs, self.prepared.sites, captured.keywords)
@@ -101,9 +103,9 @@ class Conversion:
         return self.images.take(slice(_SENSITIVITY_IMAGES))
 
     def base(self) -> SpikingNetwork:
-        """A network of these sites whose codes nobody uses, on the model's own weights."""
+        """A network of these sites whose codes nobody uses, on the model's own weights as far as they lie in order."""
         tables = {site.name: relu_parameters(1, 1.0) for site in self.sites}
-        return self._on(self.prepared.tensors, tables)
+        return self._on({name: tensor.contiguous() for name, tensor in self.prepared.tensors.items()}, tables)
 
     def diagnosed(self, snn: SpikingNetwork) -> SpikingNetwork:
         """The network with a diagnosis of each site in its report, if there are images, and with its settings."""

@@ -12,7 +12,7 @@ from fewspikes.conversion.building import Conversion
 from fewspikes.conversion.distillation import distil_within
 from fewspikes.conversion.settings import Budget, Codes, Settings, circuits_of
 from fewspikes.measure.calibration import Calibration
-from fewspikes.network.spiking import Countable, SpikingNetwork
+from fewspikes.network.spiking import SpikingNetwork
 
 
 def convert(
@@ -74,8 +74,6 @@ def convert(
     >>> convert(net, torch.zeros(1, 4)).report.neurons
     8
     """
-    if isinstance(model, Countable):
-        raise FewSpikesError("this is a spiking network already; give the model that it was converted from")
     if images is not None and calibration is not None:
         raise FewSpikesError("images and calibration are two names of one thing; give one of them")
     shortcuts = {"alpha": alpha, "rounding": rounding, "offset": offset, "spike_price": spike_price}

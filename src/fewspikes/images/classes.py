@@ -12,6 +12,7 @@ from fewspikes.base.errors import FewSpikesError
 from fewspikes.base.files import reason_of
 from fewspikes.images.extras import require
 
+MOST_CLASSES = 1 << 31  # a label beyond is no class number
 _WNID = re.compile(r"n\d{8}")
 _IMAGENET = 1000
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from fewspikes.base.errors import FewSpikesError, warn
 from fewspikes.base.files import reason_of, shown
 from fewspikes.base.seals import TRIPS
-from fewspikes.images.classes import check_numbers
+from fewspikes.images.classes import MOST_CLASSES, check_numbers
 from fewspikes.images.extras import require
 from fewspikes.images.reading import decode_image
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 _NAME = re.compile(r"(?P<split>.+?)(-(?P<shard>\d+)-of-(?P<shards>\d+).*|-\d+)?\.parquet")
-_MOST_CLASSES = 1 << 31
 
 
 def parquet_splits(folder: Path) -> dict[str, list[Path]]:
@@ -92,7 +91,7 @@ class ParquetImages:
             if labels.null_count:
                 raise FewSpikesError(f"{file} has {labels.null_count} rows without a label; remove them")
             numbers = labels.to_numpy()
-            if len(numbers) != reader.metadata.num_rows or (numbers > _MOST_CLASSES).any():
+            if len(numbers) != reader.metadata.num_rows or (numbers > MOST_CLASSES).any():
                 raise ValueError(f"{len(numbers)} labels, the largest {max(numbers, default=0)}")
         return np.asarray(numbers, dtype=np.int64)
 

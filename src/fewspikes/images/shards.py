@@ -19,7 +19,7 @@ from fewspikes.base.errors import FewSpikesError, warn
 from fewspikes.base.files import reason_of, shown
 from fewspikes.base.progress import track
 from fewspikes.base.seals import TRIPS
-from fewspikes.images.classes import check_numbers
+from fewspikes.images.classes import MOST_CLASSES, check_numbers
 from fewspikes.images.folders import EXTENSIONS
 from fewspikes.images.reading import decode_image
 from fewspikes.images.splits import SPLIT_NAMES
@@ -32,7 +32,6 @@ _NUMBER = re.compile(r"(\d+)(?=\D*$)")
 _JSON_LABELS = ("label", "cls", "class")
 _BLOCK = tarfile.BLOCKSIZE
 _LONGEST_LABEL = 1 << 24  # bytes; captions and boxes lie beside some labels, but no more than that
-_MOST_CLASSES = 1 << 31
 _RECORD = 1 << 20  # bytes; the most that usual writers fill up with zeros
 
 
@@ -165,7 +164,7 @@ def _label(text: bytes, kind: str, name: str) -> int | None:
         raise FewSpikesError(f"{name} holds no {what}; make the shard again") from None
     values = [found.get(key) for key in _JSON_LABELS] if isinstance(found, dict) else [found] * (kind == "cls")
     label = next((value for value in values if type(value) is int), None)
-    if label is not None and not -_MOST_CLASSES < label < _MOST_CLASSES:
+    if label is not None and not -MOST_CLASSES < label < MOST_CLASSES:
         raise FewSpikesError(f"{name} holds no class number but one of {len(str(label))} digits; make the shard again")
     return label
 

@@ -53,31 +53,29 @@ class Variance:
         """One batch of so many images."""
         if not output.numel():
             return
-        rows = per_image(output, images).double()
+        wide = output.double()
+        rows = per_image(wide, images)
         if self._middle is None:
             self._middle, self._centre = rows.mean(0), float(mean(rows))
             self._first = torch.zeros_like(self._middle)
         if len(rows) != images or rows.shape[1] != len(self._middle):  # no output per image: one long image
             rows = torch.empty(0, len(self._middle)).to(rows)
-        about, flat = rows - self._middle, output.double() - self._centre
+        about, flat = rows - self._middle, wide - self._centre
         self._images, self._elements = self._images + len(rows), self._elements + output.numel()
         self._first += about.sum(0)
-        sums = [total(values) for values in (about.square(), flat, flat.square(), output.double().square())]
+        sums = [total(values) for values in (about.square(), flat, flat.square(), wide.square())]
         self._sums += torch.stack([one.cpu() for one in sums])
 
     @property
     def value(self) -> float:
         """Of all images so far; 0 if there are none, or if all outputs are 0."""
-        squares, first, second, total = self._sums.tolist()
-        least = _CONSTANT * total / max(self._elements, 1)
-        found = [
-            second / max(self._elements, 1) - (first / max(self._elements, 1)) ** 2,
-            total / max(self._elements, 1),
-        ]
+        squares, *sums = self._sums.tolist()
+        first, second, square = (one / max(self._elements, 1) for one in sums)
+        found = [second - first**2, square]
         if self._images > 1:
-            spread = squares - float(self._first.square().sum()) / self._images
+            spread = squares - float(total(self._first.square())) / self._images
             found = [spread / self._images / len(self._first), *found]
-        return next((variance for variance in found if variance > least), 0.0)
+        return next((variance for variance in found if variance > _CONSTANT * square), 0.0)
 
 
 def variance_over_images(output: Tensor, images: int) -> float:
