@@ -17,6 +17,7 @@ class Chains:
     Attributes:
         sites: their names, in the order of the graph; K everywhere below is a vector in this order.
         before, after: by site, the places of the sites that feed it directly, and of those that it feeds.
+        leader: by site, the place of the site whose K it has; its own where it is free.
     """
 
     def __init__(self, snn: SpikingNetwork) -> None:
@@ -26,6 +27,9 @@ class Chains:
         self.after: list[tuple[int, ...]] = [
             tuple(j for j in range(len(self.sites)) if i in self.before[j]) for i in range(len(self.sites))
         ]
+
+        leaders = {name: one.leader for name, one in snn.structure.followers.items() if name in snn.exact}
+        self.leader = np.array([place[leaders.get(name, name)] for name in self.sites])
 
     @property
     def longest(self) -> int:

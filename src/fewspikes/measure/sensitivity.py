@@ -127,8 +127,9 @@ def effects(
             moments[name] += (wide.numel(), float(total(wide)), float(total(wide.square())))
             for j, table in enumerate(codes[name]):
                 y, fired = apply(x, table)
-                errors[name][j] += probed.effect(name, y - exact)
-                own[name][j] += float(total((y - exact).double().square()))
+                if name not in snn.exact:
+                    errors[name][j] += probed.effect(name, y - exact)
+                    own[name][j] += float(total((y - exact).double().square()))
                 spikes[name][j] += float(fired.sum(dtype=torch.int64))
     return Effects(
         {name: sums / seen for name, sums in errors.items()},

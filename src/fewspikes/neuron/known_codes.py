@@ -66,6 +66,29 @@ def relu_parameters(K: int = 10, alpha: float = 25.0, rounding: str = "down", ca
     return FSParameters(bits - lowered, bits, bits, 0.0, Activation("relu", cap).label, domain, provenance)
 
 
+def identity_parameters(K: int, low: float, high: float) -> FSParameters:
+    """The code of f(x) = x in closed form: the nearest of 2^K values, equally spaced from low to high.
+
+    Silence stands for the lowest; h[t] = d[t] are the bits of what is above it, and thresholds lie half a step lower.
+
+    Args:
+        K: time steps, 1 to 24.
+        low, high: the lowest and the highest value, low < high.
+
+    Raises:
+        FewSpikesError: K or the values out of range.
+
+    >>> identity_parameters(2, -1.0, 2.0).T
+    array([ 0.5, -0.5])
+    """
+    K = checks.whole("K", K, 1, MAX_STEPS)
+    low, high = checks.interval("the values", (checks.finite("low", low), checks.finite("high", high)))
+    step = (high - low) / (2**K - 1)
+    bits = step * 2.0 ** np.arange(K - 1, -1, -1)
+    domain = (low - step / 2, high + step / 2)
+    return FSParameters(low + bits - step / 2, bits, bits, low, "identity", domain, {"method": "closed form"})
+
+
 def published(activation: str) -> FSParameters:
     """The parameters of the paper: "silu" (K=16), "sigmoid" (K=12), or "relu" (K=10, alpha=25, rounding down).
 

@@ -7,11 +7,12 @@ from typing import Any, NamedTuple
 from fewspikes.base.errors import FewSpikesError
 from fewspikes.graph.functions import PYTHON, is_elementwise
 from fewspikes.graph.graph import CONSTANT, INPUT, OUTPUT, SITE, Graph, Node
-from fewspikes.operators import bookkeeping, circuits, moving, neurons, summing, weighted
+from fewspikes.operators import bookkeeping, circuits, identities, maxima, moving, neurons, summing, weighted
 from fewspikes.operators.call import Call
+from fewspikes.operators.choices import WITHOUT_ROWS
 from fewspikes.operators.rule import Circuit, Digital, Elementwise, Kind, Linear, Neurons, Rule, Rules, Shapes
 
-RULES = Rules(row for room in (weighted, summing, moving, neurons, circuits, bookkeeping) for row in room.ROWS)
+RULES = Rules(row for room in (weighted, summing, moving, neurons, circuits, maxima, identities, bookkeeping) for row in room.ROWS)
 _SHOWN = 3  # paths in a message
 _NOTHING = frozenset((INPUT, CONSTANT, OUTPUT))
 _LOGITS = "a classifier that ends here: return the logits, which name the same class"
@@ -122,12 +123,12 @@ def _how(call: Call) -> str:
 
 
 def choices(rules: Rules = RULES) -> dict[str, tuple[str, ...]]:
-    """What may become of each kind of operator that is no weighted sum; the first is the default."""
-    found = {row.kind: ["digital"] for row in rules.rows if isinstance(row, Digital)}
+    """What may become of each kind of thing that is no weighted sum, or need not stay one; the first is the default."""
+    found = {row.kind: ["digital"] for row in rules.rows if isinstance(row, Digital) and row.kind not in WITHOUT_ROWS}
     for row in rules.rows:
         if isinstance(row, Circuit) and row.kind is not None and row.choice not in found[row.kind]:
             found[row.kind].append(str(row.choice))
-    return {kind: tuple(values) for kind, values in found.items()}
+    return {kind: tuple(values) for kind, values in found.items()} | WITHOUT_ROWS
 
 
 def remedy(rules: Rules = RULES) -> str:

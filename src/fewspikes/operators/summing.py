@@ -31,7 +31,7 @@ def _pooled_size(given: Mapping[str, Any]) -> Sequence[int] | None:
     return (*x.shape[:2], *wanted) if plain else None
 
 
-@linear("add", "sub", "rsub", terms=("self", "other"), sizes=_broadcast_size)
+@linear("add", "sub", "rsub", terms=("self", "other"), adds=True, sizes=_broadcast_size)
 def added(call: Call) -> Iterable[Box]:
     """Sums and differences: each term, broadcast to the shape of the result."""
     return broadcast(call, "self", "other")
@@ -49,7 +49,7 @@ def divided(call: Call) -> Iterable[Box]:
     return broadcast(call, "self")
 
 
-@linear("neg")
+@linear("neg", adds=True)
 def negated(call: Call) -> Iterable[Box]:
     """The same with the other sign."""
     return call.boxes()
