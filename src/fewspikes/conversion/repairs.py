@@ -120,7 +120,7 @@ def repair(
         kept,
         len(candidates["shift"]),
         {name: int((n.shift != 0).sum()) for name, n in neurons.items() if n.shift is not None},
-        {name: int((n.scale != 1).sum()) for name, n in neurons.items() if n.scale is not None},
+        {n: int((o.scale != 1).sum()) for n, o in neurons.items() if o.scale is not None and n not in snn.exact},
         not_free if ranges else {},
         {what: one.error for what, one in measured.items()},
         len(used),
@@ -154,7 +154,7 @@ def _propose(
     in_turn = [batch for pair in zip_longest(*(half.batches for half in halves)) for batch in pair if batch is not None]
     reasons, own = _reasons(snn), snn.neurons
     leaders = {follower.leader for follower in snn.structure.followers.values()}
-    neurons = {}
+    neurons: dict[str, FSNeuron] = {}
     for name, ann, got, put in track(walk(snn, in_turn, room), "repairing", len(sites), progress):
         site, neuron = sites[name], own[name]
         axis = snn.channel_axis(name)

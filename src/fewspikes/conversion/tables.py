@@ -42,6 +42,7 @@ class Tables:
         calibration: what the sites see, or None.
         seed: of the searches.
         leaders: by site, the one whose K it has if it is given none.
+        fixed: sites that need no parameters.
 
     Raises:
         FewSpikesError: a K for a site that is not there, none for one that is, or a calibration of other sites.
@@ -54,16 +55,18 @@ class Tables:
         calibration: Calibration | None,
         seed: int = 0,
         leaders: Mapping[str, str] | None = None,
+        fixed: frozenset[str] = frozenset(),
     ) -> None:
-        self.sites = {site.name: site for site in sites}
+        self.sites = {site.name: site for site in sites if site.name not in fixed}
         self.leaders = dict(leaders or {})
-        if calibration is not None and set(calibration.sites) != set(self.sites):
+        if calibration is not None and set(calibration.sites) != {site.name for site in sites}:
             raise FewSpikesError(
                 f"the calibration is for {len(calibration.sites)} other sites than the network's {len(sites)}; "
                 "calibrate again"
             )
         if isinstance(codes.K, Mapping):
-            codes = replace(codes, K=_of_leaders(codes.K, self.leaders))
+            own = {name: steps for name, steps in codes.K.items() if name not in fixed}
+            codes = replace(codes, K=_of_leaders(own, self.leaders))
             _check_names(codes.K, list(self.sites))  # type: ignore[arg-type]
         paper = codes.K is None and calibration is None
         self.codes = replace(codes, rounding=codes.rounding or ("down" if paper else "nearest"))

@@ -41,8 +41,9 @@ def least_error_identity(K: int, inputs: Histogram) -> FSParameters:
 
 def _median(inputs: Histogram, low: float, high: float) -> float:
     """A value with half of the inputs on either side, not at an end."""
-    half = inputs.centres[np.searchsorted(np.cumsum(inputs.counts), inputs.total / 2)]
-    return float(np.clip(half, low + 0.02 * (high - low), high - 0.02 * (high - low)))
+    half = float(inputs.centres[np.searchsorted(np.cumsum(inputs.counts), inputs.total / 2)])
+    room = 0.02 * (high - low)
+    return min(max(half, low + room), high - room)
 
 
 def _range(K: int, middle: float, ends: list[float], reach: list[float]) -> tuple[float, float]:

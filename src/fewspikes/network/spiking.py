@@ -19,6 +19,7 @@ from fewspikes.network.structure import Structure
 from fewspikes.network.synapses import FanOut
 from fewspikes.neuron.activation import Activation
 from fewspikes.neuron.kernels import engine_for
+from fewspikes.neuron.known_codes import EXACT
 from fewspikes.neuron.layer import FSNeuron, overwriting
 from fewspikes.neuron.recurrence import check_fits
 from fewspikes.neuron.tracing import check_tracing, refuse_script
@@ -80,7 +81,7 @@ class SpikingNetwork(Countable):
         structure: what follows from the graph without running it: segments, fan-out, multiply-adds, latency.
         preprocessing: how images become inputs, as plain JSON data, or None.
         diagnosis: what goes wrong at each site, by name, if it was measured.
-        exact: the sites that take another one's grid, and so add no error.
+        exact: the sites that add no error: they take another one's grid, or that of 8-bit images.
 
     Raises:
         FewSpikesError: a shift, scale or gain that does not fit its site, or a code beyond the network's dtype.
@@ -99,7 +100,7 @@ class SpikingNetwork(Countable):
         self.structure = structure
         following = _following(structure, neurons)
         layers = {**neurons, **following}
-        self.exact = frozenset(following)
+        self.exact = frozenset(following) | {name for name, one in layers.items() if one.code.provenance.get(EXACT)}
         self.running_graph = Running(structure.graph, tensors, {s.node: layers[s.name] for s in structure.sites})
         self.notes, self.calibration_images = tuple(notes), calibration_images
         self.settings: dict[str, Any] = dict(settings or {})
@@ -168,7 +169,7 @@ class SpikingNetwork(Countable):
         """What the conversion did."""
         if self._report is None:
             self._report = report_of(
-                self.structure, self.neurons, self.notes, self.calibration_images, self.engine, self.diagnosis
+                self.structure, self.neurons, self.notes, self.calibration_images, self.engine, self.diagnosis, self.exact
             )
         return self._report
 

@@ -87,11 +87,11 @@ def with_linear_parts(
         choices: what was chosen for "linear".
         ends: the nodes that are to become neurons.
     """
-    weighted = _weighted(graph, rules, carriers, ends)
+    weighted = _weighted(graph, tensors, rules, carriers, ends)
     made_for: dict[str, Ref] = {}
 
     def change(node: Node, made: Builder) -> Ref | None:
-        call = Call(node, graph, rules, carriers)
+        call = Call(node, graph, rules, carriers, tensors=tensors)
         choice = choices.of("linear", node.path)
         rule = rules.find(Linear, call) if node.name in carriers and choice != "collapsed" else None
         if rule is None or rule.weight is None:
@@ -111,13 +111,15 @@ def with_linear_parts(
     return rebuilt(graph, tensors, change)
 
 
-def _weighted(graph: Graph, rules: Rules, carriers: frozenset[str], ends: frozenset[str]) -> Mapping[str, bool]:
+def _weighted(
+    graph: Graph, tensors: Mapping[str, Tensor], rules: Rules, carriers: frozenset[str], ends: frozenset[str]
+) -> Mapping[str, bool]:
     """By node, whether a weighted map reaches it without a neuron between."""
     found: dict[str, bool] = {}
     for node in graph:
         rule = None
         if node.name in carriers and node.name not in ends and node.operator != INPUT:
-            rule = rules.find(Linear, Call(node, graph, rules, carriers)) if node.arguments else None
+            rule = rules.find(Linear, Call(node, graph, rules, carriers, tensors=tensors)) if node.arguments else None
         passes = node.operator == "getitem" or rule is not None
         before = passes and any(found[name] for name in node.reads)
         found[node.name] = before or (rule is not None and rule.weight is not None)

@@ -13,7 +13,7 @@ from fewspikes.graph.builder import Builder
 from fewspikes.graph.graph import Ref, Shape
 from fewspikes.operators.call import Call
 from fewspikes.operators.rule import Circuit, Digital, circuit
-from fewspikes.operators.summing import broadcast, summed
+from fewspikes.operators.summing import broadcast, summed_over
 from fewspikes.reach.boxes import Box, contracted
 from fewspikes.reach.windows import spread, window
 
@@ -127,7 +127,7 @@ def _of_two(*operators: str, made: Callable[[Builder, Ref, Ref, Shape | None], R
             term if size == shape else g.call("expand", term, _wanted(shape), like=shape)
             for term, size in zip(terms, sizes, strict=True)
         ]
-        return made(g, *spread_out, shape)
+        return made(g, spread_out[0], spread_out[1], shape)
 
     return expand
 
@@ -244,17 +244,18 @@ def with_place(call: Call, g: Builder) -> Any:
     return (value, place)
 
 
-@circuit("fmax", "fmin", takes=lambda call: {"self", "other"} <= call.signals)
+@circuit("fmax", "fmin", "max", "min", takes=lambda call: "other" in call.node.arguments)
 def without_nan(call: Call, g: Builder) -> Ref:
     """The same as maximum and minimum where nothing is NaN."""
-    word = {"fmax": "maximum", "fmin": "minimum"}[call.node.short]
+    word = {"max": "maximum", "min": "minimum"}[call.node.short[-3:]]
     return g.call(word, *(g.now(call.node.arguments[name]) for name in ("self", "other")), like=call.node.shape)
 
 
 @circuit("clamp", "clamp_min", "clamp_max", takes=lambda call: bool(call.signals - {"self"}))
 def between_signals(call: Call, g: Builder) -> Ref:
     """Limits that are signals: the larger of x and the lower one, then the smaller of that and the upper one."""
-    found, given = g.now(call.node.arguments["self"]), call.node.arguments
+    given = call.node.arguments
+    found: Ref = g.now(given["self"])
     for name, word in (("min", "maximum"), ("max", "minimum")):
         if given.get(name) is not None:
             found = g.call(word, found, g.now(given[name]), like=call.node.shape)
@@ -267,6 +268,10 @@ def _pooled(call: Call) -> Iterable[Box]:
     settings = (spread(call[name] or kernel, count) for name in ("stride", "padding", "dilation"))
     sizes = zip(call.shape_of("self")[-count:], call.shape[-count:], kernel, *settings, strict=True)
     return contracted(call.boxes(), len(call.shape) - count, [window(*size) for size in sizes])
+
+
+def _extreme(call: Call) -> Iterable[Box]:
+    return summed_over(call, _axes(call), call["keepdim"])
 
 
 def _compared(call: Call) -> Iterable[Box]:
@@ -282,7 +287,7 @@ digital_pools = Digital(
 )
 digital_maxima = Digital(("maximum", "minimum"), kind="max", reach=_compared, reason=_REASON)
 digital_extremes = Digital(
-    ("amax", "amin"), kind="max", reach=summed.reach, reason=_REASON, takes=lambda call: 0 not in _axes(call)
+    ("amax", "amin"), kind="max", reach=_extreme, reason=_REASON, takes=lambda call: 0 not in _axes(call)
 )
 
 ROWS = (

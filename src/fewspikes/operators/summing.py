@@ -79,7 +79,7 @@ def summed(call: Call) -> Iterable[Box]:
     """Sum and mean: all positions along some axes, or all axes."""
     count = len(call.shape_of("self"))
     dims = [dim % count for dim in call["dim"] or range(count)]
-    return [_summed(box, dims, call["keepdim"]) for box in call.boxes()]
+    return summed_over(call, dims, call["keepdim"])
 
 
 @linear(
@@ -107,6 +107,11 @@ def broadcast(call: Call, *terms: str) -> list[Box]:
     given = [call.node.arguments[name] for name in terms]
     distinct = dict.fromkeys(ref.name for ref in given if isinstance(ref, Ref))
     return [boxes.broadcast(box, call.shape) for name in distinct for box in call.known.get(name, ())]
+
+
+def summed_over(call: Call, dims: Sequence[int], keepdim: bool) -> list[Box]:
+    """All positions along some axes at one, or without these axes."""
+    return [_summed(box, dims, keepdim) for box in call.boxes()]
 
 
 def _summed(box: Box, dims: Sequence[int], keepdim: bool) -> Box:
