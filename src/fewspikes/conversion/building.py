@@ -150,7 +150,9 @@ class Conversion:
                 continue
             for tensor in (self.prepared.tensors[constant] for constant in entry.lowest):
                 tensor.copy_(torch.from_numpy(spacing.lowest).view_as(tensor))
-            self._fixed[name] = FSNeuron(levels_parameters(), scale=torch.from_numpy(spacing.step).to(tensor), axis=entry.axis)
+            self._fixed[name] = FSNeuron(
+                levels_parameters(), scale=torch.from_numpy(spacing.step).to(tensor), axis=entry.axis
+            )
             self.notes += (f"input {name}: 8-bit values, exact in {BITS} steps",)
 
     def _built(self, tables: Mapping[str, FSParameters]) -> SpikingNetwork:

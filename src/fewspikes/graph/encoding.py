@@ -41,7 +41,9 @@ def graph_from_json(content: Sequence[Mapping[str, Any]], allowed: Callable[[str
         if nodes and next(reversed(nodes.values())).operator == OUTPUT:
             raise FewSpikesError("the graph does not end in its output")
         given = {str(key): _decode(value, nodes) for key, value in entry["arguments"].items()}
-        nodes[name] = Node(name, operator, _checked(operator, given, allowed), str(entry["path"]), part=str(entry.get("part", "")))
+        nodes[name] = Node(
+            name, operator, _checked(operator, given, allowed), str(entry["path"]), part=str(entry.get("part", ""))
+        )
     if not nodes or next(reversed(nodes.values())).operator != OUTPUT:
         raise FewSpikesError("the graph does not end in its output")
     return Graph(tuple(nodes.values()))

@@ -78,7 +78,9 @@ class Levels:
         if content is None:
             return cls(None)
         values = tuple(np.array(entry, np.float64) for entry in content)
-        sound = all(v.ndim == 1 and 0 < len(v) <= MOST and np.isfinite(v).all() and (np.diff(v) > 0).all() for v in values)
+        sound = all(
+            v.ndim == 1 and 0 < len(v) <= MOST and np.isfinite(v).all() and (np.diff(v) > 0).all() for v in values
+        )
         if not values or not sound:
             raise FewSpikesError("the levels of an input must be up to 256 rising numbers for each channel")
         return cls(values)

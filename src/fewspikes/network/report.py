@@ -194,9 +194,7 @@ def _circuit_lines(circuits: Sequence[CircuitReport]) -> list[str]:
     return lines
 
 
-def _site_report(
-    site: Site, neurons: int, layer: FSNeuron, diagnosis: Mapping[str, SiteDiagnosis]
-) -> SiteReport:
+def _site_report(site: Site, neurons: int, layer: FSNeuron, diagnosis: Mapping[str, SiteDiagnosis]) -> SiteReport:
     code = layer.code
     changed = {kind: int((v != (0 if kind == "shift" else 1)).sum()) for kind, v in layer.by_channel.items()}
     return SiteReport(

@@ -169,7 +169,13 @@ class SpikingNetwork(Countable):
         """What the conversion did."""
         if self._report is None:
             self._report = report_of(
-                self.structure, self.neurons, self.notes, self.calibration_images, self.engine, self.diagnosis, self.exact
+                self.structure,
+                self.neurons,
+                self.notes,
+                self.calibration_images,
+                self.engine,
+                self.diagnosis,
+                self.exact,
             )
         return self._report
 

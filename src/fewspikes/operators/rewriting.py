@@ -109,9 +109,7 @@ def _plain(graph: Graph, tensors: dict[str, Tensor], rules: Rules) -> Graph:
     return rebuilt(graph, tensors, change)
 
 
-def _expanded(
-    graph: Graph, tensors: dict[str, Tensor], choices: Choices, rules: Rules, notes: list[str]
-) -> Graph:
+def _expanded(graph: Graph, tensors: dict[str, Tensor], choices: Choices, rules: Rules, notes: list[str]) -> Graph:
     """The graph with each circuit in the place of its operator, until there is none left."""
     changed: dict[str, list[str]] = {}
     while True:
