@@ -140,7 +140,7 @@ class Conversion:
         return Tables(self.sites, codes, self.calibration, self.settings.seed, leaders, frozenset(self._fixed))
 
     def _enter(self) -> None:
-        """Inputs that are images of 8 bits get the code of their levels, which no setting changes; others are fitted."""
+        """Inputs of 8 bits get the code of their levels, which no setting changes; others are fitted."""
         given = self.settings.codes.K
         levels = {} if self.calibration is None else self.calibration.levels
         for name, entry in self.prepared.entries.items():

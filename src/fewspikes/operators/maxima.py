@@ -5,6 +5,7 @@ grid, and the maximum is exact; see `network.grids`.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -98,7 +99,7 @@ class _Tensor:
 
 def _one_apart(windows: Sequence[Sequence[int]]) -> bool:
     """Whether each window is the one before it, moved on by one."""
-    pairs = zip(windows, windows[1:], strict=False)
+    pairs = pairwise(windows)
     return len(windows) > 1 and all(list(before[1:]) == list(after[:-1]) for before, after in pairs)
 
 
@@ -262,6 +263,13 @@ def between_signals(call: Call, g: Builder) -> Ref:
     return found
 
 
+@circuit("aminmax", takes=lambda call: call["dim"] is not None)
+def both_ends(call: Call, g: Builder) -> Any:
+    """Minimum and maximum along an axis."""
+    self, like = g.now(call.node.arguments["self"]), call.graph.users(call.node.name)[0].shape
+    return tuple(g.call(word, self, [call["dim"]], call["keepdim"], like=like) for word in ("amin", "amax"))
+
+
 def _pooled(call: Call) -> Iterable[Box]:
     kernel = call["kernel_size"]
     count = len(kernel)
@@ -299,6 +307,7 @@ ROWS = (
     with_place,
     without_nan,
     between_signals,
+    both_ends,
     digital_pools,
     digital_maxima,
     digital_extremes,

@@ -19,7 +19,7 @@ from fewspikes.operators.call import Call
 from fewspikes.operators.choices import Choices
 from fewspikes.operators.expressions import Elementwise, Found
 from fewspikes.operators.folding import with_pads_folded
-from fewspikes.operators.identities import LINEAR_PART, Entry, with_input_spikes, with_linear_parts
+from fewspikes.operators.identities import Entry, with_input_spikes, with_linear_parts
 from fewspikes.operators.rule import Linear, Rules
 from fewspikes.operators.rules import RULES, carriers, fates
 from fewspikes.operators.rules import choices as kinds_of
@@ -29,7 +29,7 @@ from fewspikes.operators.rules import choices as kinds_of
 class Site:
     """One layer of neurons: its name in reports, its node in the graph, and what it imitates.
 
-    `part`: the operator whose circuit it is part of, "input" or "linear" for an identity; "" for one of the model's own.
+    `part`: the operator whose circuit it is part of, "input" or "linear" for an identity; "" for the model's own.
     """
 
     name: str
@@ -162,9 +162,9 @@ def _with_sites(graph: Graph, tensors: dict[str, Tensor], rules: Rules) -> tuple
 
 
 def _place(node: Node, layer: Found | None) -> str:
-    """What a layer of neurons is called if no other is: its module's path, or what it computes."""
-    if layer is None:
-        return f"{node.path}.{node.part}" if node.part == LINEAR_PART else node.path
+    """What a layer of neurons is called if no other is: its module's path and circuit, or what it computes."""
+    if node.part or layer is None:
+        return ".".join(word for word in (node.path, node.part) if word)
     return node.path or (layer.end.short if layer.activation.expression else layer.activation.name)
 
 
