@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from fewspikes.base.errors import FewSpikesError
 from fewspikes.base.sums import total
 from fewspikes.graph.model import inner
+from fewspikes.graph.nested import tensors_of
 from fewspikes.measure.counting import count
 from fewspikes.measure.expectation import expected_loss
-from fewspikes.measure.outputs import Variance, compared, tensors_of
+from fewspikes.measure.outputs import Variance, compared
 from fewspikes.measure.source import Batch, Labelled
 from fewspikes.network.spiking import SpikingNetwork
 
