@@ -52,6 +52,11 @@ class Record(Mapping[Any, Any]):
         """All that is not None, in order."""
         return tuple(self.__given().values())
 
+    def pattern(self, change: Callable[[Any, str], Any]) -> "Held":
+        """How it is filled, with its values changed."""
+        values = [change(value, name) for name, value in self.__values.items()]
+        return Held(RECORD, self.__kind, tuple(self.__values), tuple(values))
+
     def __given(self) -> dict[str, Any]:
         return {name: value for name, value in self.__values.items() if value is not None}
 
@@ -115,14 +120,12 @@ def parts(value: Any) -> Sequence[Any] | None:
     if isinstance(value, Held):
         return value.values
     if isinstance(value, Record):
-        return value.to_tuple()
-    if isinstance(value, Mapping):
-        return list(value.values())
-    if isinstance(value, list | tuple):
-        return value
+        return Record.to_tuple(value)  # a field may have that name
     if is_dataclass(value) and not isinstance(value, type):
         return [getattr(value, one.name, None) for one in fields(value)]
-    return None
+    if isinstance(value, Mapping):
+        return list(value.values())
+    return value if isinstance(value, list | tuple) else None
 
 
 def alike(value: Any, items: Iterable[Any]) -> Any:
@@ -141,6 +144,21 @@ def tensors_of(value: Any) -> list[Tensor]:
     return [tensor for part in parts(value) or () for tensor in tensors_of(part)]
 
 
+def with_tensors(output: Any, tensors: Iterable[Tensor]) -> Any:
+    """The same structure with these in the place of its own tensors, in the order of `tensors_of`."""
+    others = iter(tensors)
+    return given(held(output, lambda value, where: next(others) if isinstance(value, Tensor) else value))
+
+
+def given(pattern: Any) -> Any:
+    """What the caller gets: a pattern with instances of classes in the place of `Held`."""
+    values = parts(pattern)
+    if values is None:
+        return pattern
+    items = [given(value) for value in values]
+    return pattern.made(items) if isinstance(pattern, Held) else alike(pattern, items)
+
+
 def held(value: Any, leaf: Callable[[Any, str], Any], where: str = "") -> Any:
     """A model's output in plain lists, tuples and dicts, and `Held` for classes, its leaves replaced.
 
@@ -152,6 +170,8 @@ def held(value: Any, leaf: Callable[[Any, str], Any], where: str = "") -> Any:
     Raises:
         FewSpikesError: a dict with a key that is no word and no number.
     """
+    if isinstance(value, Record):
+        return Record.pattern(value, lambda item, name: held(item, leaf, f"{where}.{name}"))
     if is_dataclass(value) and not isinstance(value, type):
         names = [one.name for one in fields(value)]
         values = [getattr(value, name, None) for name in names]
