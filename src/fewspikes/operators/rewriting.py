@@ -14,6 +14,7 @@ from fewspikes.graph.graph import Graph, Node, Ref
 from fewspikes.graph.inputs import InputSpec, check_finite
 from fewspikes.graph.shapes import with_shapes
 from fewspikes.neuron.activation import Activation
+from fewspikes.operators.batch import batch_problems
 from fewspikes.operators.call import Call
 from fewspikes.operators.expressions import Elementwise, Found
 from fewspikes.operators.folding import with_pads_folded
@@ -57,7 +58,7 @@ def prepared(captured: Captured, circuits: Mapping[str, str] | None = None, rule
     graph = with_pads_folded(graph, tensors, rules, carriers(graph, rules))
     graph = with_constants_folded(graph, tensors)
     graph, sites = _with_sites(graph, tensors, rules)
-    fates(graph, rules)
+    fates(graph, rules, batch_problems(graph, rules))
     check_finite(tensors.values(), "a constant of the network, after batch norms were folded,")
     if not sites:
         raise FewSpikesError(

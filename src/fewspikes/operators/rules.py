@@ -17,7 +17,10 @@ _NOTHING = frozenset((INPUT, CONSTANT, OUTPUT))
 _LOGITS = "a classifier that ends here: return the logits, which name the same class"
 _AT_THE_END = dict.fromkeys(("softmax", "log_softmax", "argmax"), _LOGITS)
 _DROPOUT = "active in eval mode: call F.dropout(x, training=self.training), or take it out"
-_ANYWHERE = dict.fromkeys(("dropout", "native_dropout", "feature_dropout", "alpha_dropout", "bernoulli"), _DROPOUT)
+_NORM = "it uses the batch's own statistics, which mixes its images: train it with running statistics"
+_NORMS = ("batch_norm", "native_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_functional")
+_DROPOUTS = ("dropout", "native_dropout", "feature_dropout", "alpha_dropout", "bernoulli")
+_ANYWHERE = dict.fromkeys(_DROPOUTS, _DROPOUT) | dict.fromkeys(_NORMS, _NORM)
 
 
 class Fate(NamedTuple):
@@ -37,11 +40,16 @@ def carriers(graph: Graph, rules: Rules = RULES) -> frozenset[str]:
     return frozenset(found)
 
 
-def fates(graph: Graph, rules: Rules = RULES) -> dict[str, Fate]:
+def fates(graph: Graph, rules: Rules = RULES, problems: Mapping[str, str] | None = None) -> dict[str, Fate]:
     """What becomes of each node that is a call; inputs, constants and the output are left out.
 
+    Args:
+        graph: of a network.
+        rules: the rows.
+        problems: what else is wrong, in words, by node.
+
     Raises:
-        FewSpikesError: operators that no row covers, all of them, with how often and where.
+        FewSpikesError: problems, and operators that no row covers, all of them, with how often and where.
     """
     signals = carriers(graph, rules)
     found, refused = {}, list[Node]()
@@ -52,10 +60,12 @@ def fates(graph: Graph, rules: Rules = RULES) -> dict[str, Fate]:
                 refused.append(node)
             else:
                 found[node.name] = fate
-    if refused:
-        raise FewSpikesError(
-            f"no rule for {_listed([Call(n, graph, rules, signals) for n in refused])}; {remedy(rules)}"
-        )
+    told = [*(problems or {}).values()]
+    unknown = [Call(node, graph, rules, signals) for node in refused if node.name not in (problems or {})]
+    if unknown:
+        told.append(f"no rule for {_listed(unknown)}; {remedy(rules)}")
+    if told:
+        raise FewSpikesError("; ".join(told))
     return found
 
 

@@ -79,7 +79,7 @@ def summed(call: Call) -> Iterable[Box]:
     """Sum and mean: all positions along some axes, or all axes."""
     count = len(call.shape_of("self"))
     dims = [dim % count for dim in call["dim"] or range(count)]
-    return [_summed(box, dims, call["keepdim"]) for box in call.boxes()]
+    return [summed_over(box, dims, call["keepdim"]) for box in call.boxes()]
 
 
 @linear(
@@ -95,7 +95,7 @@ def interpolated(call: Call) -> Iterable[Box]:
     return along(call, range(2, len(call.shape)))
 
 
-@linear("cumsum", takes=lambda call: call.axis() > 0)
+@linear("cumsum")
 def cumulated(call: Call) -> Iterable[Box]:
     """Sums of all positions up to each one, along an axis."""
     axis, size = call.axis(), call.shape[call.axis()]
@@ -109,7 +109,9 @@ def broadcast(call: Call, *terms: str) -> list[Box]:
     return [boxes.broadcast(box, call.shape) for name in distinct for box in call.known.get(name, ())]
 
 
-def _summed(box: Box, dims: Sequence[int], keepdim: bool) -> Box:
+def summed_over(box: Box, dims: Iterable[int], keepdim: bool) -> Box:
+    """The box of sums over all positions along some axes."""
+    dims = list(dims)
     for dim in dims:
         box = boxes.dense(box, dim, 1)
     if keepdim:
