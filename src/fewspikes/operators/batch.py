@@ -5,15 +5,17 @@ small. Neurons and elementwise operators pass it on, others by their rows. Where
 the axes that it names, or on each position by itself where it keeps the shape, or else on everything at once.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations, permutations
 from typing import Any
 
+from torch import Tensor
+
 from fewspikes.graph.graph import INPUT, OUTPUT, SITE, Batch, Graph, Node, refs, sizes
 from fewspikes.operators.call import Call, Relation
 from fewspikes.operators.rule import Digital, Linear, Rules, Shapes
-from fewspikes.operators.summing import summed_over
+from fewspikes.operators.summing import sums_of
 from fewspikes.reach import boxes
 from fewspikes.reach.boxes import Box, identity, is_empty
 from fewspikes.reach.factors import Unknown
@@ -27,14 +29,15 @@ _MIXES = (
 _MOVES = "moves images to other places: return every tensor with the batch on axis 0, each image at its own place"
 
 
-def batch_problems(graph: Graph, rules: Rules) -> dict[str, str]:
+def batch_problems(graph: Graph, tensors: Mapping[str, Tensor], rules: Rules) -> dict[str, str]:
     """Where a graph does not compute each image by itself: in words, by node.
 
     Args:
         graph: with the shapes of its tensors.
+        tensors: its constants.
         rules: the rows.
     """
-    walk = _Walk(graph, rules)
+    walk = _Walk(graph, tensors, rules)
     found = {node.name: f"{node.where} {_MIXES}" for node in walk.mixing}
     moving = [walk.moving(name) for name in graph.output.reads if walk.is_elsewhere(name, graph[name])]
     return found | {node.name: f"{node.where} {_MOVES}" for node in moving}
@@ -49,9 +52,9 @@ class _Walk:
         mixing: the nodes at which two images first meet.
     """
 
-    def __init__(self, graph: Graph, rules: Rules) -> None:
+    def __init__(self, graph: Graph, tensors: Mapping[str, Tensor], rules: Rules) -> None:
         self.graph = Graph(tuple(replace(node, shape=_fixed(node)) for node in graph))
-        self.rules, self.known, self.mixing = rules, dict[str, Any](), list[Node]()
+        self.tensors, self.rules, self.known, self.mixing = tensors, rules, dict[str, Any](), list[Node]()
         for node in self.graph:
             try:
                 found = self._reached(node)
@@ -88,7 +91,7 @@ class _Walk:
             return self.known.get(node.reads[0], ())
         if node.operator == "getitem":
             return self.known.get(node.reads[0], {}).get(node.arguments["index"], ())
-        call = Call(node, self.graph, self.rules, frozenset(self.known), self.known)
+        call = Call(node, self.graph, self.rules, frozenset(self.known), self.known, self.tensors)
         shapes = next(iter(self.rules.of(Shapes, node.short)), None)
         if shapes is not None:
             return () if shapes.reach is None else _tidied(shapes.reach(call))
@@ -127,14 +130,14 @@ def _spread(call: Call, shape: Sequence[int]) -> Relation:
 
 def _joined(box: Box, dims: Sequence[int], axes: int) -> Box:
     count = len(box.axes)
-    return summed_over(box, [dim % count for dim in dims if count], count == axes)
+    return sums_of(box, [dim % count for dim in dims if count], count == axes)
 
 
 def _fitted(box: Box, shape: Sequence[int]) -> Box:
     """The box broadcast to a shape; where it does not fit, everything reaches everything."""
     sizes = zip(box.shape[::-1], shape[::-1], strict=False)
     if len(box.axes) > len(shape) or any(size not in (1, wanted) for size, wanted in sizes):
-        one = replace(summed_over(box, range(len(box.axes)), True), axes=())
+        one = replace(sums_of(box, range(len(box.axes)), True), axes=())
         return boxes.broadcast(boxes.tidy(one), shape)
     return boxes.broadcast(box, shape)
 

@@ -4,14 +4,28 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from torch import Tensor
+
 from fewspikes.base.errors import FewSpikesError
 from fewspikes.graph.functions import PYTHON, is_elementwise
-from fewspikes.graph.graph import CONSTANT, INPUT, OUTPUT, SITE, Graph, Node
-from fewspikes.operators import bookkeeping, circuits, moving, neurons, summing, weighted
+from fewspikes.graph.graph import CONSTANT, INPUT, OUTPUT, SITE, Graph
+from fewspikes.operators import (
+    bookkeeping,
+    circuits,
+    identities,
+    indexing,
+    maxima,
+    moving,
+    neurons,
+    summing,
+    weighted,
+)
 from fewspikes.operators.call import Call
+from fewspikes.operators.choices import WITHOUT_ROWS
 from fewspikes.operators.rule import Circuit, Digital, Elementwise, Kind, Linear, Neurons, Rule, Rules, Shapes
 
-RULES = Rules(row for room in (weighted, summing, moving, neurons, circuits, bookkeeping) for row in room.ROWS)
+_ROOMS = (weighted, summing, moving, indexing, neurons, circuits, maxima, identities, bookkeeping)
+RULES = Rules(row for room in _ROOMS for row in room.ROWS)
 _SHOWN = 3  # paths in a message
 _NOTHING = frozenset((INPUT, CONSTANT, OUTPUT))
 _LOGITS = "a classifier that ends here: return the logits, which name the same class"
@@ -40,11 +54,14 @@ def carriers(graph: Graph, rules: Rules = RULES) -> frozenset[str]:
     return frozenset(found)
 
 
-def fates(graph: Graph, rules: Rules = RULES, problems: Mapping[str, str] | None = None) -> dict[str, Fate]:
+def fates(
+    graph: Graph, tensors: Mapping[str, Tensor], rules: Rules = RULES, problems: Mapping[str, str] | None = None
+) -> dict[str, Fate]:
     """What becomes of each node that is a call; inputs, constants and the output are left out.
 
     Args:
-        graph: of a network.
+        graph: with shapes.
+        tensors: its constants, those that are structure at least.
         rules: the rows.
         problems: what else is wrong, in words, by node.
 
@@ -52,20 +69,21 @@ def fates(graph: Graph, rules: Rules = RULES, problems: Mapping[str, str] | None
         FewSpikesError: problems, and operators that no row covers, all of them, with how often and where.
     """
     signals = carriers(graph, rules)
-    found, refused = {}, list[Node]()
+    found, refused = {}, list[Call]()
     for node in graph:
         if node.operator not in _NOTHING:
-            fate = _fate(Call(node, graph, rules, signals))
+            call = Call(node, graph, rules, signals, tensors=tensors)
+            fate = _fate(call)
             if fate is None:
-                refused.append(node)
+                refused.append(call)
             else:
                 found[node.name] = fate
-    told = [*(problems or {}).values()]
-    unknown = [Call(node, graph, rules, signals) for node in refused if node.name not in (problems or {})]
+    told = dict(problems or {})
+    unknown = [call for call in refused if call.node.name not in told]
     if unknown:
-        told.append(f"no rule for {_listed(unknown)}; {remedy(rules)}")
+        told[""] = f"no rule for {_listed(unknown)}; {remedy(rules)}"
     if told:
-        raise FewSpikesError("; ".join(told))
+        raise FewSpikesError("; ".join(told.values()))
     return found
 
 
@@ -132,12 +150,12 @@ def _how(call: Call) -> str:
 
 
 def choices(rules: Rules = RULES) -> dict[str, tuple[str, ...]]:
-    """What may become of each kind of operator that is no weighted sum; the first is the default."""
-    found = {row.kind: ["digital"] for row in rules.rows if isinstance(row, Digital)}
+    """What may become of each kind of thing that is no weighted sum, or need not stay one; the first is the default."""
+    found = {row.kind: ["digital"] for row in rules.rows if isinstance(row, Digital) and row.kind not in WITHOUT_ROWS}
     for row in rules.rows:
         if isinstance(row, Circuit) and row.kind is not None and row.choice not in found[row.kind]:
             found[row.kind].append(str(row.choice))
-    return {kind: tuple(values) for kind, values in found.items()}
+    return {kind: tuple(values) for kind, values in found.items()} | WITHOUT_ROWS
 
 
 def remedy(rules: Rules = RULES) -> str:

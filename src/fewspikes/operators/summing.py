@@ -31,7 +31,7 @@ def _pooled_size(given: Mapping[str, Any]) -> Sequence[int] | None:
     return (*x.shape[:2], *wanted) if plain else None
 
 
-@linear("add", "sub", "rsub", terms=("self", "other"), sizes=_broadcast_size)
+@linear("add", "sub", "rsub", terms=("self", "other"), adds=True, sizes=_broadcast_size)
 def added(call: Call) -> Iterable[Box]:
     """Sums and differences: each term, broadcast to the shape of the result."""
     return broadcast(call, "self", "other")
@@ -49,7 +49,7 @@ def divided(call: Call) -> Iterable[Box]:
     return broadcast(call, "self")
 
 
-@linear("neg")
+@linear("neg", adds=True)
 def negated(call: Call) -> Iterable[Box]:
     """The same with the other sign."""
     return call.boxes()
@@ -79,7 +79,7 @@ def summed(call: Call) -> Iterable[Box]:
     """Sum and mean: all positions along some axes, or all axes."""
     count = len(call.shape_of("self"))
     dims = [dim % count for dim in call["dim"] or range(count)]
-    return [summed_over(box, dims, call["keepdim"]) for box in call.boxes()]
+    return summed_over(call, dims, call["keepdim"])
 
 
 @linear(
@@ -109,9 +109,13 @@ def broadcast(call: Call, *terms: str) -> list[Box]:
     return [boxes.broadcast(box, call.shape) for name in distinct for box in call.known.get(name, ())]
 
 
-def summed_over(box: Box, dims: Iterable[int], keepdim: bool) -> Box:
-    """The box of sums over all positions along some axes."""
-    dims = list(dims)
+def summed_over(call: Call, dims: Sequence[int], keepdim: bool) -> list[Box]:
+    """All positions along some axes at one, or without these axes."""
+    return [sums_of(box, dims, keepdim) for box in call.boxes()]
+
+
+def sums_of(box: Box, dims: Sequence[int], keepdim: bool) -> Box:
+    """A box with all positions along some axes as one."""
     for dim in dims:
         box = boxes.dense(box, dim, 1)
     if keepdim:
