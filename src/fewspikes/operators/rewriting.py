@@ -15,6 +15,7 @@ from fewspikes.graph.graph import SITE, Graph, Node, Ref
 from fewspikes.graph.inputs import InputSpec, check_finite
 from fewspikes.graph.shapes import with_shapes
 from fewspikes.neuron.activation import Activation
+from fewspikes.operators.batch import batch_problems
 from fewspikes.operators.call import Call
 from fewspikes.operators.choices import Choices
 from fewspikes.operators.expressions import Elementwise, Found
@@ -74,7 +75,7 @@ def prepared(captured: Captured, circuits: Mapping[str, str] | None = None, rule
     ends = frozenset(layer.end.name for layer in Elementwise(graph, tensors, rules, signals).found())
     graph = with_linear_parts(graph, tensors, choices, rules, signals, ends)
     graph, sites = _with_sites(graph, tensors, rules)
-    fates(graph, tensors, rules)
+    fates(graph, tensors, rules, batch_problems(graph, tensors, rules))
     check_finite(tensors.values(), "a constant of the network, after batch norms were folded,")
     if not sites:
         raise FewSpikesError(

@@ -182,7 +182,13 @@ class Digital(Rule):
 
 @dataclass(frozen=True, eq=False)
 class Shapes(Rule):
-    """Sizes and constants: what it returns depends on shapes alone."""
+    """Sizes and constants: what it returns depends on shapes alone.
+
+    Attributes:
+        reach: which image each position belongs to, where it counts the images.
+    """
+
+    reach: Reach | None = field(default=None, kw_only=True)
 
 
 class Rules:

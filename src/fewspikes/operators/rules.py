@@ -31,7 +31,10 @@ _NOTHING = frozenset((INPUT, CONSTANT, OUTPUT))
 _LOGITS = "a classifier that ends here: return the logits, which name the same class"
 _AT_THE_END = dict.fromkeys(("softmax", "log_softmax", "argmax"), _LOGITS)
 _DROPOUT = "active in eval mode: call F.dropout(x, training=self.training), or take it out"
-_ANYWHERE = dict.fromkeys(("dropout", "native_dropout", "feature_dropout", "alpha_dropout", "bernoulli"), _DROPOUT)
+_NORM = "it uses the batch's own statistics, which mixes its images: train it with running statistics"
+_NORMS = ("batch_norm", "native_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_functional")
+_DROPOUTS = ("dropout", "native_dropout", "feature_dropout", "alpha_dropout", "bernoulli")
+_ANYWHERE = dict.fromkeys(_DROPOUTS, _DROPOUT) | dict.fromkeys(_NORMS, _NORM)
 
 
 class Fate(NamedTuple):
@@ -51,16 +54,19 @@ def carriers(graph: Graph, rules: Rules = RULES) -> frozenset[str]:
     return frozenset(found)
 
 
-def fates(graph: Graph, tensors: Mapping[str, Tensor], rules: Rules = RULES) -> dict[str, Fate]:
+def fates(
+    graph: Graph, tensors: Mapping[str, Tensor], rules: Rules = RULES, problems: Mapping[str, str] | None = None
+) -> dict[str, Fate]:
     """What becomes of each node that is a call; inputs, constants and the output are left out.
 
     Args:
         graph: with shapes.
         tensors: its constants, those that are structure at least.
         rules: the rows.
+        problems: what else is wrong, in words, by node.
 
     Raises:
-        FewSpikesError: operators that no row covers, all of them, with how often and where.
+        FewSpikesError: problems, and operators that no row covers, all of them, with how often and where.
     """
     signals = carriers(graph, rules)
     found, refused = {}, list[Call]()
@@ -72,8 +78,12 @@ def fates(graph: Graph, tensors: Mapping[str, Tensor], rules: Rules = RULES) -> 
                 refused.append(call)
             else:
                 found[node.name] = fate
-    if refused:
-        raise FewSpikesError(f"no rule for {_listed(refused)}; {remedy(rules)}")
+    told = dict(problems or {})
+    unknown = [call for call in refused if call.node.name not in told]
+    if unknown:
+        told[""] = f"no rule for {_listed(unknown)}; {remedy(rules)}"
+    if told:
+        raise FewSpikesError("; ".join(told.values()))
     return found
 
 
