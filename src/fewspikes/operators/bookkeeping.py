@@ -34,6 +34,9 @@ max_pool = Digital(
     reach=_pooled,
     reason="a maximum is not a weighted sum of spikes; circuits={'max': 'average'} changes the network instead",
 )
-sizes = Shapes(("sym_size", "ones_like", "zeros_like", "full_like", "zeros", "ones", "full", "new_zeros", "new_ones"))
+sizes = Shapes(("sym_size",))
+zeros = Shapes(("zeros", "zeros_like", "new_zeros"), fill=lambda call: 0)
+ones = Shapes(("ones", "ones_like", "new_ones"), fill=lambda call: 1)
+filled = Shapes(("full", "full_like", "new_full"), fill=lambda call: call["fill_value"])
 
-ROWS = (max_pool, product, sizes)
+ROWS = (max_pool, product, sizes, zeros, ones, filled)

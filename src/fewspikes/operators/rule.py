@@ -140,7 +140,13 @@ class Written(Rule):
 
 @dataclass(frozen=True, eq=False)
 class Elementwise(Rule):
-    """Elementwise, though torch does not say so of this operator."""
+    """Elementwise, though torch does not say so of this operator.
+
+    Attributes:
+        alone: whether it is a layer of neurons by itself; if not, only as part of one that begins before it.
+    """
+
+    alone: bool = field(default=True, kw_only=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,7 +185,13 @@ class Digital(Rule):
 
 @dataclass(frozen=True, eq=False)
 class Shapes(Rule):
-    """Sizes and constants: what it returns depends on shapes alone."""
+    """Sizes and constants: what it returns depends on shapes alone.
+
+    Attributes:
+        fill: the number that it fills a tensor with.
+    """
+
+    fill: Callable[[Call], Any] | None = field(default=None, kw_only=True)
 
 
 class Rules:

@@ -7,11 +7,12 @@ from typing import Any, NamedTuple
 from fewspikes.base.errors import FewSpikesError
 from fewspikes.graph.functions import PYTHON, is_elementwise
 from fewspikes.graph.graph import CONSTANT, INPUT, OUTPUT, SITE, Graph, Node
-from fewspikes.operators import bookkeeping, circuits, moving, neurons, summing, weighted
+from fewspikes.operators import bookkeeping, circuits, composed, limits, moving, neurons, summing, weighted
 from fewspikes.operators.call import Call
 from fewspikes.operators.rule import Circuit, Digital, Elementwise, Kind, Linear, Neurons, Rule, Rules, Shapes
 
-RULES = Rules(row for room in (weighted, summing, moving, neurons, circuits, bookkeeping) for row in room.ROWS)
+_ROOMS = (weighted, summing, moving, neurons, circuits, composed, limits, bookkeeping)
+RULES = Rules(row for room in _ROOMS for row in room.ROWS)
 _SHOWN = 3  # paths in a message
 _NOTHING = frozenset((INPUT, CONSTANT, OUTPUT))
 _LOGITS = "a classifier that ends here: return the logits, which name the same class"
