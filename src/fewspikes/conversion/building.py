@@ -24,6 +24,7 @@ from fewspikes.network.structure import Structure
 from fewspikes.neuron.known_codes import relu_parameters
 from fewspikes.neuron.layer import FSNeuron
 from fewspikes.neuron.parameters import FSParameters
+from fewspikes.operators.call import fixed_of
 from fewspikes.operators.rewriting import prepared
 
 _QUICK_REPAIR = 64  # images, while a budget is looked for
@@ -60,7 +61,8 @@ class Conversion:
             raise FewSpikesError("this is a spiking network already; give the model that it was converted from")
         captured = captured_model(model, example)
         self.prepared = prepared(captured, settings.circuits)
-        self.structure = Structure(self.prepared.graph, captured.inputs, self.prepared.sites, captured.keywords)
+        graph, fixed = self.prepared.graph, fixed_of(self.prepared.tensors)
+        self.structure = Structure(graph, captured.inputs, self.prepared.sites, fixed, captured.keywords)
         self.sites = self.prepared.sites
         self.calibration: Calibration | None = images if isinstance(images, Calibration) else None
         self.images, self.held, self.left_out = Images(()), Images(()), 0

@@ -22,6 +22,7 @@ from fewspikes.network.spiking import SpikingNetwork
 from fewspikes.network.structure import Structure
 from fewspikes.neuron.layer import PER_CHANNEL, FSNeuron
 from fewspikes.neuron.parameters import FSParameters
+from fewspikes.operators.call import fixed_of
 from fewspikes.operators.expressions import activation_from_json
 from fewspikes.operators.rewriting import Site, with_sizes
 from fewspikes.operators.rules import is_known
@@ -135,7 +136,8 @@ def _rebuild(content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Spiki
     if odd is not None:
         raise FewSpikesError(f"a weight of {odd}, which no converted network has")
     check_finite(tensors.values(), "a weight in the file")
-    structure = Structure(with_sizes(graph, inputs, tensors), inputs, sites, _of_kind(bool, content, "keywords"))
+    keywords = _of_kind(bool, content, "keywords")
+    structure = Structure(with_sizes(graph, inputs, tensors), inputs, sites, fixed_of(tensors), keywords)
     _check_sizes(structure.graph)
     notes, settings = [str(note) for note in _of_kind(list, content, "notes")], _of_kind(dict, content, "settings")
     images = checks.whole("the number of calibration images", content["calibration_images"], 0)

@@ -5,6 +5,8 @@ from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
 
+from torch import Tensor
+
 from fewspikes.graph.graph import Graph, Ref, sizes
 from fewspikes.graph.inputs import InputSpec
 from fewspikes.network.channels import channel_axis, gain_is_free
@@ -23,12 +25,14 @@ class Structure:
         graph: with the shape of every tensor.
         inputs: what it takes, per image.
         sites: the layers of neurons, in the order of the graph.
+        fixed: the constants that say what reaches what (indices, masks), by name, see `call.fixed_of`.
         keywords: whether the original model is called with its inputs by name.
     """
 
     graph: Graph
     inputs: tuple[InputSpec, ...]
     sites: tuple[Site, ...]
+    fixed: Mapping[str, Tensor]
     keywords: bool = False
 
     def __getstate__(self) -> dict[str, Any]:
@@ -42,7 +46,7 @@ class Structure:
     @cached_property
     def segments(self) -> Segments:
         """The linear maps between the sites."""
-        return Segments(self.graph)
+        return Segments(self.graph, self.fixed)
 
     @cached_property
     def fan_out(self) -> dict[str, FanOut]:

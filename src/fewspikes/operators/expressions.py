@@ -68,8 +68,11 @@ class Elementwise:
                 source = self._source(node)
                 yield Found(source, node, self._activation(source, node))
 
+    def _call(self, node: Node) -> Call:
+        return Call(node, self.graph, self.rules, self.carriers, tensors=self.tensors)
+
     def _place(self, node: Node) -> None:
-        call = Call(node, self.graph, self.rules, self.carriers)
+        call = self._call(node)
         self.root[node.name] = node.name
         signals = [name for name in node.reads if name in self.carriers]
         if node.name not in self.carriers or not signals or not self._is_elementwise(call):
@@ -148,9 +151,9 @@ class Elementwise:
 
     def _activation(self, source: str, end: Node) -> Activation:
         cone = self._cone(end, source)
-        row = self.rules.find(Neurons, Call(end, self.graph, self.rules, self.carriers)) if len(cone) == 1 else None
+        row = self.rules.find(Neurons, self._call(end)) if len(cone) == 1 else None
         if row is not None:
-            return row.activation(Call(end, self.graph, self.rules, self.carriers))
+            return row.activation(self._call(end))
         text = _text(self._small(source, cone))
         return _expressed(text, self.rules)
 

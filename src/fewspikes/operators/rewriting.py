@@ -57,7 +57,7 @@ def prepared(captured: Captured, circuits: Mapping[str, str] | None = None, rule
     graph = with_pads_folded(graph, tensors, rules, carriers(graph, rules))
     graph = with_constants_folded(graph, tensors)
     graph, sites = _with_sites(graph, tensors, rules)
-    fates(graph, rules)
+    fates(graph, tensors, rules)
     check_finite(tensors.values(), "a constant of the network, after batch norms were folded,")
     if not sites:
         raise FewSpikesError(
@@ -83,8 +83,9 @@ def _plain(graph: Graph, tensors: dict[str, Tensor], rules: Rules) -> Graph:
     signals = carriers(graph, rules)
 
     def change(node: Node, made: Builder) -> object:
-        row = rules.circuits(Call(node, graph, rules, signals), {})
-        return row.expand(Call(node, graph, rules, signals), made) if row is not None and row.early else None
+        call = Call(node, graph, rules, signals, tensors=tensors)
+        row = rules.circuits(call, {})
+        return row.expand(call, made) if row is not None and row.early else None
 
     return rebuilt(graph, tensors, change)
 
@@ -100,7 +101,7 @@ def _expanded(
 
         def change(node: Node, made: Builder) -> object:
             nonlocal done
-            call = Call(node, before, rules, signals)  # noqa: B023
+            call = Call(node, before, rules, signals, tensors=tensors)  # noqa: B023
             row = rules.circuits(call, choices)
             instead = None if row is None else row.expand(call, made)
             if row is not None and instead is not None:

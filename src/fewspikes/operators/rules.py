@@ -4,14 +4,16 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from torch import Tensor
+
 from fewspikes.base.errors import FewSpikesError
 from fewspikes.graph.functions import PYTHON, is_elementwise
-from fewspikes.graph.graph import CONSTANT, INPUT, OUTPUT, SITE, Graph, Node
-from fewspikes.operators import bookkeeping, circuits, composed, limits, moving, neurons, summing, weighted
+from fewspikes.graph.graph import CONSTANT, INPUT, OUTPUT, SITE, Graph
+from fewspikes.operators import bookkeeping, circuits, composed, indexing, limits, moving, neurons, summing, weighted
 from fewspikes.operators.call import Call
 from fewspikes.operators.rule import Circuit, Digital, Elementwise, Kind, Linear, Neurons, Rule, Rules, Shapes
 
-_ROOMS = (weighted, summing, moving, neurons, circuits, composed, limits, bookkeeping)
+_ROOMS = (weighted, summing, moving, indexing, neurons, circuits, composed, limits, bookkeeping)
 RULES = Rules(row for room in _ROOMS for row in room.ROWS)
 _SHOWN = 3  # paths in a message
 _NOTHING = frozenset((INPUT, CONSTANT, OUTPUT))
@@ -38,25 +40,29 @@ def carriers(graph: Graph, rules: Rules = RULES) -> frozenset[str]:
     return frozenset(found)
 
 
-def fates(graph: Graph, rules: Rules = RULES) -> dict[str, Fate]:
+def fates(graph: Graph, tensors: Mapping[str, Tensor], rules: Rules = RULES) -> dict[str, Fate]:
     """What becomes of each node that is a call; inputs, constants and the output are left out.
+
+    Args:
+        graph: with shapes.
+        tensors: its constants, those that are structure at least.
+        rules: the rows.
 
     Raises:
         FewSpikesError: operators that no row covers, all of them, with how often and where.
     """
     signals = carriers(graph, rules)
-    found, refused = {}, list[Node]()
+    found, refused = {}, list[Call]()
     for node in graph:
         if node.operator not in _NOTHING:
-            fate = _fate(Call(node, graph, rules, signals))
+            call = Call(node, graph, rules, signals, tensors=tensors)
+            fate = _fate(call)
             if fate is None:
-                refused.append(node)
+                refused.append(call)
             else:
                 found[node.name] = fate
     if refused:
-        raise FewSpikesError(
-            f"no rule for {_listed([Call(n, graph, rules, signals) for n in refused])}; {remedy(rules)}"
-        )
+        raise FewSpikesError(f"no rule for {_listed(refused)}; {remedy(rules)}")
     return found
 
 
