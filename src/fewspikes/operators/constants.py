@@ -9,6 +9,7 @@ from fewspikes.operators.call import Call
 from fewspikes.operators.rule import Rules, Shapes
 
 Number = float | int | bool
+GROUPS = 32  # so many different constants at most make layers of an elementwise function, one for each of them
 
 
 def number(name: str, graph: Graph, tensors: Mapping[str, Tensor], rules: Rules) -> Number | None:

@@ -48,10 +48,18 @@ class Elementwise:
         tensors: its constants.
         rules: the rows.
         carriers: the nodes that carry a signal.
+        by_place: whether a constant may have another value at each place; otherwise it is one number.
     """
 
-    def __init__(self, graph: Graph, tensors: Mapping[str, Tensor], rules: Rules, carriers: frozenset[str]) -> None:
-        self.graph, self.tensors, self.rules, self.carriers = graph, tensors, rules, carriers
+    def __init__(
+        self,
+        graph: Graph,
+        tensors: Mapping[str, Tensor],
+        rules: Rules,
+        carriers: frozenset[str],
+        by_place: bool = False,
+    ) -> None:
+        self.graph, self.tensors, self.rules, self.carriers, self.by_place = graph, tensors, rules, carriers, by_place
         self.root: dict[str, str] = {}  # by node: the signal that it is an elementwise function of, itself if of none
         self.curved: set[str] = set()  # not a linear function of its root
         self.linear: set[str] = set()  # linear in what they read, and to be left in the weighted sums
@@ -61,12 +69,17 @@ class Elementwise:
             self._place(node)
 
     def found(self) -> Iterator[Found]:
-        """Every layer of neurons, in the order of the graph."""
+        """Every layer of neurons, in the order of the graph; constants are numbers."""
+        for source, cone in self.parts():
+            yield Found(source, cone[-1], self._activation(source, cone))
+
+    def parts(self) -> Iterator[tuple[str, list[Node]]]:
+        """Every layer of neurons, as what it reads and the nodes that it is made of, in order."""
         leaving = self._leaving()
         for node in self.graph:
             if node.name in self.curved and node.name not in self.linear and node.name in leaving:
                 source = self._source(node)
-                yield Found(source, node, self._activation(source, node))
+                yield source, self._cone(node, source)
 
     def _call(self, node: Node) -> Call:
         return Call(node, self.graph, self.rules, self.carriers, tensors=self.tensors)
@@ -104,7 +117,10 @@ class Elementwise:
         if row is not None and not row.alone and self.curved.isdisjoint(signals):
             return False
         spread = any(self.graph[name].shape for name in others) and node.shape != self.graph[signals[0]].shape
-        return not spread and all(self._number(name) is not None for name in others)
+        return not spread and all(self._number(name) is not None or self._has_places(name) for name in others)
+
+    def _has_places(self, name: str) -> bool:
+        return self.by_place and self.graph[name].operator == CONSTANT
 
     def _number(self, name: str) -> Number | None:
         """The value of a constant that is one number."""
@@ -149,8 +165,8 @@ class Elementwise:
             chain.append(signals[0] if len(signals) == 1 else root)
         return chain
 
-    def _activation(self, source: str, end: Node) -> Activation:
-        cone = self._cone(end, source)
+    def _activation(self, source: str, cone: Sequence[Node]) -> Activation:
+        end = cone[-1]
         row = self.rules.find(Neurons, self._call(end)) if len(cone) == 1 else None
         if row is not None:
             return row.activation(self._call(end))

@@ -17,6 +17,7 @@ from fewspikes.neuron.activation import Activation
 from fewspikes.operators.call import Call
 from fewspikes.operators.expressions import Elementwise, Found
 from fewspikes.operators.folding import with_pads_folded
+from fewspikes.operators.grouping import with_constants_grouped
 from fewspikes.operators.rule import Linear, Rules
 from fewspikes.operators.rules import RULES, carriers, fates
 
@@ -56,6 +57,7 @@ def prepared(captured: Captured, circuits: Mapping[str, str] | None = None, rule
     graph = _expanded(graph, tensors, circuits or {}, rules, notes)
     graph = with_pads_folded(graph, tensors, rules, carriers(graph, rules))
     graph = with_constants_folded(graph, tensors)
+    graph = with_constants_grouped(graph, tensors, rules, carriers(graph, rules))
     graph, sites = _with_sites(graph, tensors, rules)
     fates(graph, tensors, rules)
     check_finite(tensors.values(), "a constant of the network, after batch norms were folded,")
