@@ -67,4 +67,4 @@ def _error(K: int, low: float, high: float, inputs: Histogram) -> float:
     if not fine:
         return float(np.sum(m2 - 2 * levels * m1 + levels**2 * m0))
     outside = [float(m2[i] - 2 * level * m1[i] + level**2 * m0[i]) for i, level in ((0, low), (2, high))]
-    return outside[0] + outside[1] + float(m0[1]) * step * step / 12
+    return float(outside[0] + outside[1] + float(m0[1]) * step * step / 12)

@@ -19,6 +19,9 @@ product = Digital(
     reach=_multiplied,
     reason="a product of two signals is not a weighted sum of spikes; the paper leaves it to the digital processor",
 )
-sizes = Shapes(("sym_size", "ones_like", "zeros_like", "full_like", "zeros", "ones", "full", "new_zeros", "new_ones"))
+sizes = Shapes(("sym_size",))
+zeros = Shapes(("zeros", "zeros_like", "new_zeros"), fill=lambda call: 0)
+ones = Shapes(("ones", "ones_like", "new_ones"), fill=lambda call: 1)
+filled = Shapes(("full", "full_like", "new_full"), fill=lambda call: call["fill_value"])
 
-ROWS = (product, sizes)
+ROWS = (product, sizes, zeros, ones, filled)

@@ -20,6 +20,7 @@ from fewspikes.operators.call import Call
 from fewspikes.operators.choices import Choices
 from fewspikes.operators.expressions import Elementwise, Found
 from fewspikes.operators.folding import with_pads_folded
+from fewspikes.operators.grouping import with_constants_grouped
 from fewspikes.operators.identities import Entry, with_input_spikes, with_linear_parts
 from fewspikes.operators.rule import Linear, Rules
 from fewspikes.operators.rules import RULES, carriers, fates
@@ -69,6 +70,7 @@ def prepared(captured: Captured, circuits: Mapping[str, str] | None = None, rule
     graph = _expanded(graph, tensors, choices, rules, notes)
     graph = with_pads_folded(graph, tensors, rules, carriers(graph, rules))
     graph = with_constants_folded(graph, tensors)
+    graph = with_constants_grouped(graph, tensors, rules, carriers(graph, rules))
     dtype = next((spec.dtype for spec in captured.inputs if spec.dtype.is_floating_point), torch.get_default_dtype())
     graph, entries = with_input_spikes(graph, tensors, choices, dtype, carriers(graph, rules))
     signals = carriers(graph, rules)

@@ -143,7 +143,13 @@ class Written(Rule):
 
 @dataclass(frozen=True, eq=False)
 class Elementwise(Rule):
-    """Elementwise, though torch does not say so of this operator."""
+    """Elementwise, though torch does not say so of this operator.
+
+    Attributes:
+        alone: whether it is a layer of neurons by itself; if not, only as part of one that begins before it.
+    """
+
+    alone: bool = field(default=True, kw_only=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,9 +191,11 @@ class Shapes(Rule):
     """Sizes and constants: what it returns depends on shapes alone.
 
     Attributes:
+        fill: the number that it fills a tensor with.
         reach: which image each position belongs to, where it counts the images.
     """
 
+    fill: Callable[[Call], Any] | None = field(default=None, kw_only=True)
     reach: Reach | None = field(default=None, kw_only=True)
 
 

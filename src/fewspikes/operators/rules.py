@@ -12,8 +12,10 @@ from fewspikes.graph.graph import CONSTANT, INPUT, OUTPUT, SITE, Graph
 from fewspikes.operators import (
     bookkeeping,
     circuits,
+    composed,
     identities,
     indexing,
+    limits,
     maxima,
     moving,
     neurons,
@@ -22,9 +24,22 @@ from fewspikes.operators import (
 )
 from fewspikes.operators.call import Call
 from fewspikes.operators.choices import WITHOUT_ROWS
+from fewspikes.operators.constants import GROUPS
 from fewspikes.operators.rule import Circuit, Digital, Elementwise, Kind, Linear, Neurons, Rule, Rules, Shapes
 
-_ROOMS = (weighted, summing, moving, indexing, neurons, circuits, maxima, identities, bookkeeping)
+_ROOMS = (
+    weighted,
+    summing,
+    moving,
+    indexing,
+    neurons,
+    circuits,
+    composed,
+    limits,
+    maxima,
+    identities,
+    bookkeeping,
+)
 RULES = Rules(row for room in _ROOMS for row in room.ROWS)
 _SHOWN = 3  # paths in a message
 _NOTHING = frozenset((INPUT, CONSTANT, OUTPUT))
@@ -137,9 +152,21 @@ def _listed(refused: Sequence[Call]) -> str:
 
 def _hint(call: Call) -> str:
     """What to do about an operator where that is known."""
+    values = _different_values(call) if is_function(call.node.operator, call.rules) else 0
+    if values > GROUPS:
+        return (
+            f" (beside a constant of {values} different values; up to {GROUPS} get a code each: use fewer, or sums and "
+            "products with constants around a function of numbers)"
+        )
     ends = all(user.operator == OUTPUT for user in call.graph.users(call.node.name))
     known = _ANYWHERE.get(call.node.short) or (_AT_THE_END.get(call.node.short) if ends else None)
     return "" if known is None else f" ({known})"
+
+
+def _different_values(call: Call) -> int:
+    """Of the constant beside the signal that has most."""
+    constants = (call.graph[name] for name in call.node.reads if call.graph[name].operator == CONSTANT)
+    return max((len(call.tensors[node.arguments["tensor"]].unique()) for node in constants), default=0)
 
 
 def _how(call: Call) -> str:
