@@ -22,7 +22,7 @@ from fewspikes.graph.model import check_model, check_together, in_order, inner
 from fewspikes.graph.nested import alike, named_tuple
 from fewspikes.graph.reasons import is_interruption, reason_of
 
-_NO_FACTORS = ("cond", "ind", "mask")  # in the names of arguments that are no floats beside floats: indices, attn_mask
+_NO_FACTORS = ("cond", "ind", "mask", "repeats")  # in names of arguments that are no floats: indices, attn_mask
 
 
 @dataclass(frozen=True)

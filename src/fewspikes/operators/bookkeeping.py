@@ -34,6 +34,7 @@ max_pool = Digital(
     reach=_pooled,
     reason="a maximum is not a weighted sum of spikes; circuits={'max': 'average'} changes the network instead",
 )
-sizes = Shapes(("sym_size", "ones_like", "zeros_like", "full_like", "zeros", "ones", "full", "new_zeros", "new_ones"))
+_FILLED = ("ones_like", "zeros_like", "full_like", "zeros", "ones", "full", "new_zeros", "new_ones", "new_full")
+sizes = Shapes(("sym_size", *_FILLED))
 
 ROWS = (max_pool, product, sizes)

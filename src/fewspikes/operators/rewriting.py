@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from fewspikes.base.errors import FewSpikesError, warn
@@ -17,6 +18,7 @@ from fewspikes.neuron.activation import Activation
 from fewspikes.operators.call import Call
 from fewspikes.operators.expressions import Elementwise, Found
 from fewspikes.operators.folding import with_pads_folded
+from fewspikes.operators.fourier import with_real_pairs
 from fewspikes.operators.rule import Linear, Rules
 from fewspikes.operators.rules import RULES, carriers, fates
 
@@ -52,7 +54,9 @@ def prepared(captured: Captured, circuits: Mapping[str, str] | None = None, rule
         FewSpikesError: operators without a row, or nothing to convert.
     """
     tensors, notes = dict(captured.tensors), list[str]()
-    graph = with_constants_folded(_plain(captured.graph, tensors, rules), tensors)
+    graph = with_constants_folded(captured.graph, tensors)
+    graph = with_constants_folded(_plain(graph, tensors, rules), tensors)
+    graph = with_real_pairs(graph, tensors, rules, _dtype(captured))
     graph = _expanded(graph, tensors, circuits or {}, rules, notes)
     graph = with_pads_folded(graph, tensors, rules, carriers(graph, rules))
     graph = with_constants_folded(graph, tensors)
@@ -64,6 +68,12 @@ def prepared(captured: Captured, circuits: Mapping[str, str] | None = None, rule
             "nothing to convert: the network has no activation (relu, silu, gelu, ...) that depends on its input"
         )
     return Prepared(with_sizes(graph, captured.inputs, tensors, rules), tensors, sites, tuple(notes))
+
+
+def _dtype(captured: Captured) -> torch.dtype:
+    """The floating dtype that a model computes in."""
+    dtypes = [*(t.dtype for t in captured.tensors.values()), *(spec.dtype for spec in captured.inputs)]
+    return next((dtype for dtype in dtypes if dtype.is_floating_point), torch.float32)
 
 
 def with_sizes(graph: Graph, inputs: Sequence[InputSpec], tensors: Mapping[str, Tensor], rules: Rules = RULES) -> Graph:

@@ -9,19 +9,31 @@ from torch import Tensor
 from fewspikes.base.errors import FewSpikesError
 from fewspikes.graph.functions import PYTHON, is_elementwise
 from fewspikes.graph.graph import CONSTANT, INPUT, OUTPUT, SITE, Graph
-from fewspikes.operators import bookkeeping, circuits, indexing, moving, neurons, summing, weighted
+from fewspikes.operators import (
+    bookkeeping,
+    circuits,
+    filling,
+    indexing,
+    moving,
+    neurons,
+    products,
+    rearranging,
+    summing,
+    weighted,
+)
 from fewspikes.operators.call import Call
 from fewspikes.operators.rule import Circuit, Digital, Elementwise, Kind, Linear, Neurons, Rule, Rules, Shapes
 
-RULES = Rules(
-    row for room in (weighted, summing, moving, indexing, neurons, circuits, bookkeeping) for row in room.ROWS
-)
+_ROOMS = (weighted, summing, moving, indexing, filling, products, rearranging, neurons, circuits, bookkeeping)
+RULES = Rules(row for room in _ROOMS for row in room.ROWS)
 _SHOWN = 3  # paths in a message
 _NOTHING = frozenset((INPUT, CONSTANT, OUTPUT))
 _LOGITS = "a classifier that ends here: return the logits, which name the same class"
 _AT_THE_END = dict.fromkeys(("softmax", "log_softmax", "argmax"), _LOGITS)
 _DROPOUT = "active in eval mode: call F.dropout(x, training=self.training), or take it out"
+_MASK = "a mask that is constant and a number that is finite convert: -inf, which a softmax takes, does not yet"
 _ANYWHERE = dict.fromkeys(("dropout", "native_dropout", "feature_dropout", "alpha_dropout", "bernoulli"), _DROPOUT)
+_ANYWHERE |= dict.fromkeys(("masked_fill", "where"), _MASK)
 
 
 class Fate(NamedTuple):
