@@ -20,6 +20,7 @@ from fewspikes.operators.call import Call
 from fewspikes.operators.choices import Choices
 from fewspikes.operators.expressions import Elementwise, Found
 from fewspikes.operators.folding import with_pads_folded
+from fewspikes.operators.fourier import with_real_pairs
 from fewspikes.operators.grouping import with_constants_grouped
 from fewspikes.operators.identities import Entry, with_input_spikes, with_linear_parts
 from fewspikes.operators.rule import Linear, Rules
@@ -66,13 +67,14 @@ def prepared(captured: Captured, circuits: Mapping[str, str] | None = None, rule
         FewSpikesError: operators without a row, or nothing to convert.
     """
     tensors, notes, choices = dict(captured.tensors), list[str](), Choices(kinds_of(rules), circuits)
-    graph = with_constants_folded(_plain(captured.graph, tensors, rules), tensors)
+    graph = with_constants_folded(captured.graph, tensors)
+    graph = with_constants_folded(_plain(graph, tensors, rules), tensors)
+    graph = with_real_pairs(graph, tensors, rules, _dtype(captured))
     graph = _expanded(graph, tensors, choices, rules, notes)
     graph = with_pads_folded(graph, tensors, rules, carriers(graph, rules))
     graph = with_constants_folded(graph, tensors)
     graph = with_constants_grouped(graph, tensors, rules, carriers(graph, rules))
-    dtype = next((spec.dtype for spec in captured.inputs if spec.dtype.is_floating_point), torch.get_default_dtype())
-    graph, entries = with_input_spikes(graph, tensors, choices, dtype, carriers(graph, rules))
+    graph, entries = with_input_spikes(graph, tensors, choices, _dtype(captured), carriers(graph, rules))
     signals = carriers(graph, rules)
     ends = frozenset(layer.end.name for layer in Elementwise(graph, tensors, rules, signals).found())
     graph = with_linear_parts(graph, tensors, choices, rules, signals, ends)
@@ -86,6 +88,12 @@ def prepared(captured: Captured, circuits: Mapping[str, str] | None = None, rule
     names = {site.node: site.name for site in sites}
     found = {names[entry.node]: entry for entry in entries}
     return Prepared(with_sizes(graph, captured.inputs, tensors, rules), tensors, sites, tuple(notes), found)
+
+
+def _dtype(captured: Captured) -> torch.dtype:
+    """The floating dtype that a model computes in."""
+    dtypes = [*(t.dtype for t in captured.tensors.values()), *(spec.dtype for spec in captured.inputs)]
+    return next((dtype for dtype in dtypes if dtype.is_floating_point), torch.float32)
 
 
 def with_sizes(graph: Graph, inputs: Sequence[InputSpec], tensors: Mapping[str, Tensor], rules: Rules = RULES) -> Graph:

@@ -13,12 +13,15 @@ from fewspikes.operators import (
     bookkeeping,
     circuits,
     composed,
+    filling,
     identities,
     indexing,
     limits,
     maxima,
     moving,
     neurons,
+    products,
+    rearranging,
     summing,
     weighted,
 )
@@ -32,6 +35,9 @@ _ROOMS = (
     summing,
     moving,
     indexing,
+    filling,
+    products,
+    rearranging,
     neurons,
     circuits,
     composed,
@@ -49,7 +55,9 @@ _DROPOUT = "active in eval mode: call F.dropout(x, training=self.training), or t
 _NORM = "it uses the batch's own statistics, which mixes its images: train it with running statistics"
 _NORMS = ("batch_norm", "native_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_functional")
 _DROPOUTS = ("dropout", "native_dropout", "feature_dropout", "alpha_dropout", "bernoulli")
+_MASK = "a mask that is constant and a number that is finite convert: -inf, which a softmax takes, does not yet"
 _ANYWHERE = dict.fromkeys(_DROPOUTS, _DROPOUT) | dict.fromkeys(_NORMS, _NORM)
+_ANYWHERE |= dict.fromkeys(("masked_fill", "where"), _MASK)
 
 
 class Fate(NamedTuple):
