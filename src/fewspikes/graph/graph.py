@@ -45,6 +45,7 @@ class Node:
             CONSTANT has the name of its "tensor", a SITE its "input", OUTPUT what it returns as "value".
         path: of the module that made it, "" for the model itself.
         shape: of the tensor that comes out; None where it is none.
+        part: the operator whose circuit it is part of, as "max_pool2d"; "" for the model's own calls.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Node:
     arguments: Mapping[str, Any]
     path: str = ""
     shape: Shape | None = None
+    part: str = ""
 
     @cached_property
     def reads(self) -> tuple[str, ...]:

@@ -9,12 +9,25 @@ from torch import Tensor
 from fewspikes.base.errors import FewSpikesError
 from fewspikes.graph.functions import PYTHON, is_elementwise
 from fewspikes.graph.graph import CONSTANT, INPUT, OUTPUT, SITE, Graph
-from fewspikes.operators import bookkeeping, circuits, composed, indexing, limits, moving, neurons, summing, weighted
+from fewspikes.operators import (
+    bookkeeping,
+    circuits,
+    composed,
+    identities,
+    indexing,
+    limits,
+    maxima,
+    moving,
+    neurons,
+    summing,
+    weighted,
+)
 from fewspikes.operators.call import Call
+from fewspikes.operators.choices import WITHOUT_ROWS
 from fewspikes.operators.constants import GROUPS
 from fewspikes.operators.rule import Circuit, Digital, Elementwise, Kind, Linear, Neurons, Rule, Rules, Shapes
 
-_ROOMS = (weighted, summing, moving, indexing, neurons, circuits, composed, limits, bookkeeping)
+_ROOMS = (weighted, summing, moving, indexing, neurons, circuits, composed, limits, maxima, identities, bookkeeping)
 RULES = Rules(row for room in _ROOMS for row in room.ROWS)
 _SHOWN = 3  # paths in a message
 _NOTHING = frozenset((INPUT, CONSTANT, OUTPUT))
@@ -142,12 +155,12 @@ def _how(call: Call) -> str:
 
 
 def choices(rules: Rules = RULES) -> dict[str, tuple[str, ...]]:
-    """What may become of each kind of operator that is no weighted sum; the first is the default."""
-    found = {row.kind: ["digital"] for row in rules.rows if isinstance(row, Digital)}
+    """What may become of each kind of thing that is no weighted sum, or need not stay one; the first is the default."""
+    found = {row.kind: ["digital"] for row in rules.rows if isinstance(row, Digital) and row.kind not in WITHOUT_ROWS}
     for row in rules.rows:
         if isinstance(row, Circuit) and row.kind is not None and row.choice not in found[row.kind]:
             found[row.kind].append(str(row.choice))
-    return {kind: tuple(values) for kind, values in found.items()}
+    return {kind: tuple(values) for kind, values in found.items()} | WITHOUT_ROWS
 
 
 def remedy(rules: Rules = RULES) -> str:
