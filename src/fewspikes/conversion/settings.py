@@ -8,7 +8,8 @@ from typing import Any
 from fewspikes.base.checks import MOST_SEED, at_least_0, one_of, positive, price, said, whole
 from fewspikes.base.errors import FewSpikesError
 from fewspikes.neuron.parameters import MAX_STEPS
-from fewspikes.operators.rules import choices
+from fewspikes.operators.rule import Rules
+from fewspikes.operators.rules import RULES, choices
 
 EFFORTS = ("quick", "normal", "long")
 
@@ -162,13 +163,13 @@ class Settings:
         return cls(**_known(cls, made))
 
 
-def circuits_of(given: str | Mapping[str, str] | None) -> dict[str, str]:
+def circuits_of(given: str | Mapping[str, str] | None, rules: Rules = RULES) -> dict[str, str]:
     """What becomes of each kind of circuit: by kind, or by one word for all that know it; the others stay digital.
 
     Raises:
         FewSpikesError: a kind or a value that is not built.
     """
-    built = choices()
+    built = choices(rules)
     if isinstance(given, str):
         chosen = {kind: given for kind, values in built.items() if given in values} or {"every kind": given}
     else:

@@ -13,6 +13,8 @@ from fewspikes.network.segments import Segments
 from fewspikes.network.synapses import FanOut, fan_outs
 from fewspikes.network.timing import interval_steps, latency_steps
 from fewspikes.operators.rewriting import Site
+from fewspikes.operators.rule import Rules
+from fewspikes.operators.rules import RULES
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,12 +26,14 @@ class Structure:
         inputs: what it takes, per image.
         sites: the layers of neurons, in the order of the graph.
         keywords: whether the original model is called with its inputs by name.
+        rules: the rows, with those of the user's that it was converted with.
     """
 
     graph: Graph
     inputs: tuple[InputSpec, ...]
     sites: tuple[Site, ...]
     keywords: bool = False
+    rules: Rules = RULES
 
     def __getstate__(self) -> dict[str, Any]:
         """What pickle takes: all that follows from it is worked out again."""
@@ -42,7 +46,7 @@ class Structure:
     @cached_property
     def segments(self) -> Segments:
         """The linear maps between the sites."""
-        return Segments(self.graph)
+        return Segments(self.graph, self.rules)
 
     @cached_property
     def fan_out(self) -> dict[str, FanOut]:

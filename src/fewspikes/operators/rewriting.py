@@ -10,14 +10,17 @@ from torch import Tensor
 from fewspikes.base.errors import FewSpikesError, warn
 from fewspikes.graph.builder import Builder, rebuilt, with_constants_folded
 from fewspikes.graph.capture import Captured
-from fewspikes.graph.graph import Graph, Node, Ref
+from fewspikes.graph.functions import is_aten
+from fewspikes.graph.graph import INPUT, Graph, Node, Ref
 from fewspikes.graph.inputs import InputSpec, check_finite
 from fewspikes.graph.shapes import with_shapes
 from fewspikes.neuron.activation import Activation
+from fewspikes.operators import rule
 from fewspikes.operators.call import Call
 from fewspikes.operators.expressions import Elementwise, Found
 from fewspikes.operators.folding import with_pads_folded
-from fewspikes.operators.rule import Linear, Rules
+from fewspikes.operators.given import Tested
+from fewspikes.operators.rule import Linear, Rules, Shapes
 from fewspikes.operators.rules import RULES, carriers, fates
 
 
@@ -52,18 +55,42 @@ def prepared(captured: Captured, circuits: Mapping[str, str] | None = None, rule
         FewSpikesError: operators without a row, or nothing to convert.
     """
     tensors, notes = dict(captured.tensors), list[str]()
-    graph = with_constants_folded(_plain(captured.graph, tensors, rules), tensors)
-    graph = _expanded(graph, tensors, circuits or {}, rules, notes)
+    own = _own_rules(captured, rules)
+    graph = _folded(_plain(captured, tensors, rules, own), tensors, rules)
+    graph = _expanded(graph, captured.inputs, tensors, circuits or {}, rules, notes, own)
     graph = with_pads_folded(graph, tensors, rules, carriers(graph, rules))
-    graph = with_constants_folded(graph, tensors)
-    graph, sites = _with_sites(graph, tensors, rules)
-    fates(graph, rules)
+    graph = _folded(graph, tensors, rules)
+    graph, sites = _with_sites(graph, tensors, rules, own)
+    decided = fates(graph, rules)
     check_finite(tensors.values(), "a constant of the network, after batch norms were folded,")
     if not sites:
         raise FewSpikesError(
             "nothing to convert: the network has no activation (relu, silu, gelu, ...) that depends on its input"
         )
-    return Prepared(with_sizes(graph, captured.inputs, tensors, rules), tensors, sites, tuple(notes))
+    graph = with_sizes(graph, captured.inputs, tensors, rules)
+    for call in _calls(graph, rules) if rules.own else ():
+        fate = decided.get(call.node.name)
+        sizes = next(iter(rules.of(Shapes, call.node.short)), None)
+        own.test(sizes or (None if fate is None else fate.rule), call, tensors)
+    own.warn_of_unused(_calls(captured.graph, rules))
+    return Prepared(graph, tensors, sites, tuple(notes))
+
+
+def _own_rules(captured: Captured, rules: Rules) -> Tested:
+    """The user's rules, to be tested."""
+    names = (node.name for node in captured.graph.of(INPUT))
+    return Tested(rules, {name: spec.dtype for name, spec in zip(names, captured.inputs, strict=True)})
+
+
+def _calls(graph: Graph, rules: Rules) -> list[Call]:
+    """The calls of operators of a graph."""
+    signals = carriers(graph, rules)
+    return [Call(node, graph, rules, signals) for node in graph if "." in node.operator]
+
+
+def _folded(graph: Graph, tensors: dict[str, Tensor], rules: Rules) -> Graph:
+    """The graph with what is constant computed; operators outside of ATen are called only if a row covers them."""
+    return with_constants_folded(graph, tensors, lambda operator: is_aten(operator) or rules.covers(operator))
 
 
 def with_sizes(graph: Graph, inputs: Sequence[InputSpec], tensors: Mapping[str, Tensor], rules: Rules = RULES) -> Graph:
@@ -78,19 +105,31 @@ def _sizes(rules: Rules, operator: str, given: Mapping[str, Any]) -> Sequence[in
     return None if row is None or row.sizes is None else row.sizes(given)
 
 
-def _plain(graph: Graph, tensors: dict[str, Tensor], rules: Rules) -> Graph:
+def _plain(captured: Captured, tensors: dict[str, Tensor], rules: Rules, own: Tested) -> Graph:
     """The graph without identities, every view a reshape."""
+    graph = captured.graph
     signals = carriers(graph, rules)
 
     def change(node: Node, made: Builder) -> object:
-        row = rules.circuits(Call(node, graph, rules, signals), {})
-        return row.expand(Call(node, graph, rules, signals), made) if row is not None and row.early else None
+        call = Call(node, graph, rules, signals)
+        row = rules.circuits(call, {})
+        if row is None or not row.early:
+            return None
+        own.test(row, call, tensors)
+        return row.expand(call, made)
 
-    return rebuilt(graph, tensors, change)
+    changed = rebuilt(graph, tensors, change)
+    return with_sizes(changed, captured.inputs, tensors, rules) if own.used else changed
 
 
 def _expanded(
-    graph: Graph, tensors: dict[str, Tensor], choices: Mapping[str, str], rules: Rules, notes: list[str]
+    graph: Graph,
+    inputs: Sequence[InputSpec],
+    tensors: dict[str, Tensor],
+    choices: Mapping[str, str],
+    rules: Rules,
+    notes: list[str],
+    own: Tested,
 ) -> Graph:
     """The graph with each circuit in the place of its operator, until there is none left."""
     changed: dict[str, list[str]] = {}
@@ -102,6 +141,7 @@ def _expanded(
             nonlocal done
             call = Call(node, before, rules, signals)  # noqa: B023
             row = rules.circuits(call, choices)
+            own.test(row, call, tensors)
             instead = None if row is None else row.expand(call, made)
             if row is not None and instead is not None:
                 done += 1
@@ -114,6 +154,7 @@ def _expanded(
         graph = rebuilt(graph, tensors, change)
         if not done:
             break
+        graph = with_sizes(graph, inputs, tensors, rules) if own.used else graph  # a user's circuit may leave them out
     for what, paths in changed.items():
         message = f"{what} at {', '.join(path or 'the top of the model' for path in paths)}: a changed network"
         warn(f"{message}; it is compared with the ANN changed likewise")
@@ -121,8 +162,11 @@ def _expanded(
     return graph
 
 
-def _with_sites(graph: Graph, tensors: dict[str, Tensor], rules: Rules) -> tuple[Graph, tuple[Site, ...]]:
+def _with_sites(graph: Graph, tensors: dict[str, Tensor], rules: Rules, own: Tested) -> tuple[Graph, tuple[Site, ...]]:
     """The graph with a site in the place of each elementwise part that is no weighted sum."""
+    for call in _calls(graph, rules) if rules.own else ():
+        for kind in (rule.Neurons, rule.Elementwise):
+            own.test(rules.find(kind, call) if call.signals else None, call, tensors)
     signals = carriers(graph, rules)
     found = {layer.end.name: layer for layer in Elementwise(graph, tensors, rules, signals).found()}
     names = _names(list(found.values()))
