@@ -30,6 +30,7 @@ def scalars(x: Tensor) -> Tensor:
 
 
 W = torch.rand(6, 5, dtype=torch.float64)
+INDEX = torch.tensor([2, 0, 2, 1])
 CASES: dict[str, tuple[Net, tuple[int, ...]]] = {
     "same": (between(lambda x, c: c(x), conv(2, 2, (4, 3), padding="same", dilation=(1, 2))), (2, 6, 5)),
     "valid": (between(lambda x, c: c(x), conv(2, 2, 2, padding="valid", stride=(2, 1))), (2, 5, 5)),
@@ -128,6 +129,11 @@ CASES: dict[str, tuple[Net, tuple[int, ...]]] = {
     "flip": (between(lambda x: x.flip(1, -1) + x), (3, 2, 4)),
     "repeat": (between(lambda x: x.repeat(1, 2, 1, 3)[..., :2] + aten.tile.default(x, [2, 1, 1])[..., :2]), (2, 3, 2)),
     "cumsum": (between(lambda x: x.cumsum(2) + x), (2, 5, 2)),
+    "index_select": (between(lambda x: x.index_select(2, INDEX) + x.index_select(1, INDEX[:3])[..., :1]), (3, 4)),
+    "index_add": (
+        between(lambda x: x.index_add(1, INDEX, x[:, :1].expand(-1, 4, -1)) + W[:4].index_add(1, INDEX, W[:4, :4])),
+        (4, 5),
+    ),
     "roll": (between(lambda x: (x.roll((1, -2), (1, 3)) + x.roll(1, -1))[:, :1, :, :2]), (3, 3, 5)),
     "upsample": (between(lambda x: F.interpolate(F.interpolate(x, scale_factor=2)[..., :3], (5, 4))), (2, 3, 4)),
     "conv_transpose": (

@@ -240,6 +240,11 @@ LIES = {
         linear("reflected", features, weight="weight", pads="padding"),
         "pads: zeros by padding differ from zeros around the input",
     ),
+    "adds in parts": (
+        lambda x, weight: hidden(x, 0.25),
+        linear("hidden", adds=True),
+        "adds: whole numbers become others, by up to 0",
+    ),
     "another size": (
         one(twice),
         linear("twice", sizes=lambda given: (*given["x"].shape, 1)),
@@ -270,6 +275,11 @@ LIES = {
         one(centred),
         Digital("tests::centred", kind="centred", reason="why not"),
         "depends on the other images of its batch",
+    ),
+    "another number": (
+        lambda x, weight: x + example.places(x),
+        Shapes("mylib::places", fill=lambda call: 1.0),
+        "the result is not 1.0 everywhere; it differs by",
     ),
     "depends on values": (
         lambda x, weight: x + twice(x),
@@ -494,8 +504,7 @@ def test_a_kind_of_ones_own_can_be_chosen():
     own = [by_neurons, Digital("tests::larger", kind="larger", reason="why not")]
     model, x = Between(lambda x, weight: larger(x, x.flip(1))).eval(), torch.randn(1, 5)
     assert len(fs.convert(model, x, rules=own).report.left_digital) == 1
-    with pytest.warns(fs.FewSpikesWarning, match="a changed network"):
-        snn = fs.convert(model, x, rules=own, circuits={"larger": "neurons"})
+    snn = fs.convert(model, x, rules=own, circuits={"larger": "neurons"})
     assert snn.report.left_digital == ()
     with pytest.raises(FewSpikesError, match="larger: digital or neurons"):
         fs.convert(model, x, rules=own, circuits={"larger": "gated"})
@@ -506,4 +515,4 @@ def test_rows_are_found_by_the_whole_name_of_an_operator():
         one(square), rules.neurons("tests::square", takes=lambda call: True)(lambda call: Activation("square"))
     )
     assert [site.activation.name for site in work.sites] == ["relu", "square", "relu"]
-    assert fates(work.graph)  # nothing of the user's is left
+    assert fates(work.graph, work.tensors)  # nothing of the user's is left

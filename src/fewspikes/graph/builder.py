@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -22,19 +23,20 @@ class Builder:
 
     Attributes:
         path: of the module that new nodes belong to.
+        part: the operator whose circuit new nodes are part of.
         notes: lines for the report, by whoever changes something worth one.
     """
 
     def __init__(self, graph: Graph, tensors: dict[str, Tensor]) -> None:
         self.old, self.tensors = graph, tensors
-        self.path, self.nodes, self.notes = "", list[Node](), list[str]()
+        self.path, self.part, self.nodes, self.notes = "", "", list[Node](), list[str]()
         self._instead: dict[str, Any] = {}  # old name -> what stands for it now: a Ref, or one for each of its outputs
         self._names: Counter[str] = Counter()
         self._taken = {node.name for node in graph}
 
     def copy(self, node: Node) -> Ref:
         """The node as it is, reading what stands for its arguments now."""
-        self.nodes.append(Node(node.name, node.operator, self.now(node.arguments), node.path, node.shape))
+        self.nodes.append(replace(node, arguments=self.now(node.arguments)))
         return Ref(node.name)
 
     def now(self, argument: Any) -> Any:
@@ -86,7 +88,7 @@ class Builder:
         while (name := f"{word}_{self._names[word]}") in self._taken:
             self._names[word] += 1
         self._names[word] += 1
-        self.nodes.append(Node(name, operator, arguments, self.path, shape))
+        self.nodes.append(Node(name, operator, arguments, self.path, shape, self.part))
         return Ref(name)
 
     def graph(self) -> Graph:
@@ -105,7 +107,7 @@ def rebuilt(graph: Graph, tensors: dict[str, Tensor], change: Callable[[Node, Bu
     """
     made = Builder(graph, tensors)
     for node in graph:
-        made.path = node.path
+        made.path, made.part = node.path, node.part
         instead = made.piece(node) if node.operator == "getitem" else None
         if instead is None:
             instead = change(node, made)

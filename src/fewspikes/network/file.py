@@ -22,6 +22,7 @@ from fewspikes.network.spiking import SpikingNetwork
 from fewspikes.network.structure import Structure
 from fewspikes.neuron.layer import PER_CHANNEL, FSNeuron
 from fewspikes.neuron.parameters import FSParameters
+from fewspikes.operators.call import fixed_of
 from fewspikes.operators.expressions import activation_from_json, operators_in
 from fewspikes.operators.given import rules_with
 from fewspikes.operators.rewriting import Site, with_sizes
@@ -111,6 +112,7 @@ def _describe(snn: SpikingNetwork, preprocessing: Mapping[str, Any] | None) -> d
                 "name": site.name,
                 "node": site.node,
                 "activation": site.activation.to_json(),
+                **({"part": site.part} if site.part else {}),
                 "parameters": neurons[site.name].code.to_json(),
                 "axis": neurons[site.name].axis,
             }
@@ -144,7 +146,10 @@ def _rebuild(content: Mapping[str, Any], tensors: Mapping[str, Tensor], rules: R
     names = [(_of_kind(str, entry, "name"), _of_kind(str, entry, "node")) for entry in entries]
     if len(dict(names)) < len(names):
         raise FewSpikesError("two of its sites have one name")
-    sites = tuple(Site(*n, activation_from_json(e["activation"], rules)) for n, e in zip(names, entries, strict=True))
+    sites = tuple(
+        Site(*n, activation_from_json(e["activation"], rules), str(e.get("part", "")))
+        for n, e in zip(names, entries, strict=True)
+    )
     neurons = {site.name: _neuron(entry, tensors) for site, entry in zip(sites, entries, strict=True)}
     last = _of_kind(list, content, "channels_last")
     tensors = {name: _laid(tensor, name in last) for name, tensor in tensors.items() if name.split(".")[0] != _SITES}
@@ -156,7 +161,7 @@ def _rebuild(content: Mapping[str, Any], tensors: Mapping[str, Tensor], rules: R
         raise FewSpikesError(f"a weight of {odd}, which no converted network has")
     check_finite(tensors.values(), "a weight in the file")
     sized, keywords = with_sizes(graph, inputs, tensors, rules), _of_kind(bool, content, "keywords")
-    structure = Structure(sized, inputs, sites, keywords, rules)
+    structure = Structure(sized, inputs, sites, fixed_of(tensors), keywords, rules)
     _check_sizes(structure.graph)
     notes, settings = [str(note) for note in _of_kind(list, content, "notes")], _of_kind(dict, content, "settings")
     images = checks.whole("the number of calibration images", content["calibration_images"], 0)

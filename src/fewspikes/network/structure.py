@@ -5,9 +5,12 @@ from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
 
+from torch import Tensor
+
 from fewspikes.graph.graph import Graph, Ref, sizes
 from fewspikes.graph.inputs import InputSpec
 from fewspikes.network.channels import channel_axis, gain_is_free
+from fewspikes.network.grids import Follower, followers
 from fewspikes.network.macs import Macs, multiply_adds
 from fewspikes.network.segments import Segments
 from fewspikes.network.synapses import FanOut, fan_outs
@@ -25,6 +28,7 @@ class Structure:
         graph: with the shape of every tensor.
         inputs: what it takes, per image.
         sites: the layers of neurons, in the order of the graph.
+        fixed: the constants that say what reaches what (indices, masks), by name, see `call.fixed_of`.
         keywords: whether the original model is called with its inputs by name.
         rules: the rows, with those of the user's that it was converted with.
     """
@@ -32,6 +36,7 @@ class Structure:
     graph: Graph
     inputs: tuple[InputSpec, ...]
     sites: tuple[Site, ...]
+    fixed: Mapping[str, Tensor]
     keywords: bool = False
     rules: Rules = RULES
 
@@ -46,7 +51,7 @@ class Structure:
     @cached_property
     def segments(self) -> Segments:
         """The linear maps between the sites."""
-        return Segments(self.graph, self.rules)
+        return Segments(self.graph, self.fixed, self.rules)
 
     @cached_property
     def fan_out(self) -> dict[str, FanOut]:
@@ -63,6 +68,11 @@ class Structure:
     def neurons(self) -> dict[str, int]:
         """Neurons per image by site name."""
         return {site.name: self._per_image(site.node) for site in self.sites}
+
+    @cached_property
+    def followers(self) -> dict[str, Follower]:
+        """By site name, the sites that take the grid of another one's code, and so are exact."""
+        return followers(self.segments, self.sites)
 
     @cached_property
     def feeding(self) -> dict[str, tuple[str, ...]]:

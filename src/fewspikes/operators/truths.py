@@ -118,6 +118,15 @@ def _moves_otherwise(row: Linear, trial: Trial) -> str:
     return ""
 
 
+def _adds_otherwise(row: Linear, trial: Trial) -> str:
+    """Whole numbers stay whole."""
+    if not row.adds:
+        return ""
+    x = {name: (_LARGE * value).round() for name, value in trial.numbers().items()}
+    away = max(float((value - value.round()).abs().max()) for value in _homogeneous(row, trial, x))
+    return f"adds: whole numbers become others, by up to {away:.3g}" if away > trial.tolerance else ""
+
+
 def _sized_otherwise(row: Linear, trial: Trial) -> str:
     given = trial.arguments(trial.numbers())
     sizes = row.sizes(given) if row.sizes is not None else None
@@ -315,8 +324,14 @@ def _expands_to_another(row: Circuit, trial: Trial) -> str:
 
 
 def _depends_on_values(row: Shapes, trial: Trial) -> str:
-    share = apart(*(_tensors(trial.results(trial.numbers())) for _ in range(2)))
-    return told("the result depends on values, not on shapes alone; it changes", share) if share else ""
+    found, again = (_tensors(trial.results(trial.numbers())) for _ in range(2))
+    share = apart(found, again)
+    if share:
+        return told("the result depends on values, not on shapes alone; it changes", share)
+    if row.fill is None:
+        return ""
+    share = apart(found, [torch.full_like(value, row.fill(trial.call)) for value in found])
+    return told(f"the result is not {row.fill(trial.call)} everywhere; it differs", share) if share else ""
 
 
 def _tensors(found: list[Any]) -> list[Tensor]:
@@ -329,6 +344,7 @@ _CHECKS: dict[type[Rule], tuple[Callable[[Any, Trial], str], ...]] = {
         _weighs_otherwise,
         _pads_otherwise,
         _moves_otherwise,
+        _adds_otherwise,
         _sized_otherwise,
         _mixes_images,
         _reaches_further,
