@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import fewspikes
 from captured import Converted, between, conv
 from fewspikes import FewSpikesError
+from fewspikes.graph.capture import captured_model
 from fewspikes.graph.functions import PYTHON, function, in_order
 from fewspikes.graph.graph import Node, Ref, replaced
 from fewspikes.graph.interpreter import Running
@@ -28,8 +29,12 @@ from fewspikes.operators import (
     summing,
     weighted,
 )
-from fewspikes.operators.rule import Digital, Linear, Rules, Shapes, Written
-from fewspikes.operators.rules import RULES, listed
+from fewspikes.operators.call import Call
+from fewspikes.operators.choices import Choices
+from fewspikes.operators.rule import Digital, Linear, Neurons, Rules, Shapes, Written
+from fewspikes.operators.rules import RULES, carriers, listed
+from fewspikes.operators.trial import Trial
+from fewspikes.operators.truths import wrong
 from linear_chains import CASES, TRACED, case
 
 NAMES = [*CASES, *TRACED]
@@ -135,6 +140,34 @@ def test_multiply_adds_are_the_pairs_that_a_weight_connects(name: str) -> None:
         assert found.get(node.name, 0) == (reaching(net, node) if rule.weight else 0), node.where
 
 
+@quiet
+@pytest.mark.parametrize("name", NAMES)
+def test_every_row_stands_the_trial_that_a_users_rule_stands(name: str) -> None:
+    net = case(name)
+    for node in net.graph:
+        rule = net.segments.fates[node.name].rule if node.name in net.segments.fates else None
+        if rule is not None:
+            assert wrong(rule, Trial(net.segments.call(node), net.tensors, {})) == "", node.where
+
+
+def test_rows_of_neurons_and_of_rewrites_stand_it_too() -> None:
+    names = ["SiLU", "GELU", "ReLU6", "Mish", "Hardswish", "Hardsigmoid", "ELU", "LeakyReLU", "Softplus", "Tanh"]
+    shuffles = nn.PixelShuffle(2), nn.PixelUnshuffle(2), nn.ChannelShuffle(2)
+    net = nn.Sequential(nn.BatchNorm2d(4), *(getattr(nn, name)() for name in names), *shuffles, nn.BatchNorm2d(4))
+    for norm in (net[0], net[-1]):
+        norm.running_mean.normal_()
+        norm.running_var.uniform_(0.5, 2.0)
+    work = captured_model(net.eval(), torch.randn(2, 4, 4, 4))
+    tried = set()
+    for node in work.graph:
+        call = Call(node, work.graph, RULES, carriers(work.graph), tensors=work.tensors)
+        for rule in (RULES.find(Neurons, call), RULES.circuits(call, Choices({}))):
+            if rule is not None and "." in node.operator:
+                tried.add(node.short)
+                assert wrong(rule, Trial(call, work.tensors, {})) == "", node.where
+    assert {"silu", "gelu", "pixel_shuffle", "pixel_unshuffle", "elu", "leaky_relu"} <= tried
+
+
 def test_weighted_maps_put_channels_where_the_row_says_and_moves_carry_them() -> None:
     def axis(forward: Any, *layers: Any, shape: tuple[int, ...] = (4, 6, 6)) -> int | None:
         net = Converted.of(between(forward, *layers), *shape)
@@ -178,7 +211,15 @@ def test_no_file_but_the_rows_names_an_operator() -> None:
     root = Path(fewspikes.__file__).parent
     names = {name for kind in (Linear, Digital, Shapes) for name in RULES.names(kind)} - set(PYTHON) - {"mean"}
     for file in root.rglob("*.py"):
-        if file.relative_to(root).parts[0] not in ("operators", "paper", "bench", "cli", "models", "images"):
+        if file.relative_to(root).parts[0] not in (
+            "operators",
+            "rules.py",
+            "paper",
+            "bench",
+            "cli",
+            "models",
+            "images",
+        ):
             found = strings(file)
             assert not found & names, file
             assert not [text for text in found if text.startswith("aten.") and text != "aten."], file

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fewspikes.graph.functions import function, is_pure, named
+from fewspikes.graph.functions import function, is_aten, is_pure, named
 from fewspikes.graph.graph import CONSTANT, INPUT, OUTPUT, SITE, Graph, Node, Ref, Shape, replaced, shape_between, sizes
 from fewspikes.graph.interpreter import execute, lowered
 
@@ -60,8 +60,15 @@ class Builder:
         return whole[node.arguments["index"]] if isinstance(whole, tuple) else None
 
     def call(self, operator: str, *args: Any, like: Shape | None = None, **kwargs: Any) -> Ref:
-        """A new node for a call of an ATen operator, named as in "mul.Tensor"; `like`: the shape of its result."""
-        name = operator if operator.startswith("aten.") else f"aten.{operator}"
+        """A new node for a call of an operator; `like`: the shape of its result.
+
+        Args:
+            operator: of ATen as in "mul.Tensor", of another library as in "mylib::roll"; ".default" may be left out.
+            args, kwargs: as the operator takes them, results of other nodes as `Ref`s.
+            like: an image's shape with the batch's in front, as a node has it; without, it is worked out later.
+        """
+        library, _, own = operator.partition("::")
+        name = f"{library}.{own}" if own else operator if operator.startswith("aten.") else f"aten.{operator}"
         name = name if name.count(".") > 1 else f"{name}.default"
         return self.append(name, named(name, args, kwargs), like)
 
@@ -152,11 +159,17 @@ def trimmed(graph: Graph, tensors: dict[str, Tensor]) -> Graph:
     return kept
 
 
-def with_constants_folded(graph: Graph, tensors: dict[str, Tensor]) -> Graph:
-    """What does not depend on the inputs, computed once (weight standardisation, position tables, masks)."""
+def with_constants_folded(graph: Graph, tensors: dict[str, Tensor], computes: Callable[[str], bool] = is_aten) -> Graph:
+    """What does not depend on the inputs, computed once (weight standardisation, position tables, masks).
+
+    Args:
+        graph: stays as it is.
+        tensors: its constants, as for `rebuilt`.
+        computes: which operators may be called for it.
+    """
     constant = {node.name for node in graph.of(CONSTANT)}
     for node in graph:
-        if constant.issuperset(node.reads) and is_pure(node.operator):
+        if constant.issuperset(node.reads) and computes(node.operator) and is_pure(node.operator):
             constant.add(node.name)
     ends = {
         name

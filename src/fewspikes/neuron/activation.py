@@ -149,7 +149,7 @@ class Activation:
 
     @property
     def degree(self) -> float | None:
-        """n where f(a x) = a^n f(x) for a > 0, up to a cap, so that a scale per channel changes nothing but the code."""
+        """n where f(a x) = a^n f(x) for a > 0, up to a cap: then a scale per channel changes nothing but the code."""
         return self.power if self.expression else _KINDS[self.name].degree
 
     def to_json(self) -> dict[str, Any]:

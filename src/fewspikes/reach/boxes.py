@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from math import prod
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 from torch.nn import functional
 
@@ -209,6 +210,22 @@ def tidy(box: Box) -> Box:
         if kept or not bool(table):
             factors.append(Factor(table, tuple(kept)))
     return Box(tuple(factors), tuple(tuple(n for n in axis if n not in unit) for axis in box.axes))
+
+
+def reached(box: Box, position: Sequence[int]) -> Bool[Tensor, "*shape"]:
+    """The target elements that one source element reaches.
+
+    >>> reached(dense(identity((2, 3)), axis=1, size=2), (1, 0)).int().tolist()
+    [[0, 0], [1, 1]]
+    """
+    parts, shape, box = [], box.shape, tidy(box)
+    for factor in box.factors:
+        sources = [n for n in factor.labels if n < 0]
+        atoms = [n for n in factor.labels if n >= 0]
+        table = factor.ordered([*sources, *atoms]).table
+        parts.append(Factor(table[tuple(position[-1 - n] for n in sources)], tuple(atoms)))
+    atoms = [label for axis in box.axes for label in axis]
+    return join(parts).ordered(atoms).table.reshape(shape)
 
 
 def is_empty(box: Box) -> bool:
