@@ -132,9 +132,11 @@ def choices(rules: Rules = RULES) -> dict[str, tuple[str, ...]]:
 
 def remedy(rules: Rules = RULES) -> str:
     """What to do about an operator without a row."""
+    sums = len(listed(rules)["weighted sums"])
     return (
-        f"replace it by operators that have one ({', '.join(sorted(listed(rules)['weighted sums']))}, and anything "
-        "elementwise of one signal), or convert the part of the network without it"
+        f"write it in operators that have one (docs/operators.md lists the {sums} weighted sums; anything elementwise "
+        "of one signal is a neuron), or convert the part of the network without it: what has no rule cannot be left "
+        "digital yet"
     )
 
 
