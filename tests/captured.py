@@ -15,6 +15,7 @@ from fewspikes.network.macs import Macs, multiply_adds
 from fewspikes.network.segments import Segments
 from fewspikes.network.synapses import FanOut, fan_outs
 from fewspikes.network.timing import interval_steps, latency_steps
+from fewspikes.operators.call import fixed_of
 from fewspikes.operators.rewriting import prepared, with_sizes
 from fewspikes.operators.rule import Kind
 
@@ -43,7 +44,7 @@ class Converted:
     def __init__(self, graph: Graph, tensors: dict[str, Tensor]) -> None:
         self.graph, self.tensors = graph, tensors
         self.sites = [node.name for node in graph.of(SITE)]
-        self.segments = Segments(graph)
+        self.segments = Segments(graph, fixed_of(tensors))
 
     @classmethod
     def of(cls, net: nn.Module, *shape: int) -> "Converted":
@@ -111,7 +112,7 @@ def _own(node: fx.Node) -> Node:
 def pushed_through(net: Converted, site: int) -> Tensor:
     """The fan-out by brute force: an image for every neuron, positive weights, and the elements that are not 0."""
     generator = torch.Generator().manual_seed(0)
-    for tensor in net.tensors.values():
+    for tensor in (tensor for tensor in net.tensors.values() if tensor.is_floating_point()):
         tensor.copy_(torch.rand(tensor.shape, generator=generator, dtype=torch.float64) + 0.1)
     shape = net.graph.sizes(net.sites[site], 2)[1:]
     one_hot = torch.eye(shape.numel(), dtype=torch.float64).reshape(-1, *shape)

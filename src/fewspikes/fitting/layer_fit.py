@@ -10,6 +10,7 @@ from fewspikes.base import checks
 from fewspikes.base.errors import FewSpikesError
 from fewspikes.fitting import cache
 from fewspikes.fitting.histogram import Histogram
+from fewspikes.fitting.identity import least_error_identity
 from fewspikes.fitting.inputs import shares, smooth, uniform
 from fewspikes.fitting.problem import BINS, Problem, sum_up
 from fewspikes.fitting.relu import least_error_relu, sparing_relu_codes
@@ -25,6 +26,7 @@ FLOOR = 0.01  # of the weight is spread evenly over the range: a few inputs far 
 _MARGIN, _UNSEEN, _MOST = 0.02, 1.5, 0.25  # the share is _MARGIN + _UNSEEN n^(-1/3) for n inputs, _MOST at most
 _ROOM = 0.01  # around a constant, of its size
 _SMOOTHING = 0.25  # of the width that is best for drawing a density; a staircase needs it finer
+_PROBES = 65  # values of a function that tell it from another of the same name
 _TRIANGLE = 2.2  # a triangle's half width that smooths like a Gaussian of sigma 1 is 2.45; a little less
 
 
@@ -43,7 +45,8 @@ def fit_site(
     Minimises E / Var(f) + spike_price * (mean spikes) over the measured range and a margin; E is the weighted mean
     squared error and Var(f) the variance of f under the same weight (for a constant f its mean square). The weight is
     the inputs' density, smoothed as far as so many inputs allow to tell, and a floor of even weight. A ReLU gets the
-    binary code of least error, with a price the best of `relu.sparing_relu_codes`. The same arguments give the same
+    binary code of least error, with a price the best of `relu.sparing_relu_codes`; f(x) = x without a price equally
+    spaced values. The same arguments give the same
     parameters; they are kept, see `cache`.
 
     Args:
@@ -69,11 +72,12 @@ def fit_site(
     price = checks.price("spike_price", spike_price)
     effort = checks.one_of("effort", effort, EFFORTS)
     settings = {"offset": offset, "spike_price": price, "seed": seed, "effort": effort}
-    name = cache.key({"algorithm": ALGORITHM, "activation": activation.to_json(), "K": K, **settings}, inputs)
+    known = {"algorithm": ALGORITHM, "activation": activation.to_json(), "values": _values(activation, inputs)}
+    name = cache.key({**known, "K": K, **settings}, inputs)
     found = cache.look_up(name, activation.label, K)
     if found is None:
-        is_relu = activation.name == "relu"
-        found = (_relu_code if is_relu else _searched)(activation, K, inputs, settings)
+        makes = {"relu": _relu_code, "identity": _identity_code}
+        found = makes.get(activation.name, _searched)(activation, K, inputs, settings)
         cache.keep(name, found)
     return found
 
@@ -86,6 +90,14 @@ def layer_problem(activation: Activation, inputs: Histogram, offset: bool, spike
     density = smooth(shares(inputs, edges), _half_width(inputs) / float(edges[1] - edges[0]))
     weight = (1 - FLOOR) * density + FLOOR * uniform(edges)
     return sum_up(activation, domain, weight, density, offset=offset, spike_price=spike_price)
+
+
+def _values(activation: Activation, inputs: Histogram) -> list[float]:
+    """Some values of an expression, whose text says which operators it calls and not what these compute."""
+    if not activation.expression:
+        return []
+    found: list[float] = activation(torch.linspace(*_range(inputs), _PROBES, dtype=torch.float64)).tolist()
+    return found
 
 
 def _searched(activation: Activation, K: int, inputs: Histogram, settings: dict[str, Any]) -> FSParameters:
@@ -103,6 +115,12 @@ def _relu_code(activation: Activation, K: int, inputs: Histogram, settings: dict
         return least_error_relu(K, inputs, "nearest", activation.cap)
     codes = _measured_relu_codes(activation, K, inputs)
     return min(codes, key=lambda code: code[1] + settings["spike_price"] * code[2])[0]
+
+
+def _identity_code(activation: Activation, K: int, inputs: Histogram, settings: dict[str, Any]) -> FSParameters:
+    if settings["spike_price"] == 0 and settings["offset"]:
+        return least_error_identity(K, inputs)
+    return _searched(activation, K, inputs, settings)
 
 
 @lru_cache(maxsize=8)  # a site may be asked at several prices, one after the other

@@ -41,7 +41,9 @@ def graph_from_json(content: Sequence[Mapping[str, Any]], allowed: Callable[[str
         if nodes and next(reversed(nodes.values())).operator == OUTPUT:
             raise FewSpikesError("the graph does not end in its output")
         given = {str(key): _decode(value, nodes) for key, value in entry["arguments"].items()}
-        nodes[name] = Node(name, operator, _checked(operator, given, allowed), str(entry["path"]))
+        nodes[name] = Node(
+            name, operator, _checked(operator, given, allowed), str(entry["path"]), part=str(entry.get("part", ""))
+        )
     if not nodes or next(reversed(nodes.values())).operator != OUTPUT:
         raise FewSpikesError("the graph does not end in its output")
     return Graph(tuple(nodes.values()))
@@ -67,7 +69,8 @@ def _node_to_json(node: Node) -> dict[str, Any]:
             if p.has_default and type(kept[p.name]) is type(p.default) and kept[p.name] == p.default:
                 del kept[p.name]
     arguments = {key: _encode(value) for key, value in kept.items()}
-    return {"name": node.name, "operator": node.operator, "arguments": arguments, "path": node.path}
+    made = {"name": node.name, "operator": node.operator, "arguments": arguments, "path": node.path}
+    return made | ({"part": node.part} if node.part else {})
 
 
 def _encode(value: Any) -> Any:

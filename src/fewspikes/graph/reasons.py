@@ -8,6 +8,11 @@ from torch import Tensor, nn
 _AXES = 4  # of a batch of pictures; an example with as many has its batch axis
 _REMEDIES = (  # words of torch's own message, what they mean, and what to do
     (
+        "satisfy the generated guard",
+        "it takes the batch apart, as x[1:] and x.view(4, -1) do, or branches on its size",
+        "a spiking network computes each image by itself: let forward keep the batch whole",
+    ),
+    (
         "Constraints violated",
         "its batch size became a fixed number",
         "axis 0 of every input must be the batch (of one image x give x[None]), and forward must leave its size open: "

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from fewspikes.base.progress import track
 from fewspikes.base.sums import row_sums, total
 from fewspikes.measure.deal import Images
+from fewspikes.measure.gradients import check_gradients
 from fewspikes.measure.outputs import Variance, floats, per_image
 from fewspikes.measure.source import Batch
 from fewspikes.network.spiking import SpikingNetwork
@@ -52,7 +53,7 @@ class Curves:
 
     def at(self, k: NDArray[np.int64]) -> tuple[float, float]:
         """Output error and spikes per neuron of the network with these K: the sums over its sites."""
-        row = np.arange(len(k))
+        row, k = np.arange(len(k)), np.minimum(k, self.errors.shape[1])
         return float(self.errors[row, k - 1].sum()), float(self.spikes[row, k - 1].sum())
 
 
@@ -125,10 +126,12 @@ def effects(
             exact = activations[name](x)
             wide = exact.double()
             moments[name] += (wide.numel(), float(total(wide)), float(total(wide.square())))
+            seen_there = snn.neurons[name].gate(x) if name in snn.exact else x
             for j, table in enumerate(codes[name]):
-                y, fired = apply(x, table)
-                errors[name][j] += probed.effect(name, y - exact)
-                own[name][j] += float(total((y - exact).double().square()))
+                y, fired = apply(seen_there, table)
+                if name not in snn.exact:
+                    errors[name][j] += probed.effect(name, y - exact)
+                    own[name][j] += float(total((y - exact).double().square()))
                 spikes[name][j] += float(fired.sum(dtype=torch.int64))
     return Effects(
         {name: sums / seen for name, sums in errors.items()},
@@ -170,6 +173,7 @@ class Probed:
 
 def probe(snn: SpikingNetwork, batches: Sequence[Batch], seed: int = 0) -> Iterator[Probed]:
     """Run the ANN forwards and, for random signs, backwards; what is yielded is emptied before the next one."""
+    check_gradients(snn, "measuring what a site's error does to the output")
     random = torch.Generator().manual_seed(seed)
     scales = _scales(snn, batches)
     for batch in batches:

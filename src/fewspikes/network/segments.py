@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from torch import Tensor
+
 from fewspikes.graph.functions import is_fresh
 from fewspikes.graph.graph import INPUT, OUTPUT, SITE, Graph, Node, Ref
 from fewspikes.operators.call import IMAGES, Call, Known, Relation
@@ -41,16 +43,17 @@ class Segments:
 
     Args:
         graph: of a spiking network, with shapes.
+        fixed: its constants that are structure.
         rules: the rows.
 
     Raises:
         FewSpikesError: an operator without a row.
     """
 
-    def __init__(self, graph: Graph, rules: Rules = RULES) -> None:
-        self.graph, self.rules = graph, rules
+    def __init__(self, graph: Graph, fixed: Mapping[str, Tensor], rules: Rules = RULES) -> None:
+        self.graph, self.fixed, self.rules = graph, fixed, rules
         self.carriers = carriers(graph, rules)
-        self.fates: Mapping[str, Fate] = fates(graph, rules)
+        self.fates: Mapping[str, Fate] = fates(graph, fixed, rules)
         self.all = tuple(self._found())
 
     def __iter__(self) -> Iterator[Segment]:
@@ -58,7 +61,7 @@ class Segments:
 
     def call(self, node: Node, known: Known | None = None) -> Call:
         """A node as its row sees it."""
-        return Call(node, self.graph, self.rules, self.carriers, {} if known is None else known)
+        return Call(node, self.graph, self.rules, self.carriers, {} if known is None else known, self.fixed)
 
     def kind(self, name: str) -> Kind | None:
         """What became of a node; None for inputs, constants and the output."""

@@ -6,9 +6,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
-from fewspikes.graph.functions import PYTHON, function
-from fewspikes.graph.graph import Graph, Node, Ref, refs, replaced
+from fewspikes.graph.functions import PYTHON, function, in_order, is_pure
+from fewspikes.graph.graph import CONSTANT, Graph, Node, Ref, refs, replaced
 from fewspikes.reach.boxes import Box
 from fewspikes.reach.factors import Unknown
 
@@ -30,6 +31,7 @@ class Call:
         rules: the rows.
         carriers: the nodes that carry a signal: their values depend on the inputs' values.
         known: connections to a source, by node.
+        tensors: constants by name; rows see those alone that are structure, see `fixed_of`.
     """
 
     node: Node
@@ -37,6 +39,7 @@ class Call:
     rules: "Rules"
     carriers: frozenset[str] = frozenset()
     known: Known = field(default_factory=dict)
+    tensors: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> Any:
         """An argument; nodes that compute a size are replaced by the size, tensors stay `Ref`s."""
@@ -81,6 +84,35 @@ class Call:
         """An axis argument, counted from the front."""
         return int(self[name]) % len(self.shape_of("self"))
 
+    def fixed(self, name: str) -> Tensor | None:
+        """The tensor behind an argument that is structure: whole numbers or truths that no input changes.
+
+        None for anything else. An axis that has the length of the batch is as long as for `IMAGES` images.
+        """
+        return self.fixed_behind(self.node.arguments[name])
+
+    def fixed_behind(self, ref: Any) -> Tensor | None:
+        """The same of a tensor in a list of them."""
+        if not isinstance(ref, Ref) or ref.name in self.carriers:
+            return None
+        node = self.graph[ref.name]
+        found = self._constant(node) if node.operator == CONSTANT else self._computed(node)
+        return found if found is not None and _is_structure(found) else None
+
+    def _constant(self, node: Node) -> Tensor | None:
+        found = self.tensors.get(node.arguments["tensor"])
+        return None if found is None or found.is_meta else found.cpu()
+
+    def _computed(self, node: Node) -> Tensor | None:
+        """What an operator makes of fixed tensors and of sizes."""
+        values = {name: self.fixed_behind(Ref(name)) for name in node.reads if self.graph[name].shape is not None}
+        if node.operator in PYTHON or not is_pure(node.operator) or any(value is None for value in values.values()):
+            return None
+        given = replaced(node.arguments, lambda ref: values[ref.name] if ref.name in values else self._number(ref))
+        args, kwargs = in_order(node.operator, given | ({"device": None} if "device" in given else {}))
+        found = function(node.operator)(*args, **kwargs)
+        return found if isinstance(found, Tensor) else None
+
     def silenced(self, name: str, value: Any) -> Any:
         """The value of one term (or list of terms) of a sum, with 0 in place of what is no signal."""
         given = self.node.arguments[name]
@@ -105,3 +137,12 @@ class Call:
         if node.operator == "getitem" or self.graph[ref.name].shape is None:
             return ref
         raise Unknown(f"the value of {node.where} is not known beforehand")
+
+
+def fixed_of(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The constants that are structure, on the CPU: whole numbers and truths say what reaches what, floats weigh."""
+    return {name: tensor.cpu() for name, tensor in tensors.items() if _is_structure(tensor)}
+
+
+def _is_structure(tensor: Tensor) -> bool:
+    return not (tensor.is_floating_point() or tensor.is_complex() or tensor.is_meta)

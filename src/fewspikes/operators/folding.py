@@ -36,7 +36,7 @@ def scaled_and_shifted(call: Call, g: Builder, scale: Tensor, shift: Tensor, dty
 
 def _folded(call: Call, g: Builder, source: Node, axes: int, scale: Tensor, shift: Tensor) -> Ref | None:
     """The scale in the source's weights and the shift in its bias; None where its outputs are not these channels."""
-    before = Call(source, call.graph, call.rules, call.carriers)
+    before = Call(source, call.graph, call.rules, call.carriers, tensors=call.tensors)
     rule = call.rules.find(Linear, before)
     if rule is None or rule.outputs is None or "bias" not in source.arguments or len(call.graph.users(source.name)) > 1:
         return None
@@ -61,13 +61,16 @@ def _folded(call: Call, g: Builder, source: Node, axes: int, scale: Tensor, shif
 def with_pads_folded(graph: Graph, tensors: dict[str, Tensor], rules: Rules, carriers: frozenset[str]) -> Graph:
     """Zeros around a map that only convolutions read, with as many on both sides of an axis, as their own padding."""
 
+    def called(node: Node) -> Call:
+        return Call(node, graph, rules, carriers, tensors=tensors)
+
     def change(node: Node, g: Builder) -> Ref | None:
-        pad = _padding_before(Call(node, graph, rules, carriers))
+        pad = _padding_before(called(node))
         if pad is None:
             return None
         zeros = _zeros(pad)
-        padded = [_padded(Call(user, graph, rules, carriers), pad, zeros) for user in graph.users(pad.name)]
-        own = _padded(Call(node, graph, rules, carriers), pad, zeros)
+        padded = [_padded(called(user), pad, zeros) for user in graph.users(pad.name)]
+        own = _padded(called(node), pad, zeros)
         if own is None or any(found is None for found in padded):
             return None
         first = next(iter(node.arguments))
@@ -81,9 +84,11 @@ def _padding_before(call: Call) -> Node | None:
     ref = next(iter(call.node.arguments.values()), None)
     if not isinstance(ref, Ref):
         return None
-    before = Call(call.graph[ref.name], call.graph, call.rules, call.carriers)
+    before = Call(call.graph[ref.name], call.graph, call.rules, call.carriers, tensors=call.tensors)
     rule = call.rules.find(Linear, before) if before.node.arguments else None
-    is_padding = rule is not None and rule.moves and "value" in rule.zero and not before["value"]
+    if rule is None or rule in call.rules.own:
+        return None
+    is_padding = rule.moves and "value" in rule.zero and not before["value"]
     is_padding = is_padding and before.get("mode", "constant") == "constant"
     return before.node if is_padding else None
 
