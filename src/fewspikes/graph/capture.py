@@ -23,7 +23,7 @@ from fewspikes.graph.reasons import is_interruption, reason_of
 
 Exported = tuple[torch.export.ExportedProgram, Any]  # and what holds the tensors that it returns
 
-_NO_FACTORS = ("cond", "ind", "mask")  # in the names of arguments that are no floats beside floats: indices, attn_mask
+_NO_FACTORS = ("cond", "ind", "mask", "repeats")  # in names of arguments that are no floats: indices, attn_mask
 
 
 @dataclass(frozen=True)

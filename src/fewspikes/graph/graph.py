@@ -1,7 +1,8 @@
 """A network as a list of calls of operators: frozen, in the order in which they run.
 
-Beside the operators of ATen (named as in "aten.conv2d.default") and Python's own on sizes ("add", "getitem"), a node
-can be one of four things: INPUT, CONSTANT (a weight or a fixed tensor), SITE (a layer of neurons) and OUTPUT, the last.
+Beside the operators of ATen (named as in "aten.conv2d.default"), those of other libraries ("mylib.roll.default") and
+Python's own on sizes ("add", "getitem"), a node can be one of four things: INPUT, CONSTANT (a weight or a fixed
+tensor), SITE (a layer of neurons) and OUTPUT, the last.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -62,8 +63,8 @@ class Node:
 
     @property
     def short(self) -> str:
-        """The operator's name in its schema: "conv2d" of "aten.conv2d.default"."""
-        return self.operator.split(".")[1] if "." in self.operator else self.operator
+        """What its operator goes by, see `short_name`."""
+        return short_name(self.operator)
 
     @property
     def where(self) -> str:
@@ -111,6 +112,17 @@ class Graph:
             for name in node.reads:
                 found[name].append(node)
         return {name: tuple(users) for name, users in found.items()}
+
+
+def short_name(operator: str) -> str:
+    """What an operator goes by, whatever its overload: as in its schema, with the library in front outside of ATen.
+
+    >>> short_name("aten.conv2d.default"), short_name("mylib.roll.default"), short_name("getitem")
+    ('conv2d', 'mylib::roll', 'getitem')
+    """
+    library, _, rest = operator.partition(".")
+    name = rest.partition(".")[0]
+    return name if library == "aten" and name else f"{library}::{name}" if name else operator
 
 
 def refs(value: Any) -> Iterator[Ref]:

@@ -24,9 +24,10 @@ from fewspikes.graph.interpreter import execute, filled, lowered
 from fewspikes.neuron.activation import Activation
 from fewspikes.operators.call import Call
 from fewspikes.operators.constants import Number, number
+from fewspikes.operators.homogeneity import degree
 from fewspikes.operators.rule import Elementwise as ElementwiseRow
 from fewspikes.operators.rule import Linear, Neurons, Rules, Written
-from fewspikes.operators.rules import RULES, is_function
+from fewspikes.operators.rules import RULES, is_elementwise_call, is_function
 
 _X = Node("x", INPUT, {})
 _FILLED = "aten.full_like.default"  # how a number stands where torch wants a tensor
@@ -107,7 +108,7 @@ class Elementwise:
     def _is_elementwise(self, call: Call) -> bool:
         """Whether it is, all but the signal are numbers, and they do not spread the signal over a larger shape."""
         node = call.node
-        if not is_function(node.operator, self.rules):
+        if not is_elementwise_call(call):
             return False
         signals, others = (
             [ref.name for ref in refs(node.arguments) if (ref.name in self.carriers) is wanted]
@@ -207,12 +208,18 @@ def activation_from_json(content: Mapping[str, Any], rules: Rules = RULES) -> Ac
     return _expressed(str(text), rules) if text else Activation.from_json(dict(content))
 
 
+def operators_in(activation: Activation) -> list[str]:
+    """The operators that an activation's expression calls."""
+    function = activation.function
+    return [node.operator for node in function.graph] if isinstance(function, _Function) else []
+
+
 def _expressed(text: str, rules: Rules) -> Activation:
     row = _written(rules).get(text)
     if row is not None and row.activation is not None:
         return row.activation
     try:
-        function = _Function(text)
+        function = _Function(text, rules)
         if [node.name for node in function.graph.of(INPUT)] != ["x"] or function.graph.of(CONSTANT):
             raise FewSpikesError("it is no function of one x")
         if function(torch.zeros(2)).shape != (2,):
@@ -220,19 +227,19 @@ def _expressed(text: str, rules: Rules) -> Activation:
         label = _label(function.graph) if row is None else row.operators[0]
     except TRIPS as error:
         raise FewSpikesError(f"{text[:_LONGEST]!r} is no elementwise expression: {reason_of(error)}") from None
-    return Activation(label, expression=text, function=function)
+    return Activation(label, expression=text, function=function, power=degree(function.graph))
 
 
 class _Function:
     """An expression as a function of a tensor."""
 
-    def __init__(self, text: str) -> None:
-        self.text = text
-        self.graph = graph_from_json(parsed(text), is_function)
+    def __init__(self, text: str, rules: Rules) -> None:
+        self.text, self.rules = text, rules
+        self.graph = graph_from_json(parsed(text), lambda operator: is_function(operator, rules))
         self.program = lowered(self.graph)
 
-    def __reduce__(self) -> tuple[type["_Function"], tuple[str]]:
-        return _Function, (self.text,)
+    def __reduce__(self) -> tuple[type["_Function"], tuple[str, Rules]]:
+        return _Function, (self.text, self.rules)
 
     def __call__(self, x: Tensor) -> Tensor:
         values = self.program.values((x,), str)

@@ -59,6 +59,6 @@ def _matrix(call: Call, name: str, axis: int, axes: list[int]) -> Bool[Tensor, "
         one_hot.movedim(axis, 1)[torch.arange(len(places)), places] = 1.0
         given = {argument: call[argument] for argument in call.node.arguments} | {name: one_hot}
         args, kwargs = in_order(call.node.operator, given)
-        reached = function(call.node.operator)(*args, **kwargs).movedim(axis, 1).flatten(2) != 0
-        found.append(reached.any(2))
+        reached = function(call.node.operator)(*args, **kwargs).movedim(axis, 1) != 0
+        found.append(reached.reshape(*reached.shape[:2], -1).any(2))
     return torch.cat(found)

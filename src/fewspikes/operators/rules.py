@@ -7,18 +7,21 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from fewspikes.base.errors import FewSpikesError
-from fewspikes.graph.functions import PYTHON, is_elementwise
-from fewspikes.graph.graph import CONSTANT, INPUT, OUTPUT, SITE, Graph
+from fewspikes.graph.functions import PYTHON, is_aten, is_elementwise
+from fewspikes.graph.graph import CONSTANT, INPUT, OUTPUT, SITE, Graph, short_name
 from fewspikes.operators import (
     bookkeeping,
     circuits,
     composed,
+    filling,
     identities,
     indexing,
     limits,
     maxima,
     moving,
     neurons,
+    products,
+    rearranging,
     summing,
     weighted,
 )
@@ -27,11 +30,23 @@ from fewspikes.operators.choices import WITHOUT_ROWS
 from fewspikes.operators.constants import GROUPS
 from fewspikes.operators.rule import Circuit, Digital, Elementwise, Kind, Linear, Neurons, Rule, Rules, Shapes
 
+
+class _Library(Rules):
+    """The rows that the library has of itself."""
+
+    def __reduce__(self) -> str:
+        """What pickle takes: where they stand."""
+        return "RULES"
+
+
 _ROOMS = (
     weighted,
     summing,
     moving,
     indexing,
+    filling,
+    products,
+    rearranging,
     neurons,
     circuits,
     composed,
@@ -40,7 +55,7 @@ _ROOMS = (
     identities,
     bookkeeping,
 )
-RULES = Rules(row for room in _ROOMS for row in room.ROWS)
+RULES = _Library(row for room in _ROOMS for row in room.ROWS)
 _SHOWN = 3  # paths in a message
 _NOTHING = frozenset((INPUT, CONSTANT, OUTPUT))
 _LOGITS = "a classifier that ends here: return the logits, which name the same class"
@@ -49,7 +64,9 @@ _DROPOUT = "active in eval mode: call F.dropout(x, training=self.training), or t
 _NORM = "it uses the batch's own statistics, which mixes its images: train it with running statistics"
 _NORMS = ("batch_norm", "native_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_functional")
 _DROPOUTS = ("dropout", "native_dropout", "feature_dropout", "alpha_dropout", "bernoulli")
+_MASK = "a mask that is constant and a number that is finite convert: -inf, which a softmax takes, does not yet"
 _ANYWHERE = dict.fromkeys(_DROPOUTS, _DROPOUT) | dict.fromkeys(_NORMS, _NORM)
+_ANYWHERE |= dict.fromkeys(("masked_fill", "where"), _MASK)
 
 
 class Fate(NamedTuple):
@@ -125,16 +142,23 @@ def is_known(operator: str, rules: Rules = RULES) -> bool:
     """Whether a converted network may hold an operator: what a file of one is checked by."""
     if operator in PYTHON:
         return True
-    name = operator.split(".")[1] if operator.count(".") == 2 else ""
+    name = short_name(operator) if operator.count(".") == 2 else ""
     return any(rules.has(kind, name) for kind in (Linear, Digital, Shapes))
 
 
 def is_function(operator: str, rules: Rules = RULES) -> bool:
     """Whether an operator may stand in an activation's expression: elementwise, and nothing else."""
-    if operator in PYTHON or operator.count(".") != 2 or not operator.startswith("aten."):
+    if operator in PYTHON or operator.count(".") != 2:
         return False
-    name = operator.split(".")[1]
-    return rules.has(Elementwise, name) or rules.has(Neurons, name) or is_elementwise(operator)
+    name = short_name(operator)
+    known = rules.has(Elementwise, name) or rules.has(Neurons, name)
+    return known or (is_aten(operator) and is_elementwise(operator))
+
+
+def is_elementwise_call(call: Call) -> bool:
+    """Whether a call is of such an operator, and what the row leaves out is not among it."""
+    rows = call.rules.of(Elementwise, call.node.short)
+    return is_function(call.node.operator, call.rules) and (not rows or any(row.applies(call) for row in rows))
 
 
 def _listed(refused: Sequence[Call]) -> str:
@@ -180,7 +204,7 @@ def choices(rules: Rules = RULES) -> dict[str, tuple[str, ...]]:
     """What may become of each kind of thing that is no weighted sum, or need not stay one; the first is the default."""
     found = {row.kind: ["digital"] for row in rules.rows if isinstance(row, Digital) and row.kind not in WITHOUT_ROWS}
     for row in rules.rows:
-        if isinstance(row, Circuit) and row.kind is not None and row.choice not in found[row.kind]:
+        if isinstance(row, Circuit) and row.kind is not None and row.choice not in found.setdefault(row.kind, []):
             found[row.kind].append(str(row.choice))
     return {kind: tuple(values) for kind, values in found.items()} | WITHOUT_ROWS
 
@@ -189,7 +213,8 @@ def remedy(rules: Rules = RULES) -> str:
     """What to do about an operator without a row."""
     return (
         f"replace it by operators that have one ({', '.join(sorted(listed(rules)['weighted sums']))}, and anything "
-        "elementwise of one signal), or convert the part of the network without it"
+        "elementwise of one signal), convert the part of the network without it, or register a rule: rules=[...]; "
+        "see docs/rules.md"
     )
 
 
