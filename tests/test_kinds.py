@@ -9,21 +9,13 @@ from kinds.comparing import batches, difference, equal, first, run, tensors
 
 NEAR = 1e-4  # relative difference of the ANN form
 NOT_YET = {  # kinds that need operators without a row
-    "ghost",
-    "patches",
-    "windows",
     "text_cnn",
     "bag_of_words",
     "recommender",
     "table",
     "positions",
-    "fourier",
-    "gcn",
-    "messages",
-    "temporal_shift",
     "frames",
     "swish_beta",
-    "index_table",
     "ranking",
 }
 
