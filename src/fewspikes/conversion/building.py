@@ -11,17 +11,18 @@ from fewspikes.base.errors import FewSpikesError, warn
 from fewspikes.base.progress import track
 from fewspikes.conversion import repairs
 from fewspikes.conversion.pricing import priced
-from fewspikes.conversion.settings import Settings, circuits_of
+from fewspikes.conversion.settings import Codes, Settings, circuits_of
 from fewspikes.conversion.tables import Tables
 from fewspikes.graph.capture import captured_model
 from fewspikes.measure.calibration import Calibration, calibrate
 from fewspikes.measure.deal import Deal, Images, batch_size
 from fewspikes.measure.diagnosis import diagnose
+from fewspikes.measure.levels import BITS
 from fewspikes.measure.measurement import classes_of
 from fewspikes.measure.source import Source
 from fewspikes.network.spiking import Countable, SpikingNetwork
 from fewspikes.network.structure import Structure
-from fewspikes.neuron.known_codes import relu_parameters
+from fewspikes.neuron.known_codes import levels_parameters, relu_parameters
 from fewspikes.neuron.layer import FSNeuron
 from fewspikes.neuron.parameters import FSParameters
 from fewspikes.operators.call import fixed_of
@@ -66,9 +67,10 @@ class Conversion:
         self.sites = self.prepared.sites
         self.calibration: Calibration | None = images if isinstance(images, Calibration) else None
         self.images, self.held, self.left_out = Images(()), Images(()), 0
-        self.notes = self.prepared.notes
+        self.notes, self._fixed = self.prepared.notes, dict[str, FSNeuron]()
         if images is not None and self.calibration is None:
             self._deal(images, labels)
+        self._enter()
 
     def network(self, K: Mapping[str, int] | None = None, quick: bool = False) -> SpikingNetwork:
         """The network with these settings, its spikes priced by what they do for its output, repaired.
@@ -79,17 +81,18 @@ class Conversion:
         """
         codes = self.settings.codes
         codes = codes if K is None else replace(codes, K=K, effort="quick" if quick else codes.effort)
-        tables = Tables(self.sites, codes, self.calibration, self.settings.seed)
+        tables = self._tables(codes)
         made = self._built(tables.all(None if K is None else False))
         prices = None
         if codes.spike_price:
             few = self.images.take(slice(_SENSITIVITY_IMAGES))
 
             def fit(name: str, price: float) -> FSParameters:
-                return tables.of(name, price=price)
+                return self._fixed[name].code if name in self._fixed else tables.of(name, price=price)
 
             chosen, prices = priced(made, fit, few, codes.spike_price, self.progress)
-            made = made.with_neurons({name: FSNeuron(table) for name, table in chosen.items()})
+            free = {name: FSNeuron(table) for name, table in chosen.items() if name not in self._fixed}
+            made = made.with_neurons(free)
         seen = self.images.take(slice(_QUICK_REPAIR if quick else None)) if len(self.images) else self.images
         if len(seen) < 2 or codes.repair is False or codes.alpha is not None:
             return made
@@ -97,7 +100,7 @@ class Conversion:
 
     def parameters(self, name: str, K: int) -> FSParameters:
         """Of a site for a K, quickly and without a price."""
-        return self._quick.of(name, K)
+        return self._fixed[name].code if name in self._fixed else self._quick.of(name, K)
 
     @property
     def sensitive(self) -> Images:
@@ -124,20 +127,40 @@ class Conversion:
         size = batch_size(base.report.neurons)
         batches = track(source, "calibrating", source.total, self.progress)
         deal = Deal(batches, size, None if learns else repairs.IMAGES, every, outliers=True)
-        self.calibration = calibrate(base, deal)
+        self.calibration = calibrate(base, deal, {name: entry.axis for name, entry in self.prepared.entries.items()})
         if deal.outliers:
             warn(f"calibration: {deal.outliers}")
             self.notes += (f"calibration: {deal.outliers}",)
         self.images, self.held, self.left_out = deal.kept, deal.held, deal.left_out
         quick = replace(self.settings.codes, effort="quick", K=None)
-        self._quick = Tables(self.sites, quick, self.calibration, self.settings.seed)
+        self._quick = self._tables(quick)
+
+    def _tables(self, codes: Codes) -> Tables:
+        leaders = {name: follower.leader for name, follower in self.structure.followers.items()}
+        return Tables(self.sites, codes, self.calibration, self.settings.seed, leaders, frozenset(self._fixed))
+
+    def _enter(self) -> None:
+        """Inputs of 8 bits get the code of their levels, which no setting changes; others are fitted."""
+        given = self.settings.codes.K
+        levels = {} if self.calibration is None else self.calibration.levels
+        for name, entry in self.prepared.entries.items():
+            spacing = levels[name].spacing if name in levels else None
+            if spacing is None or (isinstance(given, Mapping) and name in given):
+                self.notes += (f"input {name}: its values are not those of 8 bits, so its spikes are fitted to them",)
+                continue
+            for tensor in (self.prepared.tensors[constant] for constant in entry.lowest):
+                tensor.copy_(torch.from_numpy(spacing.lowest).view_as(tensor))
+            self._fixed[name] = FSNeuron(
+                levels_parameters(), scale=torch.from_numpy(spacing.step).to(tensor), axis=entry.axis
+            )
+            self.notes += (f"input {name}: 8-bit values, exact in {BITS} steps",)
 
     def _built(self, tables: Mapping[str, FSParameters]) -> SpikingNetwork:
         tensors = {n: t.clone(memory_format=torch.contiguous_format) for n, t in self.prepared.tensors.items()}
         return self._on(tensors, tables)
 
     def _on(self, tensors: Mapping[str, Tensor], tables: Mapping[str, FSParameters]) -> SpikingNetwork:
-        neurons = {name: FSNeuron(table) for name, table in tables.items()}
+        neurons = {name: FSNeuron(table) for name, table in tables.items()} | self._fixed
         images = 0 if self.calibration is None else self.calibration.images
         return SpikingNetwork(self.structure, tensors, neurons, self.notes, images)
 

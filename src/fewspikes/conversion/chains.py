@@ -17,6 +17,8 @@ class Chains:
     Attributes:
         sites: their names, in the order of the graph; K everywhere below is a vector in this order.
         before, after: by site, the places of the sites that feed it directly, and of those that it feeds.
+        leader: by site, the place of the site whose K it has; its own where it is free.
+        fixed: by site, its K where nobody chooses it, or 0.
     """
 
     def __init__(self, snn: SpikingNetwork) -> None:
@@ -27,10 +29,19 @@ class Chains:
             tuple(j for j in range(len(self.sites)) if i in self.before[j]) for i in range(len(self.sites))
         ]
 
+        leaders = {name: one.leader for name, one in snn.structure.followers.items() if name in snn.exact}
+        fixed = [snn.neurons[name].code.K if name in snn.exact and name not in leaders else 0 for name in self.sites]
+        self.fixed = np.array(fixed)
+        self.leader = np.array([place[leaders.get(name, name)] for name in self.sites])
+
+    def even(self, k: int) -> Whole:
+        """One K for all sites, but for those whose K is fixed."""
+        return np.where(self.fixed > 0, self.fixed, k).astype(np.int64)
+
     @property
     def longest(self) -> int:
-        """The largest number of sites in a chain."""
-        return int(self.through(np.ones(len(self.sites), np.int64)).max())
+        """The steps of the longest chain of sites where each takes as few as it can."""
+        return int(self.through(self.even(1)).max())
 
     def through(self, k: Whole) -> Whole:
         """By site, the steps of the longest chain that it is in. The largest of them is the network's latency."""

@@ -41,11 +41,11 @@ def greedy(chains: Chains, curves: Curves, weights: tuple[float, float]) -> Ladd
     The cost is the relative growth of latency and of spikes, each times its weight. A site looks ahead: two steps
     together may gain what one does not. Sites off the longest chain cost no latency.
     """
-    most = curves.errors.shape[1]
-    k = np.ones(len(chains.sites), np.int64)
+    most, together = curves.errors.shape[1], _together(chains, curves)
+    k = chains.even(1)
     rungs = [k.copy()]
-    while (k < most).any():
-        k[_next(chains, curves, weights, k)] += 1
+    while (k < most)[chains.fixed == 0].any():
+        k[chains.leader == _next(chains, together, weights, k)] += 1
         rungs.append(k.copy())
     sums = np.array([curves.at(k) for k in rungs])
     latency = np.array([chains.latency(k) for k in rungs])
@@ -61,15 +61,26 @@ def best(ladders: Sequence[Ladder], steps: float, spikes: float = inf) -> tuple[
     return min(found, key=lambda entry: entry[0])[1:] if found else None
 
 
+def _together(chains: Chains, curves: Curves) -> Curves:
+    """What a step at a site does with those that follow it, which do nothing by themselves."""
+    errors, spikes = np.zeros_like(curves.errors), np.zeros_like(curves.spikes)
+    np.add.at(errors, chains.leader, curves.errors)
+    np.add.at(spikes, chains.leader, curves.spikes)
+    return Curves(errors, spikes, curves.images)
+
+
 def _next(chains: Chains, curves: Curves, weights: tuple[float, float], k: Whole) -> int:
     """The site that gets the next step."""
     row, most = np.arange(len(k)), curves.errors.shape[1]
+    here = np.minimum(k, most) - 1
     ahead = np.arange(1, most + 1) - k[:, None]  # [sites, most], how many steps more
+    times = np.bincount(chains.leader, minlength=len(k))[:, None]  # of a site and those that follow it in a chain
     through = chains.through(k)
     latency, spikes = through.max(), curves.at(k)[1]
-    later = np.maximum(0, through[:, None] + ahead - latency) / latency
-    fired = np.maximum(0, curves.spikes - curves.spikes[row, k - 1][:, None]) / max(spikes, 1e-12)
+    later = np.maximum(0, through[:, None] + ahead * times - latency) / latency
+    fired = np.maximum(0, curves.spikes - curves.spikes[row, here][:, None]) / max(spikes, 1e-12)
     cost = weights[0] * later + weights[1] * fired + 1e-9
-    gain = curves.errors[row, k - 1][:, None] - curves.errors
-    ratio = np.where(ahead > 0, gain / cost, -np.inf)
+    gain = curves.errors[row, here][:, None] - curves.errors
+    free = (times > 0) & (chains.fixed == 0)[:, None]
+    ratio = np.where((ahead > 0) & free, gain / cost, -np.inf)
     return int(ratio.max(1).argmax())

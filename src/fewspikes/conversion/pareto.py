@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -146,7 +145,7 @@ def _choices(chains: Chains, found: Curves, steps: Sequence[int]) -> list[tuple[
     ladders = [greedy(chains, found, (1.0, weight)) for weight in MIXTURES]
     choices: list[tuple[str, dict[str, int]]] = []
     for k in steps:
-        even = np.full(len(chains.sites), k, np.int64)
+        even = chains.even(k)
         latency, spikes = chains.latency(even), found.at(even)[1]
         choices.append((f"K={k}", _named(chains, even)))
         for what, within in (("steps", best(ladders, latency)), ("both", best(ladders, latency, spikes))):

@@ -6,7 +6,7 @@ closer to the ANN's. Every second image proposes, the others decide, channel by 
 are compared on the deciding images, and the better one is kept.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 
@@ -19,6 +19,7 @@ from fewspikes.conversion.pricing import site_prices
 from fewspikes.measure.deal import Images
 from fewspikes.measure.measurement import Beside, measure
 from fewspikes.measure.side_by_side import images_within, walk
+from fewspikes.network.grids import followed
 from fewspikes.network.spiking import SpikingNetwork
 from fewspikes.neuron.activation import Activation
 from fewspikes.neuron.layer import FSNeuron
@@ -26,6 +27,8 @@ from fewspikes.neuron.layer import FSNeuron
 IMAGES = 512  # at most
 _SHARES = (0.0, 0.5, 1.0)  # of the way back to the ANN's mean
 _RATIOS = tuple(2.0 ** (i / 4) for i in range(-10, 4))  # of the layer's range
+# Of three bits, where maxima are to stay exact: with the range's 12 and 9 of the code a product still is a float32.
+_SHORT_RATIOS = tuple(m * 2.0**e for e in range(-5, 0) for m in (4, 5, 6, 7) if 0.17 < m * 2.0**e < 1.7)
 _ELEMENTS = 1 << 20  # of a site that are looked at; more positions than that are thinned out
 _MEMORY = 1 << 29  # bytes of the values that both networks hold at once; a quarter more while a batch joins
 _WORK = 1 << 40  # multiply-adds of the ANN over all images
@@ -117,7 +120,7 @@ def repair(
         kept,
         len(candidates["shift"]),
         {name: int((n.shift != 0).sum()) for name, n in neurons.items() if n.shift is not None},
-        {name: int((n.scale != 1).sum()) for name, n in neurons.items() if n.scale is not None},
+        {n: int((o.scale != 1).sum()) for n, o in neurons.items() if o.scale is not None and n not in snn.exact},
         not_free if ranges else {},
         {what: one.error for what, one in measured.items()},
         len(used),
@@ -150,14 +153,20 @@ def _propose(
     sites = {site.name: site for site in snn.sites}
     in_turn = [batch for pair in zip_longest(*(half.batches for half in halves)) for batch in pair if batch is not None]
     reasons, own = _reasons(snn), snn.neurons
-    neurons = {}
+    leaders = {follower.leader for follower in snn.structure.followers.values()}
+    neurons: dict[str, FSNeuron] = {}
     for name, ann, got, put in track(walk(snn, in_turn, room), "repairing", len(sites), progress):
         site, neuron = sites[name], own[name]
         axis = snn.channel_axis(name)
-        if axis is not None:
+        follower = snn.structure.followers.get(name)
+        exact = None if follower is None else followed(follower, neurons.get(follower.leader, own[follower.leader]))
+        if exact is not None:
+            put(exact)
+        elif axis is not None:
             a, g = ([_by_channel(values[which::2], axis) for which in range(2)] for values in (ann, got))
             free = ranges and not reasons[name]
-            neuron = _settle(neuron, site.activation, a, g, axis, free, prices[name])
+            ratios = (_SHORT_RATIOS if name in leaders else _RATIOS) if free else ()
+            neuron = _settle(neuron, site.activation, a, g, axis, ratios, prices[name])
             put(neuron)
             neurons[name] = neuron
     return neurons
@@ -179,12 +188,12 @@ def _settle(
     ann: list[Tensor],
     got: list[Tensor],
     axis: int,
-    ranges: bool,
+    ratios: Sequence[float],
     price: float,
 ) -> FSNeuron:
     """The neuron with the shifts and ranges that its channels keep.
 
-    ann, got: [channels, images, positions], each once proposing and once deciding.
+    ann, got: [channels, images, positions], each once proposing and once deciding; ratios: what ranges are tried.
     """
     judge = [_Judge(neuron, activation(a), g, price) for a, g in zip(ann, got, strict=True)]
     channels = torch.arange(len(ann[0]))
@@ -196,9 +205,9 @@ def _settle(
         chosen = torch.stack([judge[0](shift, scale).mean(1) for shift, scale in options]).argmin(0)
         return tuple(torch.stack(kind)[chosen, channels] for kind in zip(*options, strict=True))  # type: ignore[return-value]
 
-    if ranges:
+    if ratios:
         shift, _ = best()
-        options += [(shift, one * ratio) for ratio in _RATIOS]
+        options += [(shift, one * ratio) for ratio in ratios]
         _, scale = best()
         options += [(share * moved, scale) for share in _SHARES]
     shift, scale = best()

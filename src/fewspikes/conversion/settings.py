@@ -8,6 +8,7 @@ from typing import Any
 from fewspikes.base.checks import MOST_SEED, at_least_0, one_of, positive, price, said, whole
 from fewspikes.base.errors import FewSpikesError
 from fewspikes.neuron.parameters import MAX_STEPS
+from fewspikes.operators.choices import WITHOUT_ROWS
 from fewspikes.operators.rules import choices
 
 EFFORTS = ("quick", "normal", "long")
@@ -132,7 +133,7 @@ class Settings:
     Attributes:
         codes: of the sites.
         budget: in place of K, or None.
-        circuits: what becomes of each kind of operator that is no weighted sum, see `circuits_of`.
+        circuits: what becomes of each kind of operator, and of modules by pattern, see `circuits_of`.
         distil: minutes, or None.
         seed: of the searches, and of distilling.
     """
@@ -163,20 +164,29 @@ class Settings:
 
 
 def circuits_of(given: str | Mapping[str, str] | None) -> dict[str, str]:
-    """What becomes of each kind of circuit: by kind, or by one word for all that know it; the others stay digital.
+    """What becomes of each kind of circuit, by kind, and what was chosen for modules by their paths' pattern.
+
+    One word stands for all operators that know it; "neurons" also lets the inputs come as spikes.
 
     Raises:
         FewSpikesError: a kind or a value that is not built.
+
+    >>> circuits_of({"max": "neurons", "layer4.*": "digital"})["layer4.*"]
+    'digital'
     """
     built = choices()
     if isinstance(given, str):
-        chosen = {kind: given for kind, values in built.items() if given in values} or {"every kind": given}
+        chosen = {kind: given for kind, values in built.items() if kind not in WITHOUT_ROWS and given in values}
+        chosen = chosen | ({"input": "spikes"} if given == "neurons" else {}) if chosen else {"every kind": given}
     else:
-        chosen = dict(given or {})
-    for kind, value in chosen.items():
-        if value not in built.get(kind, ()):
+        chosen = {str(key): value for key, value in (given or {}).items()}
+    every = {value for values in built.values() for value in values}
+    for key, value in chosen.items():
+        is_pattern = key not in built and key != "every kind"
+        if value not in (every if is_pattern else built.get(key, ())):
             listed = "; ".join(f"{known}: {' or '.join(values)}" for known, values in built.items())
-            raise FewSpikesError(f"circuits: {said(kind)}: {said(value)} is not built; there is {listed}")
+            what = f"modules {said(key)}" if is_pattern else said(key)
+            raise FewSpikesError(f"circuits: {what}: {said(value)} is not built; there is {listed}")
     return {kind: values[0] for kind, values in built.items()} | chosen
 
 

@@ -41,20 +41,33 @@ class Tables:
         codes: the settings.
         calibration: what the sites see, or None.
         seed: of the searches.
+        leaders: by site, the one whose K it has if it is given none.
+        fixed: sites that need no parameters.
 
     Raises:
         FewSpikesError: a K for a site that is not there, none for one that is, or a calibration of other sites.
     """
 
-    def __init__(self, sites: Sequence[Site], codes: Codes, calibration: Calibration | None, seed: int = 0) -> None:
-        self.sites = {site.name: site for site in sites}
-        if calibration is not None and set(calibration.sites) != set(self.sites):
+    def __init__(
+        self,
+        sites: Sequence[Site],
+        codes: Codes,
+        calibration: Calibration | None,
+        seed: int = 0,
+        leaders: Mapping[str, str] | None = None,
+        fixed: frozenset[str] = frozenset(),
+    ) -> None:
+        self.sites = {site.name: site for site in sites if site.name not in fixed}
+        self.leaders = dict(leaders or {})
+        if calibration is not None and set(calibration.sites) != {site.name for site in sites}:
             raise FewSpikesError(
                 f"the calibration is for {len(calibration.sites)} other sites than the network's {len(sites)}; "
                 "calibrate again"
             )
         if isinstance(codes.K, Mapping):
-            _check_names(codes.K, list(self.sites))
+            own = {name: steps for name, steps in codes.K.items() if name not in fixed}
+            codes = replace(codes, K=_of_leaders(own, self.leaders))
+            _check_names(codes.K, list(self.sites))  # type: ignore[arg-type]
         paper = codes.K is None and calibration is None
         self.codes = replace(codes, rounding=codes.rounding or ("down" if paper else "nearest"))
         self.calibration, self.seed = calibration, seed
@@ -106,6 +119,11 @@ def _warn(sites: Sequence[Site], codes: Codes, calibration: Calibration | None) 
             f"K={given} without calibration data: alpha={PAPER_RELU_ALPHA:g} for every ReLU. "
             "Give images to calibrate on, so that each range is fitted, or alpha to silence this"
         )
+
+
+def _of_leaders(given: Mapping[str, int], leaders: Mapping[str, str]) -> dict[str, int]:
+    """K by site, also of those that follow another one."""
+    return {name: given[leader] for name, leader in leaders.items() if leader in given} | dict(given)
 
 
 def _check_names(given: Mapping[str, int], names: Sequence[str]) -> None:

@@ -178,7 +178,7 @@ def _relative(pairs: Sequence[tuple[Tensor, Tensor]], images: int) -> Tensor:
 def _trainable(snn: SpikingNetwork, held: Batch) -> dict[str, TrainableNeuron]:
     spreads = _spreads(snn, held)
     made = {}
-    for site in snn.sites:
+    for site in (site for site in snn.sites if site.name not in snn.exact):
         neuron = snn.neurons[site.name]
         shape = snn.shape_at(site.name)
         axis = snn.channel_axis(site.name)

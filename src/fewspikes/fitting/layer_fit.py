@@ -10,6 +10,7 @@ from fewspikes.base import checks
 from fewspikes.base.errors import FewSpikesError
 from fewspikes.fitting import cache
 from fewspikes.fitting.histogram import Histogram
+from fewspikes.fitting.identity import least_error_identity
 from fewspikes.fitting.inputs import shares, smooth, uniform
 from fewspikes.fitting.problem import BINS, Problem, sum_up
 from fewspikes.fitting.relu import least_error_relu, sparing_relu_codes
@@ -43,7 +44,8 @@ def fit_site(
     Minimises E / Var(f) + spike_price * (mean spikes) over the measured range and a margin; E is the weighted mean
     squared error and Var(f) the variance of f under the same weight (for a constant f its mean square). The weight is
     the inputs' density, smoothed as far as so many inputs allow to tell, and a floor of even weight. A ReLU gets the
-    binary code of least error, with a price the best of `relu.sparing_relu_codes`. The same arguments give the same
+    binary code of least error, with a price the best of `relu.sparing_relu_codes`; f(x) = x without a price equally
+    spaced values. The same arguments give the same
     parameters; they are kept, see `cache`.
 
     Args:
@@ -72,8 +74,8 @@ def fit_site(
     name = cache.key({"algorithm": ALGORITHM, "activation": activation.to_json(), "K": K, **settings}, inputs)
     found = cache.look_up(name, activation.label, K)
     if found is None:
-        is_relu = activation.name == "relu"
-        found = (_relu_code if is_relu else _searched)(activation, K, inputs, settings)
+        makes = {"relu": _relu_code, "identity": _identity_code}
+        found = makes.get(activation.name, _searched)(activation, K, inputs, settings)
         cache.keep(name, found)
     return found
 
@@ -103,6 +105,12 @@ def _relu_code(activation: Activation, K: int, inputs: Histogram, settings: dict
         return least_error_relu(K, inputs, "nearest", activation.cap)
     codes = _measured_relu_codes(activation, K, inputs)
     return min(codes, key=lambda code: code[1] + settings["spike_price"] * code[2])[0]
+
+
+def _identity_code(activation: Activation, K: int, inputs: Histogram, settings: dict[str, Any]) -> FSParameters:
+    if settings["spike_price"] == 0 and settings["offset"]:
+        return least_error_identity(K, inputs)
+    return _searched(activation, K, inputs, settings)
 
 
 @lru_cache(maxsize=8)  # a site may be asked at several prices, one after the other

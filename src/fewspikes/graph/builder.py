@@ -25,12 +25,13 @@ class Builder:
 
     Attributes:
         path: of the module that new nodes belong to.
+        part: the operator whose circuit new nodes are part of.
         notes: lines for the report, by whoever changes something worth one.
     """
 
     def __init__(self, graph: Graph, tensors: dict[str, Tensor]) -> None:
         self.old, self.tensors = graph, tensors
-        self.path, self.nodes, self.notes = "", list[Node](), list[str]()
+        self.path, self.part, self.nodes, self.notes = "", "", list[Node](), list[str]()
         self._instead: dict[str, Any] = {}  # old name -> what stands for it now: a Ref, or one for each of its outputs
         self._names: Counter[str] = Counter()
         self._taken = {node.name for node in graph}
@@ -38,7 +39,7 @@ class Builder:
 
     def copy(self, node: Node) -> Ref:
         """The node as it is, reading what stands for its arguments now."""
-        return self._add(Node(node.name, node.operator, self.now(node.arguments), node.path, node.shape))
+        return self._add(replace(node, arguments=self.now(node.arguments)))
 
     def now(self, argument: Any) -> Any:
         """An argument of the old graph in the new one."""
@@ -107,7 +108,7 @@ class Builder:
         while (name := f"{word}_{self._names[word]}") in self._taken:
             self._names[word] += 1
         self._names[word] += 1
-        return self._add(Node(name, operator, arguments, self.path, shape))
+        return self._add(Node(name, operator, arguments, self.path, shape, self.part))
 
     def _add(self, node: Node) -> Ref:
         self.nodes.append(node)
@@ -130,7 +131,7 @@ def rebuilt(graph: Graph, tensors: dict[str, Tensor], change: Callable[[Node, Bu
     """
     made = Builder(graph, tensors)
     for node in graph:
-        made.path = node.path
+        made.path, made.part = node.path, node.part
         instead = made.piece(node) if node.operator == "getitem" else None
         if instead is None:
             instead = change(node, made)

@@ -11,7 +11,7 @@ from fewspikes.base.checks import said
 from fewspikes.base.errors import FewSpikesError
 from fewspikes.graph.functions import named, parameters
 from fewspikes.graph.graph import CONSTANT, INPUT, OUTPUT, SITE, Graph, Node, Ref
-from fewspikes.graph.nested import named_tuple
+from fewspikes.graph.nested import RECORD, TUPLE, Held
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _OUTSIDE = ("nan", "inf", "-inf")  # floats that JSON has no word for
@@ -41,7 +41,9 @@ def graph_from_json(content: Sequence[Mapping[str, Any]], allowed: Callable[[str
         if nodes and next(reversed(nodes.values())).operator == OUTPUT:
             raise FewSpikesError("the graph does not end in its output")
         given = {str(key): _decode(value, nodes) for key, value in entry["arguments"].items()}
-        nodes[name] = Node(name, operator, _checked(operator, given, allowed), str(entry["path"]))
+        nodes[name] = Node(
+            name, operator, _checked(operator, given, allowed), str(entry["path"]), part=str(entry.get("part", ""))
+        )
     if not nodes or next(reversed(nodes.values())).operator != OUTPUT:
         raise FewSpikesError("the graph does not end in its output")
     return Graph(tuple(nodes.values()))
@@ -67,7 +69,8 @@ def _node_to_json(node: Node) -> dict[str, Any]:
             if p.has_default and type(kept[p.name]) is type(p.default) and kept[p.name] == p.default:
                 del kept[p.name]
     arguments = {key: _encode(value) for key, value in kept.items()}
-    return {"name": node.name, "operator": node.operator, "arguments": arguments, "path": node.path}
+    made = {"name": node.name, "operator": node.operator, "arguments": arguments, "path": node.path}
+    return made | ({"part": node.part} if node.part else {})
 
 
 def _encode(value: Any) -> Any:
@@ -78,8 +81,9 @@ def _encode(value: Any) -> Any:
         return {"float": str(value)}
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    if hasattr(value, "_fields"):
-        return {"named": [type(value).__name__, [[field, _encode(getattr(value, field))] for field in value._fields]]}
+    if isinstance(value, Held):
+        pairs = zip(value.fields, value.values, strict=True)
+        return {value.kind: [value.name, [[field, _encode(item)] for field, item in pairs]]}
     if isinstance(value, tuple):
         return {"tuple": [_encode(item) for item in value]}
     if isinstance(value, list):
@@ -114,10 +118,10 @@ def _decode(value: Any, nodes: Mapping[str, Node]) -> Any:
         return {str(key): _decode(item, nodes) for key, item in content.items()}
     if kind == "items":
         return {_key(key): _decode(item, nodes) for key, item in content}
-    if kind == "named":
+    if kind in (TUPLE, RECORD):
         name, pairs = content
-        made = named_tuple(name, [field for field, _ in pairs])
-        return made(*(_decode(item, nodes) for _, item in pairs))
+        values = tuple(_decode(item, nodes) for _, item in pairs)
+        return Held(kind, str(name), tuple(str(field) for field, _ in pairs), values)
     found = getattr(torch, str(content), None) if kind == "torch" else None
     if not isinstance(found, torch.dtype | torch.layout | torch.memory_format):
         raise FewSpikesError(f"unknown argument {value!r:.80}")

@@ -73,6 +73,13 @@ def parameters(name: str) -> tuple[Parameter, ...]:
     )
 
 
+@cache
+def tensor_parameters(name: str) -> tuple[str, ...]:
+    """The arguments of an operator that are one tensor, or may be."""
+    schema = function(name)._schema.arguments  # type: ignore[attr-defined]
+    return tuple(a.name for a in schema if str(a.type) in ("Tensor", "Optional[Tensor]"))
+
+
 def named(name: str, args: Sequence[Any], kwargs: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Arguments by name with defaults filled in.
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from fewspikes.graph.nested import alike
+from fewspikes.graph.nested import alike, parts
 
 INPUT, CONSTANT, SITE, OUTPUT = "input", "constant", "site", "output"
 
@@ -45,6 +45,7 @@ class Node:
             CONSTANT has the name of its "tensor", a SITE its "input", OUTPUT what it returns as "value".
         path: of the module that made it, "" for the model itself.
         shape: of the tensor that comes out; None where it is none.
+        part: the operator whose circuit it is part of, as "max_pool2d"; "" for the model's own calls.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Node:
     arguments: Mapping[str, Any]
     path: str = ""
     shape: Shape | None = None
+    part: str = ""
 
     @cached_property
     def reads(self) -> tuple[str, ...]:
@@ -115,21 +117,16 @@ def refs(value: Any) -> Iterator[Ref]:
     """All references in an argument, however deep."""
     if isinstance(value, Ref):
         yield value
-    elif isinstance(value, Mapping):
-        yield from (ref for item in value.values() for ref in refs(item))
-    elif isinstance(value, list | tuple):
-        yield from (ref for item in value for ref in refs(item))
+    else:
+        yield from (ref for item in parts(value) or () for ref in refs(item))
 
 
 def replaced(value: Any, by: Callable[[Ref], Any]) -> Any:
     """An argument with every reference replaced."""
     if isinstance(value, Ref):
         return by(value)
-    if isinstance(value, Mapping):
-        return {key: replaced(item, by) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return alike(value, (replaced(item, by) for item in value))
-    return value
+    held = parts(value)
+    return value if held is None else alike(value, (replaced(item, by) for item in held))
 
 
 def sizes(shape: Iterable[Size], images: int) -> torch.Size:

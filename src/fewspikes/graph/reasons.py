@@ -8,6 +8,11 @@ from torch import Tensor
 _AXES = 4  # of a batch of pictures; an example with as many has its batch axis
 _REMEDIES = (  # words of torch's own message, what they mean, and what to do
     (
+        "satisfy the generated guard",
+        "it takes the batch apart, as x[1:] and x.view(4, -1) do, or branches on its size",
+        "a spiking network computes each image by itself: let forward keep the batch whole",
+    ),
+    (
         "Constraints violated",
         "its batch size became a fixed number",
         "axis 0 of every input must be the batch (of one image x give x[None]), and forward must leave its size open: "
@@ -17,11 +22,6 @@ _REMEDIES = (  # words of torch's own message, what they mean, and what to do
         "data-dependent",
         "it branches on the values of a tensor",
         "such a branch cannot be captured: use torch.where, or convert the part of the network without it",
-    ),
-    (
-        "not a known type",
-        "it returns something that is no tensor, tuple, list or dict",
-        "return tensors in tuples, lists, dicts or named tuples",
     ),
     (
         "ScriptModule",

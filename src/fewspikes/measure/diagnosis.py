@@ -1,5 +1,7 @@
 """What goes wrong where: each site beside the ANN's, in one walk through both networks."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -41,7 +43,8 @@ def diagnose(snn: SpikingNetwork, images: Images, progress: bool | None = None) 
         raise FewSpikesError("a diagnosis needs one image at least")
     neurons, tallies = snn.neurons, {}
     for site in snn.sites:
-        tallies[site.name] = _Tally(site, neurons[site.name], snn.channel_axis(site.name))
+        alone = () if site.name in snn.exact else (neurons[site.name], neurons[site.name].replace(shift=None))
+        tallies[site.name] = _Tally(site, neurons[site.name], snn.channel_axis(site.name), alone)
     probing = track(zip(batches, probe(snn, batches), strict=True), "diagnosing", len(batches), progress)
     with torch.no_grad():
         for batch, probed in probing:
@@ -57,11 +60,11 @@ class _Tally:
         site: what it imitates.
         neuron: what runs there.
         axis: of the channels, or None.
+        alone: the neurons to feed with what the ANN feeds them; none where they are exact on what they get.
     """
 
-    def __init__(self, site: Site, neuron: FSNeuron, axis: int | None) -> None:
-        self.site, self.neuron, self.axis = site, neuron, axis
-        self.alone = [neuron, neuron.replace(shift=None)]
+    def __init__(self, site: Site, neuron: FSNeuron, axis: int | None, alone: Sequence[FSNeuron]) -> None:
+        self.site, self.neuron, self.axis, self.alone = site, neuron, axis, alone
         self.images = self.elements = self.clipped = self.spikes = 0
         self.sums = dict.fromkeys(
             ("wanted", "wanted2", "got2", "product", "error", "inherited", "own", "clipped", "output"), 0.0
@@ -119,7 +122,7 @@ class _Tally:
         silent = 0 if self.by_channel is None else int((self.by_channel == 0).sum())
         return SiteDiagnosis(
             images=self.images,
-            own_error=min(self.own) / scale,
+            own_error=min(self.own, default=0.0) / scale,
             error=sums["error"] / scale,
             inherited_error=sums["inherited"] / scale,
             cosine=_cosine(sums["product"], sums["wanted2"], sums["got2"]),

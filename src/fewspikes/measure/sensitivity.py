@@ -52,7 +52,7 @@ class Curves:
 
     def at(self, k: NDArray[np.int64]) -> tuple[float, float]:
         """Output error and spikes per neuron of the network with these K: the sums over its sites."""
-        row = np.arange(len(k))
+        row, k = np.arange(len(k)), np.minimum(k, self.errors.shape[1])
         return float(self.errors[row, k - 1].sum()), float(self.spikes[row, k - 1].sum())
 
 
@@ -125,10 +125,12 @@ def effects(
             exact = activations[name](x)
             wide = exact.double()
             moments[name] += (wide.numel(), float(total(wide)), float(total(wide.square())))
+            seen_there = snn.neurons[name].gate(x) if name in snn.exact else x
             for j, table in enumerate(codes[name]):
-                y, fired = apply(x, table)
-                errors[name][j] += probed.effect(name, y - exact)
-                own[name][j] += float(total((y - exact).double().square()))
+                y, fired = apply(seen_there, table)
+                if name not in snn.exact:
+                    errors[name][j] += probed.effect(name, y - exact)
+                    own[name][j] += float(total((y - exact).double().square()))
                 spikes[name][j] += float(fired.sum(dtype=torch.int64))
     return Effects(
         {name: sums / seen for name, sums in errors.items()},

@@ -72,6 +72,12 @@ def _axis_of(box: Box, axis: int) -> int:
     return _NONE
 
 
+def moved_axis(segments: Segments, node: Node, read: str, axis: int) -> int | None:
+    """Where an operator puts an axis of what it reads; None where it is lost or split up."""
+    found = _moved(segments, node, read, axis)
+    return found if found >= 0 else None
+
+
 def gain_is_free(segments: Segments, site: str) -> str:
     """Why a gain per channel would cost something at a site, or "" where it folds into the weights after it.
 

@@ -102,6 +102,7 @@ def _describe(snn: SpikingNetwork, preprocessing: Mapping[str, Any] | None) -> d
                 "name": site.name,
                 "node": site.node,
                 "activation": site.activation.to_json(),
+                **({"part": site.part} if site.part else {}),
                 "parameters": neurons[site.name].code.to_json(),
                 "axis": neurons[site.name].axis,
             }
@@ -125,7 +126,10 @@ def _rebuild(content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Spiki
     names = [(_of_kind(str, entry, "name"), _of_kind(str, entry, "node")) for entry in entries]
     if len(dict(names)) < len(names):
         raise FewSpikesError("two of its sites have one name")
-    sites = tuple(Site(*n, activation_from_json(e["activation"])) for n, e in zip(names, entries, strict=True))
+    sites = tuple(
+        Site(*n, activation_from_json(e["activation"]), str(e.get("part", "")))
+        for n, e in zip(names, entries, strict=True)
+    )
     neurons = {site.name: _neuron(entry, tensors) for site, entry in zip(sites, entries, strict=True)}
     last = _of_kind(list, content, "channels_last")
     tensors = {name: _laid(tensor, name in last) for name, tensor in tensors.items() if name.split(".")[0] != _SITES}

@@ -6,9 +6,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from fewspikes.network.advice import oddities, worst
-from fewspikes.network.sites import SiteDiagnosis, SiteReport
+from fewspikes.network.sites import CircuitReport, SiteDiagnosis, SiteReport
 from fewspikes.network.structure import Structure
 from fewspikes.neuron.layer import FSNeuron
+from fewspikes.operators.rewriting import Site
 from fewspikes.operators.rule import Kind
 
 _SHOWN = 3  # of the worst sites, in the report as text
@@ -40,6 +41,7 @@ class ConversionReport:
         paper_latency_steps: layers x K, the paper's way of counting (layers x largest K where K differs).
         sites: in the order of the graph.
         operators: every operator and its class.
+        circuits: the sites that stand for one operator together, by operator and module.
         notes: what was changed or needs care.
         calibration_images: how many images the ranges were fitted on; 0 without data.
         engine: what runs its neurons where the network is now: "compiled", "triton" or "reference".
@@ -53,6 +55,7 @@ class ConversionReport:
     paper_latency_steps: int
     sites: tuple[SiteReport, ...]
     operators: tuple[OperatorReport, ...]
+    circuits: tuple[CircuitReport, ...]
     notes: tuple[str, ...]
     calibration_images: int
     engine: str
@@ -98,6 +101,7 @@ class ConversionReport:
         ]
         if self.calibration_images:
             lines.append(f"calibrated on {self.calibration_images:,} images")
+        lines += _circuit_lines(self.circuits)
         digital = Counter((entry.operator, entry.reason) for entry in self.left_digital)
         lines += [f"left digital: {n} x {operator}: {reason}" for (operator, reason), n in digital.items()]
         lines += [f"note: {note}" for note in self.notes]
@@ -116,11 +120,11 @@ def report_of(
     calibration_images: int,
     engine: str,
     diagnosis: Mapping[str, SiteDiagnosis],
+    exact: frozenset[str] = frozenset(),
 ) -> ConversionReport:
     """The report of a network: what its structure and its codes come to."""
     sites = tuple(
-        _site_report(site.name, site.activation.label, structure.neurons[site.name], neurons[site.name], diagnosis)
-        for site in structure.sites
+        _site_report(site, structure.neurons[site.name], neurons[site.name], diagnosis) for site in structure.sites
     )
     by_activation: dict[str, int] = {}
     for entry in sites:
@@ -135,20 +139,67 @@ def report_of(
         paper_latency_steps=len(sites) * max(k.values()),
         sites=sites,
         operators=_operator_reports(structure),
+        circuits=_circuit_reports(structure, {site.name: site for site in sites}, exact),
         notes=tuple(notes),
         calibration_images=calibration_images,
         engine=engine,
     )
 
 
-def _site_report(
-    name: str, label: str, neurons: int, layer: FSNeuron, diagnosis: Mapping[str, SiteDiagnosis]
-) -> SiteReport:
+def _circuit_reports(
+    structure: Structure, reports: Mapping[str, SiteReport], exact: frozenset[str]
+) -> tuple[CircuitReport, ...]:
+    groups: dict[tuple[str, str], list[str]] = {}
+    for site in structure.sites:
+        if site.part:
+            groups.setdefault((site.part, structure.graph[site.node].path), []).append(site.name)
+    found = []
+    for (operator, path), names in groups.items():
+        entries, within = [reports[name] for name in names], set(names)
+        steps = structure.latency_steps({name: one.K if name in within else 0 for name, one in reports.items()})
+        neurons, known = sum(one.neurons for one in entries), [one.diagnosis for one in entries if one.diagnosis]
+        measured = len(known) == len(entries)
+        fired = sum(d.spikes_per_neuron * one.neurons for d, one in zip(known, entries, strict=False))
+        found.append(
+            CircuitReport(
+                operator,
+                path,
+                tuple(names),
+                neurons,
+                steps,
+                within <= exact,
+                fired / neurons if measured else None,
+                sum(d.output_error for d in known) if measured else None,
+            )
+        )
+    return tuple(found)
+
+
+def _circuit_lines(circuits: Sequence[CircuitReport]) -> list[str]:
+    """A line for each operator that circuits stand for."""
+    lines = []
+    for operator in dict.fromkeys(circuit.operator for circuit in circuits):
+        same = [circuit for circuit in circuits if circuit.operator == operator]
+        neurons = sum(circuit.neurons for circuit in same)
+        text = f"circuits: {len(same)} x {operator}: {neurons:,} neurons in {layers(sum(len(c.sites) for c in same))}"
+        text += f", {max(c.steps for c in same)} steps at most"
+        spikes = [c.spikes_per_neuron * c.neurons for c in same if c.spikes_per_neuron is not None]
+        errors = [c.output_error for c in same if c.output_error is not None]
+        text += f", {sum(spikes) / neurons:.3f} spikes per neuron" if len(spikes) == len(same) else ""
+        if all(c.exact for c in same):
+            text += ", exact"
+        elif len(errors) == len(same):
+            text += f", their own errors are {sum(errors):.2g} of the output's variance"
+        lines.append(text)
+    return lines
+
+
+def _site_report(site: Site, neurons: int, layer: FSNeuron, diagnosis: Mapping[str, SiteDiagnosis]) -> SiteReport:
     code = layer.code
     changed = {kind: int((v != (0 if kind == "shift" else 1)).sum()) for kind, v in layer.by_channel.items()}
     return SiteReport(
-        name,
-        label,
+        site.name,
+        site.activation.label,
         neurons,
         code.K,
         code.provenance.get("alpha"),
@@ -157,7 +208,8 @@ def _site_report(
         shifted=changed.get("shift", 0),
         scaled=changed.get("scale", 0),
         gained=changed.get("gain", 0),
-        diagnosis=diagnosis.get(name),
+        part=site.part,
+        diagnosis=diagnosis.get(site.name),
     )
 
 

@@ -81,6 +81,7 @@ class SiteReport:
         domain: inputs outside of it count as clipped; an open end is infinite.
         method: where the parameters come from.
         shifted, scaled, gained: how many channels have a shift, a range and a gain of their own.
+        part: the operator whose circuit it is part of, "input" or "linear" for an identity; "" for one of the model's.
         diagnosis: what goes wrong here, if it was measured.
     """
 
@@ -94,4 +95,31 @@ class SiteReport:
     shifted: int = 0
     scaled: int = 0
     gained: int = 0
+    part: str = ""
     diagnosis: SiteDiagnosis | None = None
+
+
+@dataclass(frozen=True)
+class CircuitReport:
+    """What became of one operator that is no weighted sum and no activation: layers of neurons that do it together.
+
+    Attributes:
+        operator: as "max_pool2d"; "input" where an input becomes spikes, "linear" between two weighted maps.
+        path: of the module.
+        sites: the layers' names, in order.
+        neurons: in all, per image.
+        steps: time steps that they take, one after the other where they follow one another.
+        exact: whether they add no error.
+        spikes_per_neuron: mean per image; None without images.
+        output_error: what their own errors add to the mean squared error of the network's output, over its variance;
+            None without images.
+    """
+
+    operator: str
+    path: str
+    sites: tuple[str, ...]
+    neurons: int
+    steps: int
+    exact: bool
+    spikes_per_neuron: float | None = None
+    output_error: float | None = None

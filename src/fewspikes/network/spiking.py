@@ -11,6 +11,7 @@ from fewspikes.base.errors import FewSpikesError
 from fewspikes.graph.graph import Graph
 from fewspikes.graph.inputs import InputSpec, bound, check_autocast, check_inputs
 from fewspikes.graph.interpreter import Running
+from fewspikes.network.grids import followed
 from fewspikes.network.macs import Macs
 from fewspikes.network.report import ConversionReport, report_of
 from fewspikes.network.sites import SiteDiagnosis
@@ -18,10 +19,17 @@ from fewspikes.network.structure import Structure
 from fewspikes.network.synapses import FanOut
 from fewspikes.neuron.activation import Activation
 from fewspikes.neuron.kernels import engine_for
+from fewspikes.neuron.known_codes import EXACT
 from fewspikes.neuron.layer import FSNeuron, overwriting
 from fewspikes.neuron.recurrence import check_fits
 from fewspikes.neuron.tracing import check_tracing, refuse_script
 from fewspikes.operators.rewriting import Site
+
+
+def _following(structure: Structure, neurons: Mapping[str, FSNeuron]) -> dict[str, FSNeuron]:
+    """The layers that take another one's grid, whatever was given for them."""
+    made = {name: followed(one, neurons[one.leader]) for name, one in structure.followers.items()}
+    return {name: neuron for name, neuron in made.items() if neuron is not None}
 
 
 class ExactActivation(nn.Module):
@@ -64,7 +72,7 @@ class SpikingNetwork(Countable):
     Args:
         structure: graph, inputs and sites.
         tensors: the graph's constants by name.
-        neurons: a layer for each site, by its name.
+        neurons: a layer for each site, by its name; those that take another one's grid get it.
         notes: of the conversion, for the report.
         calibration_images: how many images the codes were fitted on.
         settings: how it was made, as plain JSON data.
@@ -73,6 +81,7 @@ class SpikingNetwork(Countable):
         structure: what follows from the graph without running it: segments, fan-out, multiply-adds, latency.
         preprocessing: how images become inputs, as plain JSON data, or None.
         diagnosis: what goes wrong at each site, by name, if it was measured.
+        exact: the sites that add no error: they take another one's grid, or that of 8-bit images.
 
     Raises:
         FewSpikesError: a shift, scale or gain that does not fit its site, or a code beyond the network's dtype.
@@ -89,7 +98,10 @@ class SpikingNetwork(Countable):
     ) -> None:
         super().__init__()
         self.structure = structure
-        self.running_graph = Running(structure.graph, tensors, {s.node: neurons[s.name] for s in structure.sites})
+        following = _following(structure, neurons)
+        layers = {**neurons, **following}
+        self.exact = frozenset(following) | {name for name, one in layers.items() if one.code.provenance.get(EXACT)}
+        self.running_graph = Running(structure.graph, tensors, {s.node: layers[s.name] for s in structure.sites})
         self.notes, self.calibration_images = tuple(notes), calibration_images
         self.settings: dict[str, Any] = dict(settings or {})
         self.preprocessing: dict[str, Any] | None = None
@@ -103,7 +115,10 @@ class SpikingNetwork(Countable):
         self.eval()
 
     def forward(self, *args: Tensor, **kwargs: Tensor) -> Any:
-        """The network's output for a batch, in the structure of the original model's (as plain dicts, tuples, lists).
+        """The network's output for a batch, in the structure of the original model's.
+
+        Named tuples and dataclasses come as what the model returned; loaded or unpickled, where its code may not be, as
+        named tuples and records with the same fields. Other dicts come as plain ones.
 
         Raises:
             FewSpikesError: an input of another shape or dtype than the network was converted for, autocast, or
@@ -157,7 +172,13 @@ class SpikingNetwork(Countable):
         """What the conversion did."""
         if self._report is None:
             self._report = report_of(
-                self.structure, self.neurons, self.notes, self.calibration_images, self.engine, self.diagnosis
+                self.structure,
+                self.neurons,
+                self.notes,
+                self.calibration_images,
+                self.engine,
+                self.diagnosis,
+                self.exact,
             )
         return self._report
 

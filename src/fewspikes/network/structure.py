@@ -10,6 +10,7 @@ from torch import Tensor
 from fewspikes.graph.graph import Graph, Ref, sizes
 from fewspikes.graph.inputs import InputSpec
 from fewspikes.network.channels import channel_axis, gain_is_free
+from fewspikes.network.grids import Follower, followers
 from fewspikes.network.macs import Macs, multiply_adds
 from fewspikes.network.segments import Segments
 from fewspikes.network.synapses import FanOut, fan_outs
@@ -63,6 +64,11 @@ class Structure:
     def neurons(self) -> dict[str, int]:
         """Neurons per image by site name."""
         return {site.name: self._per_image(site.node) for site in self.sites}
+
+    @cached_property
+    def followers(self) -> dict[str, Follower]:
+        """By site name, the sites that take the grid of another one's code, and so are exact."""
+        return followers(self.segments, self.sites)
 
     @cached_property
     def feeding(self) -> dict[str, tuple[str, ...]]:

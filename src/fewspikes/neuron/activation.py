@@ -43,6 +43,7 @@ _KINDS: dict[str, _Kind] = {
     "hardsigmoid": _Kind(F.hardsigmoid, (-6.0, 6.0)),
     "softplus": _Kind(F.softplus, _SILU_DOMAIN, (), _SILU_REGION, _SILU_INPUTS),
     "elu": _Kind(F.elu, _SILU_DOMAIN, (), _SILU_REGION, _RELU_INPUTS),
+    "identity": _Kind(lambda x: x, (-8.0, 8.0), homogeneous=True),
     "leaky_relu": _Kind(F.leaky_relu, _SILU_DOMAIN, (), _SILU_REGION, _RELU_INPUTS, homogeneous=True),
     "mish": _Kind(F.mish, _SILU_DOMAIN, (-1.1924312145154952,), _SILU_REGION, _SILU_INPUTS),
     "exp": _Kind(torch.exp, (-10.0, 0.0)),
@@ -59,8 +60,8 @@ _OTHER_NAMES = {"swish": "silu", "hard_swish": "hardswish", "hard_sigmoid": "har
 class Activation:
     """An activation function: one by name, or any elementwise expression of one signal.
 
-    Names: relu, silu, sigmoid, tanh, gelu, gelu_tanh, hardswish, hardsigmoid, softplus, elu, leaky_relu, mish, exp,
-    reciprocal, rsqrt, square; all as in torch. ReLU6 is `Activation("relu", cap=6.0)`.
+    Names: relu, silu, sigmoid, tanh, gelu, gelu_tanh, hardswish, hardsigmoid, softplus, elu, leaky_relu, mish,
+    identity, exp, reciprocal, rsqrt, square; all as in torch. ReLU6 is `Activation("relu", cap=6.0)`.
 
     Args:
         name: one of the names, or what an expression is to be called.

@@ -13,6 +13,7 @@ from fewspikes.base.errors import FewSpikesError
 from fewspikes.neuron.activation import Activation
 from fewspikes.neuron.parameters import MAX_STEPS, FSParameters
 
+EXACT = "exact"  # in a code's provenance: on what it is given it adds no error
 PAPER_DOI = "10.1038/s42256-021-00311-4"
 _PUBLISHED = {"silu": "silu_k16_published.json", "sigmoid": "sigmoid_k12_published.json"}
 PAPER_RELU_STEPS, PAPER_RELU_ALPHA = 10, 25.0
@@ -64,6 +65,40 @@ def relu_parameters(K: int = 10, alpha: float = 25.0, rounding: str = "down", ca
     provenance = {"method": "closed form", "alpha": alpha, "rounding": rounding, "source": PAPER_DOI}
     domain = (-inf, alpha if cap is None else inf)
     return FSParameters(bits - lowered, bits, bits, 0.0, Activation("relu", cap).label, domain, provenance)
+
+
+def identity_parameters(K: int, low: float, high: float) -> FSParameters:
+    """The code of f(x) = x in closed form: the nearest of 2^K values, equally spaced from low to high.
+
+    Silence stands for the lowest; h[t] = d[t] are the bits of what is above it, and thresholds lie half a step lower.
+
+    Args:
+        K: time steps, 1 to 24.
+        low, high: the lowest and the highest value, low < high.
+
+    Raises:
+        FewSpikesError: K or the values out of range.
+
+    >>> identity_parameters(2, -1.0, 2.0).T
+    array([ 0.5, -0.5])
+    """
+    K = checks.whole("K", K, 1, MAX_STEPS)
+    low, high = checks.interval("the values", (checks.finite("low", low), checks.finite("high", high)))
+    step = (high - low) / (2**K - 1)
+    bits = step * 2.0 ** np.arange(K - 1, -1, -1)
+    domain = (low - step / 2, high + step / 2)
+    return FSParameters(low + bits - step / 2, bits, bits, low, "identity", domain, {"method": "closed form"})
+
+
+def levels_parameters(bits: int = 8) -> FSParameters:
+    """The code of f(x) = x for whole numbers from 0 to 2^bits - 1, which is exact on them.
+
+    >>> levels_parameters(2).d
+    array([2., 1.])
+    """
+    found = identity_parameters(bits, 0.0, 2.0**bits - 1)
+    provenance = {"method": f"{bits}-bit values, one by one", EXACT: True}
+    return FSParameters(found.T, found.h, found.d, 0.0, found.activation, found.domain, provenance)
 
 
 def published(activation: str) -> FSParameters:

@@ -19,6 +19,7 @@ from fewspikes.graph.builder import Builder
 from fewspikes.graph.graph import Ref
 from fewspikes.neuron.activation import Activation
 from fewspikes.operators.call import Call
+from fewspikes.operators.choices import Choices
 from fewspikes.reach.boxes import Box
 
 
@@ -75,6 +76,7 @@ class Linear(Rule):
         outputs: the axis of the weight, and of the result, that count the output channels.
         pads: the argument that says how many zeros it puts on both sides of its input's last axes.
         moves: elements are moved, not computed: whole numbers stay whole, channels keep their codes.
+        adds: elements are added and subtracted as they are: whole numbers stay whole.
         several: it returns a list.
         sizes: the shape of its result from its arguments, where that is plain; None leaves it to torch.
     """
@@ -88,6 +90,7 @@ class Linear(Rule):
     outputs: tuple[int, int] | None = field(default=None, kw_only=True)
     pads: str | None = field(default=None, kw_only=True)
     moves: bool = field(default=False, kw_only=True)
+    adds: bool = field(default=False, kw_only=True)
     several: bool = field(default=False, kw_only=True)
     sizes: Sizes | None = field(default=None, kw_only=True)
 
@@ -140,7 +143,13 @@ class Written(Rule):
 
 @dataclass(frozen=True, eq=False)
 class Elementwise(Rule):
-    """Elementwise, though torch does not say so of this operator."""
+    """Elementwise, though torch does not say so of this operator.
+
+    Attributes:
+        alone: whether it is a layer of neurons by itself; if not, only as part of one that begins before it.
+    """
+
+    alone: bool = field(default=True, kw_only=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,7 +188,15 @@ class Digital(Rule):
 
 @dataclass(frozen=True, eq=False)
 class Shapes(Rule):
-    """Sizes and constants: what it returns depends on shapes alone."""
+    """Sizes and constants: what it returns depends on shapes alone.
+
+    Attributes:
+        fill: the number that it fills a tensor with.
+        reach: which image each position belongs to, where it counts the images.
+    """
+
+    fill: Callable[[Call], Any] | None = field(default=None, kw_only=True)
+    reach: Reach | None = field(default=None, kw_only=True)
 
 
 class Rules:
@@ -204,10 +221,11 @@ class Rules:
         found = (row for row in self._of.get((kind, call.node.short), ()) if row.applies(call))
         return next(found, None)  # type: ignore[return-value]
 
-    def circuits(self, call: Call, choices: Mapping[str, str]) -> "Circuit | None":
-        """The circuit that stands for a call, by what the user chose for its kind."""
+    def circuits(self, call: Call, choices: Choices) -> "Circuit | None":
+        """The circuit that stands for a call, by what the user chose for its kind there."""
         rows = (row for row in self._of.get((Circuit, call.node.short), ()) if row.applies(call))
-        return next((row for row in rows if row.kind is None or choices.get(row.kind) == row.choice), None)  # type: ignore
+        path = call.node.path
+        return next((r for r in rows if r.kind is None or choices.of(r.kind, path) == r.choice), None)  # type: ignore
 
     def of(self, kind: type[R], name: str) -> list[R]:
         """The rows of a class for an operator."""

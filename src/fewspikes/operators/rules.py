@@ -12,8 +12,12 @@ from fewspikes.graph.graph import CONSTANT, INPUT, OUTPUT, SITE, Graph
 from fewspikes.operators import (
     bookkeeping,
     circuits,
+    composed,
     filling,
+    identities,
     indexing,
+    limits,
+    maxima,
     moving,
     neurons,
     products,
@@ -22,18 +26,38 @@ from fewspikes.operators import (
     weighted,
 )
 from fewspikes.operators.call import Call
+from fewspikes.operators.choices import WITHOUT_ROWS
+from fewspikes.operators.constants import GROUPS
 from fewspikes.operators.rule import Circuit, Digital, Elementwise, Kind, Linear, Neurons, Rule, Rules, Shapes
 
-_ROOMS = (weighted, summing, moving, indexing, filling, products, rearranging, neurons, circuits, bookkeeping)
+_ROOMS = (
+    weighted,
+    summing,
+    moving,
+    indexing,
+    filling,
+    products,
+    rearranging,
+    neurons,
+    circuits,
+    composed,
+    limits,
+    maxima,
+    identities,
+    bookkeeping,
+)
 RULES = Rules(row for room in _ROOMS for row in room.ROWS)
 _SHOWN = 3  # paths in a message
 _NOTHING = frozenset((INPUT, CONSTANT, OUTPUT))
 _LOGITS = "a classifier that ends here: return the logits, which name the same class"
 _AT_THE_END = dict.fromkeys(("softmax", "log_softmax", "argmax"), _LOGITS)
 _DROPOUT = "active in eval mode: call F.dropout(x, training=self.training), or take it out"
+_NORM = "it uses the batch's own statistics, which mixes its images: train it with running statistics"
+_NORMS = ("batch_norm", "native_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_functional")
+_DROPOUTS = ("dropout", "native_dropout", "feature_dropout", "alpha_dropout", "bernoulli")
 _MASK = "a mask that is constant and a number that is finite convert: -inf, which a softmax takes, does not yet"
-_ANYWHERE = dict.fromkeys(("dropout", "native_dropout", "feature_dropout", "alpha_dropout", "bernoulli"), _DROPOUT)
-_ANYWHERE |= dict.fromkeys(("masked_fill", "where"), _MASK)
+_MASKS = dict.fromkeys(("masked_fill", "where"), _MASK)
+_ANYWHERE = _MASKS | dict.fromkeys(_DROPOUTS, _DROPOUT) | dict.fromkeys(_NORMS, _NORM)
 
 
 class Fate(NamedTuple):
@@ -53,16 +77,19 @@ def carriers(graph: Graph, rules: Rules = RULES) -> frozenset[str]:
     return frozenset(found)
 
 
-def fates(graph: Graph, tensors: Mapping[str, Tensor], rules: Rules = RULES) -> dict[str, Fate]:
+def fates(
+    graph: Graph, tensors: Mapping[str, Tensor], rules: Rules = RULES, problems: Mapping[str, str] | None = None
+) -> dict[str, Fate]:
     """What becomes of each node that is a call; inputs, constants and the output are left out.
 
     Args:
         graph: with shapes.
         tensors: its constants, those that are structure at least.
         rules: the rows.
+        problems: what else is wrong, in words, by node.
 
     Raises:
-        FewSpikesError: operators that no row covers, all of them, with how often and where.
+        FewSpikesError: problems, and operators that no row covers, all of them, with how often and where.
     """
     signals = carriers(graph, rules)
     found, refused = {}, list[Call]()
@@ -74,8 +101,12 @@ def fates(graph: Graph, tensors: Mapping[str, Tensor], rules: Rules = RULES) -> 
                 refused.append(call)
             else:
                 found[node.name] = fate
-    if refused:
-        raise FewSpikesError(f"no rule for {_listed(refused)}; {remedy(rules)}")
+    told = dict(problems or {})
+    unknown = [call for call in refused if call.node.name not in told]
+    if unknown:
+        told[""] = f"no rule for {_listed(unknown)}; {remedy(rules)}"
+    if told:
+        raise FewSpikesError("; ".join(told.values()))
     return found
 
 
@@ -129,9 +160,21 @@ def _listed(refused: Sequence[Call]) -> str:
 
 def _hint(call: Call) -> str:
     """What to do about an operator where that is known."""
+    values = _different_values(call) if is_function(call.node.operator, call.rules) else 0
+    if values > GROUPS:
+        return (
+            f" (beside a constant of {values} different values; up to {GROUPS} get a code each: use fewer, or sums and "
+            "products with constants around a function of numbers)"
+        )
     ends = all(user.operator == OUTPUT for user in call.graph.users(call.node.name))
     known = _ANYWHERE.get(call.node.short) or (_AT_THE_END.get(call.node.short) if ends else None)
     return "" if known is None else f" ({known})"
+
+
+def _different_values(call: Call) -> int:
+    """Of the constant beside the signal that has most."""
+    constants = (call.graph[name] for name in call.node.reads if call.graph[name].operator == CONSTANT)
+    return max((len(call.tensors[node.arguments["tensor"]].unique()) for node in constants), default=0)
 
 
 def _how(call: Call) -> str:
@@ -142,12 +185,12 @@ def _how(call: Call) -> str:
 
 
 def choices(rules: Rules = RULES) -> dict[str, tuple[str, ...]]:
-    """What may become of each kind of operator that is no weighted sum; the first is the default."""
-    found = {row.kind: ["digital"] for row in rules.rows if isinstance(row, Digital)}
+    """What may become of each kind of thing that is no weighted sum, or need not stay one; the first is the default."""
+    found = {row.kind: ["digital"] for row in rules.rows if isinstance(row, Digital) and row.kind not in WITHOUT_ROWS}
     for row in rules.rows:
         if isinstance(row, Circuit) and row.kind is not None and row.choice not in found[row.kind]:
             found[row.kind].append(str(row.choice))
-    return {kind: tuple(values) for kind, values in found.items()}
+    return {kind: tuple(values) for kind, values in found.items()} | WITHOUT_ROWS
 
 
 def remedy(rules: Rules = RULES) -> str:

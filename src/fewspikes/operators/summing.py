@@ -31,7 +31,7 @@ def _pooled_size(given: Mapping[str, Any]) -> Sequence[int] | None:
     return (*x.shape[:2], *wanted) if plain else None
 
 
-@linear("add", "sub", "rsub", terms=("self", "other"), sizes=_broadcast_size)
+@linear("add", "sub", "rsub", terms=("self", "other"), adds=True, sizes=_broadcast_size)
 def added(call: Call) -> Iterable[Box]:
     """Sums and differences: each term, broadcast to the shape of the result."""
     return broadcast(call, "self", "other")
@@ -49,7 +49,7 @@ def divided(call: Call) -> Iterable[Box]:
     return broadcast(call, "self")
 
 
-@linear("neg")
+@linear("neg", adds=True)
 def negated(call: Call) -> Iterable[Box]:
     """The same with the other sign."""
     return call.boxes()
@@ -79,7 +79,7 @@ def summed(call: Call) -> Iterable[Box]:
     """Sum and mean: all positions along some axes, or all axes."""
     count = len(call.shape_of("self"))
     dims = [dim % count for dim in call["dim"] or range(count)]
-    return [_summed(box, dims, call["keepdim"]) for box in call.boxes()]
+    return summed_over(call, dims, call["keepdim"])
 
 
 @linear(
@@ -95,7 +95,7 @@ def interpolated(call: Call) -> Iterable[Box]:
     return along(call, range(2, len(call.shape)))
 
 
-@linear("cumsum", takes=lambda call: call.axis() > 0)
+@linear("cumsum")
 def cumulated(call: Call) -> Iterable[Box]:
     """Sums of all positions up to each one, along an axis."""
     axis, size = call.axis(), call.shape[call.axis()]
@@ -109,7 +109,13 @@ def broadcast(call: Call, *terms: str) -> list[Box]:
     return [boxes.broadcast(box, call.shape) for name in distinct for box in call.known.get(name, ())]
 
 
-def _summed(box: Box, dims: Sequence[int], keepdim: bool) -> Box:
+def summed_over(call: Call, dims: Sequence[int], keepdim: bool) -> list[Box]:
+    """All positions along some axes at one, or without these axes."""
+    return [sums_of(box, dims, keepdim) for box in call.boxes()]
+
+
+def sums_of(box: Box, dims: Sequence[int], keepdim: bool) -> Box:
+    """A box with all positions along some axes as one."""
     for dim in dims:
         box = boxes.dense(box, dim, 1)
     if keepdim:

@@ -1,0 +1,33 @@
+"""What the user chose: what becomes of each kind of thing, everywhere or in some modules."""
+
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+
+# Kinds that no operator stands for: how the network's inputs come, and what lies between two weighted maps.
+WITHOUT_ROWS = {"input": ("analog", "spikes"), "linear": ("collapsed", "relay", "neurons")}
+
+
+class Choices:
+    """A choice by kind, and others for modules whose path fits a pattern.
+
+    Args:
+        kinds: what each kind may become, the default first.
+        chosen: by kind, or by pattern ("layer4.*"); what is chosen for a pattern holds there for each kind that knows
+            it, the last pattern that fits first.
+
+    >>> made = Choices({"max": ("digital", "neurons")}, {"max": "neurons", "stem.*": "digital"})
+    >>> made.of("max", "layer1.pool"), made.of("max", "stem.pool")
+    ('neurons', 'digital')
+    """
+
+    def __init__(self, kinds: Mapping[str, tuple[str, ...]], chosen: Mapping[str, str] | None = None) -> None:
+        self.kinds, given = kinds, dict(chosen or {})
+        self._by_kind = {kind: given.pop(kind, values[0]) for kind, values in kinds.items()}
+        self._patterns = tuple(reversed(given.items()))
+
+    def of(self, kind: str, path: str) -> str:
+        """What becomes of a kind at a module's path; "" for a kind that there is none of."""
+        if kind not in self.kinds:
+            return ""
+        fitting = (value for pattern, value in self._patterns if fnmatchcase(path, pattern))
+        return next((value for value in fitting if value in self.kinds[kind]), self._by_kind[kind])

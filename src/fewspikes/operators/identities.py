@@ -1,0 +1,129 @@
+"""Neurons for f(x) = x: where the network's inputs come as spikes, and between weighted maps without a neuron."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from fewspikes.graph.builder import Builder, rebuilt
+from fewspikes.graph.graph import INPUT, Graph, Node, Ref
+from fewspikes.operators.call import Call
+from fewspikes.operators.choices import Choices
+from fewspikes.operators.rule import Digital, Linear, Rules
+
+INPUT_PART, LINEAR_PART = "input", "linear"  # what the report calls these circuits
+
+relayed = Digital(
+    ("alias",),
+    kind="linear",
+    reach=lambda call: call.boxes(),
+    reason="an analog value between two weighted maps, as circuits={'linear': 'relay'} asks for",
+)
+
+
+class Entry(NamedTuple):
+    """Where an input becomes spikes.
+
+    The value that silence stands for is taken off before the neurons and added behind them, by channel; it is 0 until
+    somebody knows it.
+
+    Attributes:
+        node: of the site.
+        lowest: the name of the constant that is taken off, and of that which is added.
+        axis: of the channels.
+    """
+
+    node: str
+    lowest: tuple[str, str]
+    axis: int
+
+
+def with_input_spikes(
+    graph: Graph, tensors: dict[str, Tensor], choices: Choices, dtype: torch.dtype, carriers: frozenset[str]
+) -> tuple[Graph, tuple[Entry, ...]]:
+    """The graph with neurons behind each input that is to come as spikes; `tensors` gets what they need."""
+    entries: list[Entry] = []
+
+    def change(node: Node, made: Builder) -> Ref | None:
+        if node.operator != INPUT or node.name not in carriers or choices.of("input", node.name) != "spikes":
+            return None
+        made.path, made.part, shape = node.name, INPUT_PART, node.shape or ()
+        axis = _channels(shape)
+        sizes = [size if at == axis else 1 for at, size in enumerate(shape)]
+        lowest = [made.constant(torch.zeros(sizes, dtype=dtype)) for _ in range(2)]  # type: ignore[arg-type]
+        site = made.site(made.call("sub.Tensor", made.copy(node), lowest[0], like=shape), shape)
+        names = [tensors_name(made, ref) for ref in lowest]
+        entries.append(Entry(site.name, (names[0], names[1]), axis))
+        return made.call("add.Tensor", site, lowest[1], like=shape)
+
+    return rebuilt(graph, tensors, change), tuple(entries)
+
+
+def tensors_name(made: Builder, ref: Ref) -> str:
+    """The name of the tensor behind a new constant."""
+    return str(next(node for node in made.nodes if node.name == ref.name).arguments["tensor"])
+
+
+def _channels(shape: tuple[object, ...]) -> int:
+    """The axis of the channels of an input: the shortest one of the image's."""
+    sizes = [(size, axis) for axis, size in enumerate(shape) if axis and isinstance(size, int)]
+    return min(sizes)[1] if sizes else 0
+
+
+def with_linear_parts(
+    graph: Graph,
+    tensors: dict[str, Tensor],
+    choices: Choices,
+    rules: Rules,
+    carriers: frozenset[str],
+    ends: frozenset[str],
+) -> Graph:
+    """The graph with neurons, or an analog relay, before each weighted map that another one reaches without a neuron.
+
+    Args:
+        graph, rules, carriers: as everywhere.
+        tensors: the constants.
+        choices: what was chosen for "linear".
+        ends: the nodes that are to become neurons.
+    """
+    weighted = _weighted(graph, tensors, rules, carriers, ends)
+    made_for: dict[str, Ref] = {}
+
+    def change(node: Node, made: Builder) -> Ref | None:
+        call = Call(node, graph, rules, carriers, tensors=tensors)
+        choice = choices.of("linear", node.path)
+        rule = rules.find(Linear, call) if node.name in carriers and choice != "collapsed" else None
+        if rule is None or rule.weight is None:
+            return None
+        (name,) = call.signals
+        source = node.arguments[name].name
+        if not weighted[source]:
+            return None
+        if source not in made_for:
+            shape, operand = graph[source].shape, made.now(Ref(source))
+            made.part = LINEAR_PART
+            as_neurons = choice == "neurons"
+            made_for[source] = made.site(operand, shape) if as_neurons else made.call("alias", operand, like=shape)
+            made.part = node.part
+        return made.append(node.operator, made.now(node.arguments) | {name: made_for[source]}, node.shape)
+
+    return rebuilt(graph, tensors, change)
+
+
+def _weighted(
+    graph: Graph, tensors: Mapping[str, Tensor], rules: Rules, carriers: frozenset[str], ends: frozenset[str]
+) -> Mapping[str, bool]:
+    """By node, whether a weighted map reaches it without a neuron between."""
+    found: dict[str, bool] = {}
+    for node in graph:
+        rule = None
+        if node.name in carriers and node.name not in ends and node.operator != INPUT:
+            rule = rules.find(Linear, Call(node, graph, rules, carriers, tensors=tensors)) if node.arguments else None
+        passes = node.operator == "getitem" or rule is not None
+        before = passes and any(found[name] for name in node.reads)
+        found[node.name] = before or (rule is not None and rule.weight is not None)
+    return found
+
+
+ROWS = (relayed,)

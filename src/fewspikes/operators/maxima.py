@@ -1,0 +1,314 @@
+"""Maxima as spikes: max(a, b) = b + relu(a - b), in a tree over many; of any window, and the same for minima.
+
+Where all that is compared lies on one grid, as the outputs of one layer of ReLUs do, the ReLUs of the tree take that
+grid, and the maximum is exact; see `network.grids`.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
+from typing import Any
+
+import torch
+
+from fewspikes.graph.builder import Builder
+from fewspikes.graph.graph import Ref, Shape
+from fewspikes.operators.call import Call
+from fewspikes.operators.rule import Circuit, Digital, circuit
+from fewspikes.operators.summing import broadcast, summed_over
+from fewspikes.reach.boxes import Box, contracted
+from fewspikes.reach.windows import spread, window
+
+_END = 2**63 - 1
+_NEURONS = {"kind": "max", "choice": "neurons"}
+
+
+class _Tensor:
+    """A tensor of a graph that is being built, with its shape: what windows are cut from."""
+
+    def __init__(self, g: Builder, ref: Ref, shape: Shape) -> None:
+        self.g, self.ref, self.shape = g, ref, shape
+
+    def sized(self, axis: int, *sizes: int) -> Shape:
+        """Its shape with other sizes in place of one axis."""
+        return (*self.shape[:axis], *sizes, *self.shape[axis + 1 :])
+
+    def cut(self, axis: int, start: int, end: int) -> "_Tensor":
+        """The positions from start to end along an axis."""
+        if (start, end) == (0, self.shape[axis]):
+            return self
+        shape = self.sized(axis, end - start)
+        return _Tensor(self.g, self.g.call("slice.Tensor", self.ref, axis, start, end, like=shape), shape)
+
+    def picked(self, axis: int, positions: Sequence[Sequence[int]]) -> "_Tensor":
+        """For each new position along an axis some of the old ones, along a new axis behind it."""
+        rows, count, size = len(positions), len(positions[0]), self.shape[axis]
+        flat, shape = [p for row in positions for p in row], self.sized(axis, rows, count)
+        if flat == list(range(len(flat))):
+            taken = self.cut(axis, 0, len(flat)).ref if len(flat) != size else self.ref
+        else:
+            index = self.g.constant(torch.tensor(flat))
+            taken = self.g.call("index_select", self.ref, axis, index, like=self.sized(axis, len(flat)))
+        whole = [-1, *(int(n) for n in shape[1:])]  # type: ignore[arg-type]
+        return _Tensor(self.g, self.g.call("reshape", taken, whole, like=shape), shape)
+
+    def joined(self, other: "_Tensor", axis: int) -> "_Tensor":
+        """Both, one after the other along an axis."""
+        shape = self.sized(axis, int(self.shape[axis]) + int(other.shape[axis]))  # type: ignore[arg-type]
+        return _Tensor(self.g, self.g.call("cat", [self.ref, other.ref], axis, like=shape), shape)
+
+    def without(self, axis: int) -> "_Tensor":
+        """Without an axis of one position."""
+        shape = self.sized(axis)
+        return _Tensor(self.g, self.g.call("select.int", self.ref, axis, 0, like=shape), shape)
+
+    def above(self, other: "_Tensor") -> "_Tensor":
+        """The larger one, element by element: other + relu(self - other)."""
+        return _Tensor(self.g, larger(self.g, self.ref, other.ref, self.shape), self.shape)
+
+    def largest(self, axis: int) -> "_Tensor":
+        """The maximum along an axis, which keeps one position: in rounds, the first half against the second."""
+        found = self
+        while (size := int(found.shape[axis])) > 1:  # type: ignore[arg-type]
+            half = size // 2
+            rest = found.cut(axis, 2 * half, size) if size % 2 else None
+            found = found.cut(axis, 0, half).above(found.cut(axis, half, 2 * half))
+            found = found if rest is None else found.joined(rest, axis)
+        return found
+
+    def largest_of(self, axis: int, windows: Sequence[Sequence[int]]) -> "_Tensor":
+        """The maximum over each of some windows along an axis."""
+        length = len(windows[0])
+        if length == 1:
+            return self.picked(axis, windows).without(axis + 1)
+        if _one_apart(windows):
+            return self._sliding(axis, windows)
+        return self.picked(axis, windows).largest(axis + 1).without(axis + 1)
+
+    def _sliding(self, axis: int, windows: Sequence[Sequence[int]]) -> "_Tensor":
+        """Windows that move by one position: those of twice the length are two of half of it."""
+        length, covered = len(windows[0]), 1
+        places = [window[0] for window in windows] + list(windows[-1][1:])
+        whole = places == list(range(int(self.shape[axis])))  # type: ignore[arg-type]
+        found = self if whole else self.picked(axis, [[place] for place in places]).without(axis + 1)
+        while covered < length:
+            step, size = min(covered, length - covered), int(found.shape[axis])  # type: ignore[arg-type]
+            found = found.cut(axis, 0, size - step).above(found.cut(axis, step, size))
+            covered += step
+        return found
+
+
+def _one_apart(windows: Sequence[Sequence[int]]) -> bool:
+    """Whether each window is the one before it, moved on by one."""
+    pairs = pairwise(windows)
+    return len(windows) > 1 and all(list(before[1:]) == list(after[:-1]) for before, after in pairs)
+
+
+def larger(g: Builder, a: Ref, b: Ref, shape: Shape | None) -> Ref:
+    """max(a, b) = b + relu(a - b)."""
+    return g.call("add.Tensor", b, _excess(g, a, b, shape), like=shape)
+
+
+def smaller(g: Builder, a: Ref, b: Ref, shape: Shape | None) -> Ref:
+    """min(a, b) = a - relu(a - b)."""
+    return g.call("sub.Tensor", a, _excess(g, a, b, shape), like=shape)
+
+
+def _excess(g: Builder, a: Ref, b: Ref, shape: Shape | None) -> Ref:
+    return g.call("relu", g.call("sub.Tensor", a, b, like=shape), like=shape)
+
+
+def _of_two(*operators: str, made: Callable[[Builder, Ref, Ref, Shape | None], Ref]) -> Circuit:
+    """A maximum or minimum of two signals."""
+
+    @circuit(*operators, takes=lambda call: {"self", "other"} <= call.signals, **_NEURONS)
+    def expand(call: Call, g: Builder) -> Ref:
+        shape, terms = call.node.shape, [g.now(call.node.arguments[name]) for name in ("self", "other")]
+        sizes = [call.graph[call.node.arguments[name].name].shape for name in ("self", "other")]
+        spread_out = [
+            term if size == shape else g.call("expand", term, _wanted(shape), like=shape)
+            for term, size in zip(terms, sizes, strict=True)
+        ]
+        return made(g, spread_out[0], spread_out[1], shape)
+
+    return expand
+
+
+def _wanted(shape: Shape | None) -> list[int]:
+    """Sizes to expand to: those that depend on the batch stay as they are."""
+    return [size if isinstance(size, int) else -1 for size in shape or ()]
+
+
+def _axes(call: Call) -> list[int]:
+    count = len(call.shape_of("self"))
+    given = call["dim"]
+    return sorted(axis % count for axis in ([given] if isinstance(given, int) else given or range(count)))
+
+
+def _over_axes(*operators: str, sign: int) -> Circuit:
+    """A maximum (sign 1) or minimum (-1) over some axes of the images."""
+
+    @circuit(*operators, takes=lambda call: 0 not in _axes(call), **_NEURONS)
+    def expand(call: Call, g: Builder) -> Ref:
+        first = call.node.arguments["self"]
+        found = _signed(_Tensor(g, g.now(first), call.graph[first.name].shape or ()), sign)
+        for axis in _axes(call):
+            found = found.largest(axis)
+        for axis in reversed([] if call["keepdim"] else _axes(call)):
+            found = found.without(axis)
+        return _signed(found, sign).ref
+
+    return expand
+
+
+def _signed(x: _Tensor, sign: int) -> _Tensor:
+    return x if sign > 0 else _Tensor(x.g, x.g.call("neg", x.ref, like=x.shape), x.shape)
+
+
+def _pool(axes: int) -> Circuit:
+    """A max pool over the last axes, one after the other."""
+
+    @circuit(f"max_pool{axes}d", **_NEURONS)
+    def expand(call: Call, g: Builder) -> Ref:
+        first = call.node.arguments["self"]
+        found = _Tensor(g, g.now(first), call.graph[first.name].shape or ())
+        start = len(call.shape) - axes
+        kernel = spread(call["kernel_size"], axes)
+        settings = [spread(call[name] or kernel, axes) for name in ("stride", "padding", "dilation")]
+        for at, (k, s, p, d) in enumerate(zip(kernel, *settings, strict=True), start):
+            found = found.largest_of(at, _windows(call.shape_of("self")[at], call.shape[at], k, s, p, d))
+        return found.ref
+
+    return expand
+
+
+def _windows(size: int, count: int, kernel: int, stride: int, padding: int, dilation: int) -> list[list[int]]:
+    """The positions that each window holds; where it leaves the map, its first one again."""
+    windows = []
+    for at in range(count):
+        places = [at * stride - padding + tap * dilation for tap in range(kernel)]
+        inside = [place for place in places if 0 <= place < size]
+        windows.append([place if 0 <= place < size else inside[0] for place in places])
+    return windows
+
+
+def _adaptive(axes: int) -> Circuit:
+    """An adaptive max pool whose indices nobody reads: the maxima of its windows, axis by axis."""
+
+    @circuit(f"adaptive_max_pool{axes}d")
+    def expand(call: Call, g: Builder) -> Any:
+        first, users = call.node.arguments["self"], call.graph.users(call.node.name)
+        if any(user.arguments.get("index") != 0 for user in users):
+            return None
+        found = _Tensor(g, g.now(first), call.graph[first.name].shape or ())
+        start = len(found.shape) - axes
+        for at, wanted in enumerate(spread(call["output_size"], axes), start):
+            windows = _adaptive_windows(int(found.shape[at]), wanted)  # type: ignore[arg-type]
+            picked = found.picked(at, windows)
+            shape = picked.sized(at + 1)
+            found = _Tensor(g, g.call("amax", picked.ref, [at + 1], like=shape), shape)
+        return (found.ref, None)
+
+    return expand
+
+
+def _adaptive_windows(size: int, count: int) -> list[list[int]]:
+    """The positions of each window; shorter ones hold their last position more than once."""
+    ends = [(at * size // count, -(-(at + 1) * size // count)) for at in range(count)]
+    length = max(last - first for first, last in ends)
+    return [[min(first + tap, last - 1) for tap in range(length)] for first, last in ends]
+
+
+def _adaptively_averaged(axes: int) -> Circuit:
+    """The average over the same windows."""
+
+    @circuit(
+        f"adaptive_max_pool{axes}d",
+        kind="max",
+        choice="average",
+        note="put average pools in place of the max pools",
+    )
+    def average(call: Call, g: Builder) -> Any:
+        first, like = g.now(call.node.arguments["self"]), call.graph.users(call.node.name)[0].shape
+        return (g.call(f"adaptive_avg_pool{axes}d", first, call["output_size"], like=like), None)
+
+    return average
+
+
+@circuit("max", "min", takes=lambda call: "dim" in call.node.arguments)
+def with_place(call: Call, g: Builder) -> Any:
+    """A maximum along an axis and its place, each by itself; a place that nobody reads is not looked for."""
+    given = [g.now(call.node.arguments[name]) for name in ("self", "dim", "keepdim")]
+    read = {user.arguments["index"]: user.shape for user in call.graph.users(call.node.name)}
+    (self, dim, keepdim), word = given, call.node.short
+    value = g.call(f"a{word}", self, [dim], keepdim, like=read.get(0, read.get(1)))
+    place = g.call(f"arg{word}", self, dim, keepdim, like=read[1]) if 1 in read else None
+    return (value, place)
+
+
+@circuit("fmax", "fmin", "max", "min", takes=lambda call: "other" in call.node.arguments)
+def without_nan(call: Call, g: Builder) -> Ref:
+    """The same as maximum and minimum where nothing is NaN."""
+    word = {"max": "maximum", "min": "minimum"}[call.node.short[-3:]]
+    return g.call(word, *(g.now(call.node.arguments[name]) for name in ("self", "other")), like=call.node.shape)
+
+
+@circuit("clamp", "clamp_min", "clamp_max", takes=lambda call: bool(call.signals - {"self"}))
+def between_signals(call: Call, g: Builder) -> Ref:
+    """Limits that are signals: the larger of x and the lower one, then the smaller of that and the upper one."""
+    given = call.node.arguments
+    found: Ref = g.now(given["self"])
+    for name, word in (("min", "maximum"), ("max", "minimum")):
+        if given.get(name) is not None:
+            found = g.call(word, found, g.now(given[name]), like=call.node.shape)
+    return found
+
+
+@circuit("aminmax", takes=lambda call: call["dim"] is not None)
+def both_ends(call: Call, g: Builder) -> Any:
+    """Minimum and maximum along an axis."""
+    self, like = g.now(call.node.arguments["self"]), call.graph.users(call.node.name)[0].shape
+    return tuple(g.call(word, self, [call["dim"]], call["keepdim"], like=like) for word in ("amin", "amax"))
+
+
+def _pooled(call: Call) -> Iterable[Box]:
+    kernel = call["kernel_size"]
+    count = len(kernel)
+    settings = (spread(call[name] or kernel, count) for name in ("stride", "padding", "dilation"))
+    sizes = zip(call.shape_of("self")[-count:], call.shape[-count:], kernel, *settings, strict=True)
+    return contracted(call.boxes(), len(call.shape) - count, [window(*size) for size in sizes])
+
+
+def _extreme(call: Call) -> Iterable[Box]:
+    return summed_over(call, _axes(call), call["keepdim"])
+
+
+def _compared(call: Call) -> Iterable[Box]:
+    return broadcast(call, "self", "other")
+
+
+_REASON = "a maximum is not a weighted sum of spikes; circuits={'max': 'neurons'} makes it of neurons"
+digital_pools = Digital(
+    ("max_pool1d", "max_pool2d", "max_pool3d"),
+    kind="max",
+    reach=_pooled,
+    reason=f"{_REASON}, circuits={{'max': 'average'}} changes the network instead",
+)
+digital_maxima = Digital(("maximum", "minimum"), kind="max", reach=_compared, reason=_REASON)
+digital_extremes = Digital(
+    ("amax", "amin"), kind="max", reach=_extreme, reason=_REASON, takes=lambda call: 0 not in _axes(call)
+)
+
+ROWS = (
+    *(row(axes) for axes in (1, 2, 3) for row in (_pool, _adaptively_averaged, _adaptive)),
+    _of_two("maximum", made=larger),
+    _of_two("minimum", made=smaller),
+    _over_axes("amax", sign=1),
+    _over_axes("amin", sign=-1),
+    with_place,
+    without_nan,
+    between_signals,
+    both_ends,
+    digital_pools,
+    digital_maxima,
+    digital_extremes,
+)
