@@ -18,7 +18,7 @@ _PAPER = ("table1", "table2", "table3", "claims")
 def main() -> None:
     """Write the page."""
     compared = *networks(), *coverage(), *integers(), *peers(), *baselines(), *activity(), *attack()
-    parts = [_HEAD, *accuracies(), *neurons(), *compared, *paper()]
+    parts = [_HEAD, *accuracies(), *neurons(), *activations(), *compared, *paper()]
     write_aside(FOLDER / "README.md", ("\n".join(parts) + "\n").encode())
 
 
@@ -46,6 +46,31 @@ def neurons() -> Iterator[str]:
         for row in content["activation"]
     )
     yield from table(["K", "elements", *(f"{n}, ns" for n in names), "eager loop / layer"], lines)
+
+
+def activations() -> Iterator[str]:
+    """Elementwise functions."""
+    content = read("activations")
+    if content is None:
+        return
+    yield from section("Elementwise functions", content["command"], content)
+    yield (
+        f"Inputs of N(0, {content['inputs']['variance']:g}), fitted on as many others. Error: mean squared, over the "
+        "output's variance. By channel: another constant for each of 8 channels.\n"
+    )
+    ks = list(content["rows"][0]["by_k"])
+    lines = (
+        [
+            f"`{row['function']}`".replace("|", "\\|"),
+            row["sites"],
+            f"{row['neurons_per_element']:g}",
+            *(f"{row['by_k'][k]['relative_error']:.1e}" for k in ks),
+            *(f"{row['by_k'][k]['spikes_per_element']:.2f}" for k in ks),
+        ]
+        for row in content["rows"]
+    )
+    measured = [*(f"error, K={k}" for k in ks), *(f"spikes, K={k}" for k in ks)]
+    yield from table(["function", "layers", "neurons", *measured], lines)
 
 
 def attack() -> Iterator[str]:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 import fewspikes as fs
 from captured import Net
 from fewspikes.base.errors import FewSpikesError
+from fewspikes.conversion.building import calibrate_model
 from fewspikes.fitting.histogram import Histogram
 from fewspikes.fitting.identity import least_error_identity
 from fewspikes.measure.levels import Levels
@@ -84,7 +85,7 @@ def test_an_input_without_images_has_no_code() -> None:
 
 def test_a_calibration_keeps_levels_and_adds_them(tmp_path) -> None:
     net, images = small(), pictures(64, 3, 8, 8)
-    halves = [fs.calibrate_model(net, images, half, circuits={"input": "spikes"}) for half in images.split(32)]
+    halves = [calibrate_model(net, images, half, circuits={"input": "spikes"}) for half in images.split(32)]
     both = halves[0] + halves[1]
     both.save(tmp_path / "both.json")
     again = fs.Calibration.load(tmp_path / "both.json")

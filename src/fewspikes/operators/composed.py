@@ -16,6 +16,13 @@ def logistic(call: Call, g: Builder) -> Any:
     return g.call("sigmoid", g.now(call.node.arguments["self"]), like=call.node.shape)
 
 
+@circuit("rrelu", takes=lambda call: not call["training"])
+def of_mean_slope(call: Call, g: Builder) -> Any:
+    """A ReLU of random slopes, in eval mode: leaky by their mean."""
+    slope = (call["lower"] + call["upper"]) / 2
+    return g.call("leaky_relu", g.now(call.node.arguments["self"]), slope, like=call.node.shape)
+
+
 @circuit("positive")
 def unchanged(call: Call, g: Builder) -> Any:
     """+x."""
@@ -92,4 +99,4 @@ def _broadcast(call: Call, *names: str) -> Shape:
     return tuple(next((size for size in sizes if size != 1), 1) for sizes in zip(*padded, strict=True))
 
 
-ROWS = (logistic, unchanged, turned, prelu, gated, interpolated, added, divided)
+ROWS = (logistic, of_mean_slope, unchanged, turned, prelu, gated, interpolated, added, divided)

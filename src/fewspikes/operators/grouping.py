@@ -81,8 +81,10 @@ def _grouped(source: str, cone: Sequence[Node], constants: Mapping[str, Tensor],
         return None
     full = torch.stack([value.double().expand(1, *image)[0] for value in constants.values()])
     varied = [a for a in range(len(image)) if bool((full != full.narrow(a + 1, 0, 1)).any())]
+    if not varied:
+        return None
     axis = varied[0] if len(varied) == 1 else None
-    rows = full.flatten(1) if axis is None else full.movedim(axis + 1, 1).flatten(2)[:, :, 0]
+    rows = full.flatten(1) if axis is None else full.movedim(axis + 1, 1).reshape(len(full), image[axis], -1)[:, :, 0]
     kinds, group = torch.unique(rows, dim=1, return_inverse=True)
     if kinds.shape[1] > GROUPS:
         return None
