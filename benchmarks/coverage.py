@@ -20,7 +20,9 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
-sys.path.pop(0)  # this folder: numba would take this file for the package coverage
+if __name__ != "__main__":  # numba looks for a package of this name
+    raise ImportError("benchmarks/coverage.py is a command, and not the package coverage")
+
 sys.path.insert(0, str(Path(__file__).parent / "survey"))
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
