@@ -4,7 +4,7 @@
     python benchmarks/coverage.py --kinds -o docs/results/coverage.json   the hand-written networks of tests/kinds
 
 Each model has a process of its own, a time limit and a memory limit. What is measured is written at once beside the
-output, one line a model; the same command goes on after the last of them, and with --anew begins again.
+output, one line a model; the same command goes on after the last of them, and --anew measures again.
 """
 
 import argparse
@@ -32,45 +32,44 @@ from fewspikes.base.files import write_json
 from fewspikes.bench import conditions
 from kinds import KINDS
 
+TABLES = {"library": "quick", "kinds": "normal"}  # with how much effort codes are fitted
 _STATES = ("ok", "wrong", "refused", "calibration refused", "capture refused", "over the limit", "crashed")
 
 
 def main() -> None:
     """Measure what is wanted and not yet known, and write all that is known."""
     arguments = _parser().parse_args()
-    options, limits = _options(arguments), Limits(arguments.limit_seconds, arguments.limit_mib)
-    aside = arguments.output.with_suffix(".lines.jsonl")
-    table, known = "kinds" if arguments.kinds else "library", _known(aside, asdict(options))
+    table, limits = "kinds" if arguments.kinds else "library", Limits(arguments.limit_seconds, arguments.limit_mib)
+    options = _options(arguments, table)
+    aside = {name: arguments.output.with_suffix(f".{name}.lines.jsonl") for name in TABLES}
+    said, known = _known(aside[table])
+    if said not in ({}, asdict(options)):
+        sys.exit(f"error: {aside[table]} is of other options ({said}); remove it, or give another -o")
     wanted = _named(_work(table, options), arguments.only)
-    jobs = [(name, work) for name, work in wanted.items() if arguments.anew or name not in known[table]]
+    jobs = [(name, work) for name, work in wanted.items() if arguments.anew or name not in known]
     packages = [import_module(name) for name in LIBRARIES if find_spec(name) is not None]
-    with aside.open("a") as lines:
-        if not lines.tell():
-            lines.write(json.dumps({"options": asdict(options)}) + "\n")
+    with aside[table].open("a") as lines:
+        if not said:
+            lines.write(json.dumps(asdict(options)) + "\n")
         started = time.perf_counter()
         for done, (name, row) in enumerate(finished(jobs, arguments.jobs, limits), 1):
-            known[table][name] = {"name": name, **row}
-            lines.write(json.dumps({"table": table, **known[table][name]}) + "\n")
+            lines.write(json.dumps({"name": name, **row}) + "\n")
             lines.flush()
             left = (time.perf_counter() - started) / done * (len(jobs) - done) / 60
-            print(f"{done}/{len(jobs)} {_line(known[table][name])} ({left:.0f} min left)", file=sys.stderr, flush=True)
-    about = {"name": "coverage", "command": "python benchmarks/coverage.py", "options": asdict(options)}
-    parts = {table: _part(table, options, rows) for table, rows in known.items()}
-    content = {**about, "limits": asdict(limits), **parts, "conditions": conditions(*packages)}
+            print(f"{done}/{len(jobs)} {name} {_line(row)} ({left:.0f} min left)", file=sys.stderr, flush=True)
+    parts = {name: _part(name, *_known(file)) for name, file in aside.items()}
+    about = {"name": "coverage", "command": "python benchmarks/coverage.py", "limits": asdict(limits)}
+    content = {**about, **parts, "conditions": conditions(*packages)}
     write_json(arguments.output, content)
     print(json.dumps(content) if arguments.json else "\n".join(_summary(parts)))
 
 
-def _known(aside: Path, options: Row) -> dict[str, dict[str, Row]]:
-    """The rows that an earlier run wrote, by table and name; the last of each model."""
-    known: dict[str, dict[str, Row]] = {"library": {}, "kinds": {}}
-    if aside.is_file():
-        first, *rows = [json.loads(line) for line in aside.read_text().splitlines()]
-        if first["options"] != options:
-            sys.exit(f"error: {aside} is of other options ({first['options']}); remove it, or give another -o")
-        for row in rows:
-            known[row.pop("table")][row["name"]] = row
-    return known
+def _known(aside: Path) -> tuple[Row, dict[str, Row]]:
+    """The options of an earlier run and the rows that it wrote, by name; the last of each model."""
+    if not aside.is_file():
+        return {}, {}
+    options, *rows = [json.loads(line) for line in aside.read_text().splitlines()]
+    return options, {row["name"]: row for row in rows}
 
 
 def _work(table: str, options: Options) -> dict[str, Work]:
@@ -87,18 +86,19 @@ def _named(work: Mapping[str, Work], patterns: Sequence[str]) -> dict[str, Work]
     return found
 
 
-def _part(table: str, options: Options, rows: Mapping[str, Row]) -> Row:
+def _part(table: str, options: Row, rows: Mapping[str, Row]) -> Row:
     """A table in the order of the survey."""
-    work = _work(table, options)
+    names = _work(table, Options())
     counts = Counter(row["status"] for row in rows.values())
-    return {"of": len(work), "counts": dict(counts), "rows": [rows[name] for name in work if name in rows]}
+    measured = [rows[name] for name in names if name in rows]
+    return {"options": options, "of": len(names), "counts": dict(counts), "rows": measured}
 
 
 def _line(row: Row) -> str:
     """A row in words."""
     error = f", error {row['error']:.3g}" if row.get("error") is not None else ""
     why = ", ".join(row.get("operators", ())) or row.get("why", "")
-    return f"{row['name']} {row['status']} {row['seconds_in_all']:.0f} s{error}{': ' if why else ''}{why[:120]}"
+    return f"{row['status']} {row['seconds_in_all']:.0f} s{error}{': ' if why else ''}{why[:120]}"
 
 
 def _summary(parts: Mapping[str, Row]) -> list[str]:
@@ -110,10 +110,11 @@ def _summary(parts: Mapping[str, Row]) -> list[str]:
     return lines
 
 
-def _options(arguments: argparse.Namespace) -> Options:
+def _options(arguments: argparse.Namespace, table: str) -> Options:
     given = arguments.circuits
     circuits = json.loads(given) if given.startswith("{") else given
-    return Options(circuits, arguments.K, arguments.images, arguments.effort, arguments.seed)
+    effort = arguments.effort or TABLES[table]
+    return Options(circuits, arguments.K, arguments.images, effort, arguments.seed)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -125,7 +126,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--circuits", default="{}", help='a word, or {"max": "average"}')
     parser.add_argument("-K", type=int, default=Options.K, help="time steps of each site")
     parser.add_argument("--images", type=int, default=Options.images, help="to calibrate on, and as many to measure on")
-    parser.add_argument("--effort", default=Options.effort, help="of the fits")
+    parser.add_argument("--effort", help="of the fits (default: quick; with --kinds normal)")
     parser.add_argument("--seed", type=int, default=Options.seed, help="of weights and images")
     parser.add_argument("--jobs", type=int, default=1, help="models at once")
     parser.add_argument("--limit-seconds", type=float, default=300.0, help="for each model")

@@ -15,8 +15,20 @@ from fewspikes import FewSpikesError
 from fewspikes.graph.capture import captured_model
 from fewspikes.graph.functions import PYTHON, function, in_order
 from fewspikes.graph.graph import Node, Ref, replaced
+from fewspikes.graph.interpreter import Running
 from fewspikes.network.channels import channel_axis
-from fewspikes.operators import bookkeeping, circuits, indexing, moving, neurons, summing, weighted
+from fewspikes.operators import (
+    bookkeeping,
+    circuits,
+    filling,
+    indexing,
+    moving,
+    neurons,
+    products,
+    rearranging,
+    summing,
+    weighted,
+)
 from fewspikes.operators.call import Call
 from fewspikes.operators.choices import Choices
 from fewspikes.operators.rule import Digital, Linear, Neurons, Rules, Shapes, Written
@@ -35,10 +47,10 @@ def linear_nodes(net: Converted) -> Iterator[tuple[Node, Linear]]:
             yield net.graph[name], fate.rule
 
 
-def values_of(net: Converted, seed: int) -> dict[str, Any]:
-    """Every node's value when the inputs are random, for three images."""
+def values_of(net: Converted, seed: int, images: int = 3) -> dict[str, Any]:
+    """Every node's value when the inputs are random."""
     torch.manual_seed(seed)
-    inputs = [torch.rand(net.graph.sizes(n.name, 3), dtype=torch.float64) for n in net.graph.of("input")]
+    inputs = [torch.rand(net.graph.sizes(n.name, images), dtype=torch.float64) for n in net.graph.of("input")]
     return net.run(inputs, lambda node, value: value)
 
 
@@ -83,6 +95,17 @@ def test_every_row_is_additive_and_what_it_leaves_out_is_what_it_does_to_zeros(n
 
 
 @quiet
+@pytest.mark.parametrize("name", [name for name in CASES if name != "gate"])
+def test_what_is_rewritten_computes_what_the_model_computes_at_any_batch_size(name: str) -> None:
+    net, shape = CASES[name]
+    rewritten = case(name)
+    running = Running(rewritten.graph, rewritten.tensors, dict.fromkeys(rewritten.sites, torch.nn.ReLU()))
+    for images in (1, 3):
+        x = torch.randn(images, *shape, dtype=torch.float64, generator=torch.Generator().manual_seed(images))
+        torch.testing.assert_close(running(x), net(x))
+
+
+@quiet
 def test_the_cases_use_every_row_of_a_linear_operator() -> None:
     used = set().union(*(case(name).operators() for name in NAMES))
     assert sorted(set(RULES.names(Linear)) - used) == []
@@ -95,10 +118,12 @@ def reaching(net: Converted, node: Node) -> int:
     assert isinstance(rule, Linear)
     (name,) = call.signals
     shape = net.graph.sizes(node.arguments[name].name, 1)
-    constants = {n.name: net.tensors[n.arguments["tensor"]] for n in net.graph.of("constant")}
-    values = {name: value.abs() + 0.1 if value.is_floating_point() else value for name, value in constants.items()}
     one_hot = torch.eye(shape.numel(), dtype=torch.float64).reshape(-1, *shape[1:])
-    given = {key: replaced(value, lambda ref: values[ref.name]) for key, value in node.arguments.items() if key != name}
+    found = {
+        name: value.abs() + 0.1 if isinstance(value, Tensor) and value.is_floating_point() else value
+        for name, value in values_of(net, 1, len(one_hot)).items()
+    }
+    given = {key: replaced(value, lambda ref: found[ref.name]) for key, value in node.arguments.items() if key != name}
     arguments = {key: one_hot if key == name else given[key] for key in node.arguments}
     (result,) = evaluated(node, rule.homogeneous(call, arguments))
     return int((result != 0).sum())
@@ -168,7 +193,7 @@ def test_a_second_row_of_a_class_for_an_operator_raises() -> None:
 
 
 def test_rows_name_operators_that_torch_has() -> None:
-    for room in (weighted, summing, moving, indexing, neurons, circuits, bookkeeping):
+    for room in (weighted, summing, moving, indexing, filling, products, rearranging, neurons, circuits, bookkeeping):
         for row in (row for row in room.ROWS if not isinstance(row, Written)):
             assert all(hasattr(torch.ops.aten, name) for name in row.operators), row.operators
 

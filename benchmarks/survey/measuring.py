@@ -24,8 +24,9 @@ from fewspikes.operators.rewriting import prepared
 from kinds.comparing import batches, difference, equal, first, run, tensors
 
 NEAR = 1e-4  # relative difference that the ANN form may have from the model
-_LARGE = 1 << 19  # elements of an input; of larger ones there are fewer images
-_FEW, _AT_ONCE, _OTHER_BATCH, _LONGEST = 4, 4, 3, 400
+_SMALL, _LARGE = 1 << 10, 1 << 19  # elements of an input: of smaller ones there are more images, of larger ones fewer
+_TIMES, _FEW = 16, 4  # how many times as many, and how few
+_AT_ONCE, _OTHER_BATCH, _LONGEST = 4, 3, 400
 _REFUSED = re.compile(r"operator (\w\S*)( of several signals| with these arguments)?(?: \((\d+) times\))?")
 T = TypeVar("T")
 
@@ -37,7 +38,7 @@ class Options:
     Attributes:
         circuits: as for `convert`.
         K: time steps of every site.
-        images: random ones to calibrate on, and as many others to measure on.
+        images: random ones to calibrate on, and as many others to measure on; see `_images`.
         effort: of the fits.
         seed: of weights and images.
     """
@@ -108,7 +109,11 @@ def refused(message: str) -> dict[str, int]:
 
 @torch.no_grad()
 def shaken(model: nn.Module, inputs: Callable[[int], Any]) -> nn.Module:
-    """The model with batch norms that know a random batch, and nothing that is the same number throughout."""
+    """The model with batch norms that know a random batch, and nothing that is the same number throughout.
+
+    What batch norms give lies about 1, mostly above 0: about 0, a deep network of random weights is chaos, in which a
+    rounding in the first layer becomes a share of a thousandth of the output.
+    """
     for parameter in model.parameters():
         if parameter.numel() > 1 and parameter.is_floating_point() and bool((parameter == parameter.view(-1)[0]).all()):
             parameter.add_(0.1 * torch.randn_like(parameter))
@@ -118,11 +123,11 @@ def shaken(model: nn.Module, inputs: Callable[[int], Any]) -> nn.Module:
         norm.reset_running_stats()
         norm.momentum = None  # the mean over all batches
         norm.train()
+        if norm.affine:
+            norm.bias.add_(1.0)
     if norms:
         run(model, inputs(_AT_ONCE))
     for norm, momentum in zip(norms, momenta, strict=True):
-        assert norm.running_mean is not None
-        assert norm.running_var is not None
         norm.momentum = momentum
         norm.running_mean.add_(0.1 * norm.running_var.sqrt() * torch.randn_like(norm.running_mean))
         norm.running_var.mul_(torch.rand_like(norm.running_var) + 0.5)
@@ -146,8 +151,9 @@ class _Watch:
 
 
 def _images(example: Any, wanted: int) -> int:
-    values = example.values() if isinstance(example, Mapping) else example
-    return wanted if max(value.numel() for value in values) < _LARGE else min(wanted, _FEW)
+    """How many images: a small network needs more of them for its sites to see as much."""
+    size = max(value.numel() for value in (example.values() if isinstance(example, Mapping) else example))
+    return wanted * _TIMES if size < _SMALL else wanted if size < _LARGE else min(wanted, _FEW)
 
 
 def _described(snn: fs.SpikingNetwork) -> dict[str, Any]:
@@ -181,4 +187,6 @@ def _error(snn: nn.Module, model: nn.Module, parts: Sequence[Any]) -> float | No
 
 def _flat(output: Any) -> Tensor:
     """All floating numbers of an output, [images, numbers]."""
-    return torch.cat([value.flatten(1).double() for value in tensors(output) if value.is_floating_point()], 1)
+    return torch.cat(
+        [value.reshape(len(value), -1).double() for value in tensors(output) if value.is_floating_point()], 1
+    )

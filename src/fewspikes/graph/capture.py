@@ -17,13 +17,13 @@ from fewspikes.base.errors import FewSpikesError
 from fewspikes.graph.functions import named as by_name
 from fewspikes.graph.graph import CONSTANT, INPUT, OUTPUT, Graph, Node, Ref, Shape, replaced, shape_between
 from fewspikes.graph.inputs import InputSpec, as_named, check_autocast, check_finite, specs_of
-from fewspikes.graph.model import check_model, check_together, in_order, inner
+from fewspikes.graph.model import check_model, check_together, in_order, inner, misplaced
 from fewspikes.graph.nested import alike, held
 from fewspikes.graph.reasons import is_interruption, reason_of
 
 Exported = tuple[torch.export.ExportedProgram, Any]  # and what holds the tensors that it returns
 
-_NO_FACTORS = ("cond", "ind", "mask")  # in the names of arguments that are no floats beside floats: indices, attn_mask
+_NO_FACTORS = ("cond", "ind", "mask", "repeats")  # in names of arguments that are no floats: indices, attn_mask
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,8 @@ def captured_model(model: nn.Module, example_inputs: Any) -> Captured:
     check_model(model)
     named = in_order(model, as_named(example_inputs), keywords)
     check_finite(named.values(), "example_inputs")
-    inputs = specs_of(named)
+    behind = misplaced(model, named) if keywords else ()
+    inputs = tuple(replace(spec, by_name=spec.name in behind) for spec in specs_of(named))
     check_together(model, named, inputs)
     exported, returned = _export(model, named, keywords)
     device = next(iter(named.values())).device
@@ -75,7 +76,7 @@ def _export(model: nn.Module, named: dict[str, Tensor], keywords: bool) -> Expor
         if is_interruption(error):
             raise KeyboardInterrupt from error
         batched = {name: torch.stack([value, value]) for name, value in named.items()}
-        reason = reason_of(error, named, lambda: _runs(model, batched, keywords))
+        reason = reason_of(error, model, named, lambda: _runs(model, batched, keywords))
         raise FewSpikesError(f"torch.export could not capture {type(model).__name__}: {reason}") from error
 
 

@@ -100,14 +100,10 @@ class Structure:
     def scale_is_free(self, site: str) -> str:
         """Why a scale per channel would cost something at a site, or "" where it folds into the weights around it.
 
-        A homogeneous activation is the same at every scale; it must meet weights on every way to the output.
+        A homogeneous activation is the same at every scale, up to a gain; it must meet weights on every way out.
         """
         activation = self.site(site).activation
-        return (
-            self.gain_is_free(site)
-            if activation.is_homogeneous
-            else f"{activation.label} is not positively homogeneous"
-        )
+        return self.gain_is_free(site) if activation.degree else f"{activation.label} is not positively homogeneous"
 
     def shape_at(self, site: str, images: int = 2) -> tuple[int, ...]:
         """Shape of a site's gate inputs for so many images."""

@@ -1,5 +1,6 @@
 """Rows of elementwise operators that are others in one: written out, each part goes where it belongs."""
 
+from math import pi
 from typing import Any
 
 from fewspikes.graph.builder import Builder
@@ -13,6 +14,19 @@ from fewspikes.operators.rule import circuit
 def logistic(call: Call, g: Builder) -> Any:
     """Another name of the sigmoid."""
     return g.call("sigmoid", g.now(call.node.arguments["self"]), like=call.node.shape)
+
+
+@circuit("positive")
+def unchanged(call: Call, g: Builder) -> Any:
+    """+x."""
+    return g.now(call.node.arguments["self"])
+
+
+@circuit("deg2rad", "rad2deg")
+def turned(call: Call, g: Builder) -> Any:
+    """Angles in the other unit."""
+    factor = pi / 180 if call.node.short == "deg2rad" else 180 / pi
+    return g.call("mul.Tensor", g.now(call.node.arguments["self"]), factor, like=call.node.shape)
 
 
 @circuit("prelu", "_prelu_kernel", takes=lambda call: call.signals == {"self"})
@@ -66,8 +80,8 @@ def _is_below_a_constant(call: Call) -> bool:
 def divided(call: Call, g: Builder) -> Any:
     """A constant over a signal: a reciprocal, scaled."""
     above, below = (g.now(call.node.arguments[name]) for name in ("self", "other"))
-    turned = g.call("reciprocal", below, like=call.graph[call.node.arguments["other"].name].shape)
-    return g.call("mul.Tensor", turned, above, like=call.node.shape)
+    inverse = g.call("reciprocal", below, like=call.graph[call.node.arguments["other"].name].shape)
+    return g.call("mul.Tensor", inverse, above, like=call.node.shape)
 
 
 def _broadcast(call: Call, *names: str) -> Shape:
@@ -78,4 +92,4 @@ def _broadcast(call: Call, *names: str) -> Shape:
     return tuple(next((size for size in sizes if size != 1), 1) for sizes in zip(*padded, strict=True))
 
 
-ROWS = (logistic, prelu, gated, interpolated, added, divided)
+ROWS = (logistic, unchanged, turned, prelu, gated, interpolated, added, divided)

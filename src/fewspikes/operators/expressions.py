@@ -24,6 +24,7 @@ from fewspikes.graph.interpreter import execute, filled, lowered
 from fewspikes.neuron.activation import Activation
 from fewspikes.operators.call import Call
 from fewspikes.operators.constants import Number, number
+from fewspikes.operators.homogeneity import degree
 from fewspikes.operators.rule import Elementwise as ElementwiseRow
 from fewspikes.operators.rule import Linear, Neurons, Rules, Written
 from fewspikes.operators.rules import RULES, is_elementwise_call, is_function
@@ -226,7 +227,7 @@ def _expressed(text: str, rules: Rules) -> Activation:
         label = _label(function.graph) if row is None else row.operators[0]
     except TRIPS as error:
         raise FewSpikesError(f"{text[:_LONGEST]!r} is no elementwise expression: {reason_of(error)}") from None
-    return Activation(label, expression=text, function=function)
+    return Activation(label, expression=text, function=function, power=degree(function.graph))
 
 
 class _Function:

@@ -122,6 +122,7 @@ def _of_two(*operators: str, made: Callable[[Builder, Ref, Ref, Shape | None], R
 
     @circuit(*operators, takes=lambda call: {"self", "other"} <= call.signals, **_NEURONS)
     def expand(call: Call, g: Builder) -> Ref:
+        """The larger, or smaller, of two signals: b + relu(a - b), a - relu(a - b)."""
         shape, terms = call.node.shape, [g.now(call.node.arguments[name]) for name in ("self", "other")]
         sizes = [call.graph[call.node.arguments[name].name].shape for name in ("self", "other")]
         spread_out = [
@@ -149,6 +150,7 @@ def _over_axes(*operators: str, sign: int) -> Circuit:
 
     @circuit(*operators, takes=lambda call: 0 not in _axes(call), **_NEURONS)
     def expand(call: Call, g: Builder) -> Ref:
+        """The largest, or smallest, along some axes: the first half against the second, until one is left."""
         first = call.node.arguments["self"]
         found = _signed(_Tensor(g, g.now(first), call.graph[first.name].shape or ()), sign)
         for axis in _axes(call):
@@ -169,6 +171,7 @@ def _pool(axes: int) -> Circuit:
 
     @circuit(f"max_pool{axes}d", **_NEURONS)
     def expand(call: Call, g: Builder) -> Ref:
+        """The largest of each window, axis by axis."""
         first = call.node.arguments["self"]
         found = _Tensor(g, g.now(first), call.graph[first.name].shape or ())
         start = len(call.shape) - axes
@@ -196,6 +199,7 @@ def _adaptive(axes: int) -> Circuit:
 
     @circuit(f"adaptive_max_pool{axes}d")
     def expand(call: Call, g: Builder) -> Any:
+        """The maxima of its windows, axis by axis, where nobody reads their indices."""
         first, users = call.node.arguments["self"], call.graph.users(call.node.name)
         if any(user.arguments.get("index") != 0 for user in users):
             return None
@@ -228,6 +232,7 @@ def _adaptively_averaged(axes: int) -> Circuit:
         note="put average pools in place of the max pools",
     )
     def average(call: Call, g: Builder) -> Any:
+        """The average over the same windows."""
         first, like = g.now(call.node.arguments["self"]), call.graph.users(call.node.name)[0].shape
         return (g.call(f"adaptive_avg_pool{axes}d", first, call["output_size"], like=like), None)
 

@@ -22,9 +22,11 @@ from fewspikes.operators.call import Call
 from fewspikes.operators.choices import Choices
 from fewspikes.operators.expressions import Elementwise, Found
 from fewspikes.operators.folding import with_pads_folded
+from fewspikes.operators.fourier import with_real_pairs
 from fewspikes.operators.given import Tested
 from fewspikes.operators.grouping import with_constants_grouped
 from fewspikes.operators.identities import Entry, with_input_spikes, with_linear_parts
+from fewspikes.operators.indexing import picks_by_masks
 from fewspikes.operators.rule import Digital, Linear, Rules, Shapes
 from fewspikes.operators.rules import RULES, carriers, fates
 from fewspikes.operators.rules import choices as kinds_of
@@ -70,14 +72,17 @@ def prepared(captured: Captured, circuits: Mapping[str, str] | None = None, rule
     """
     tensors, notes, choices = dict(captured.tensors), list[str](), Choices(kinds_of(rules), circuits)
     own = _own_rules(captured, rules)
-    graph = _folded(_plain(captured, tensors, rules, own), tensors, rules)
+    graph = _folded(captured.graph, tensors, rules)
+    masked = picks_by_masks(graph, tensors)
+    graph = _folded(_plain(graph, captured.inputs, tensors, rules, own), tensors, rules)
+    graph = with_sizes(graph, captured.inputs, tensors, rules) if masked else graph
+    graph = with_real_pairs(graph, tensors, rules, _dtype(captured))
     graph = _expanded(graph, captured.inputs, tensors, choices, rules, notes, own)
     graph = with_pads_folded(graph, tensors, rules, carriers(graph, rules))
     graph = _folded(graph, tensors, rules)
     _test_neurons(own, graph, tensors, rules)
     graph = with_constants_grouped(graph, tensors, rules, carriers(graph, rules))
-    dtype = next((spec.dtype for spec in captured.inputs if spec.dtype.is_floating_point), torch.get_default_dtype())
-    graph, entries = with_input_spikes(graph, tensors, choices, dtype, carriers(graph, rules))
+    graph, entries = with_input_spikes(graph, tensors, choices, _dtype(captured), carriers(graph, rules))
     signals = carriers(graph, rules)
     ends = frozenset(layer.end.name for layer in Elementwise(graph, tensors, rules, signals).found())
     graph = with_linear_parts(graph, tensors, choices, rules, signals, ends)
@@ -92,6 +97,12 @@ def prepared(captured: Captured, circuits: Mapping[str, str] | None = None, rule
     names = {site.node: site.name for site in sites}
     found = {names[entry.node]: entry for entry in entries}
     return Prepared(with_sizes(graph, captured.inputs, tensors, rules), tensors, sites, tuple(notes), found)
+
+
+def _dtype(captured: Captured) -> torch.dtype:
+    """The floating dtype that a model computes in."""
+    dtypes = [*(t.dtype for t in captured.tensors.values()), *(spec.dtype for spec in captured.inputs)]
+    return next((dtype for dtype in dtypes if dtype.is_floating_point), torch.float32)
 
 
 def _own_rules(captured: Captured, rules: Rules) -> Tested:
@@ -140,9 +151,8 @@ def _sizes(rules: Rules, operator: str, given: Mapping[str, Any]) -> Sequence[in
     return None if row is None or row.sizes is None else row.sizes(given)
 
 
-def _plain(captured: Captured, tensors: dict[str, Tensor], rules: Rules, own: Tested) -> Graph:
+def _plain(graph: Graph, inputs: Sequence[InputSpec], tensors: dict[str, Tensor], rules: Rules, own: Tested) -> Graph:
     """The graph without identities, every view a reshape."""
-    graph = captured.graph
     signals = carriers(graph, rules)
 
     def change(node: Node, made: Builder) -> object:
@@ -154,7 +164,7 @@ def _plain(captured: Captured, tensors: dict[str, Tensor], rules: Rules, own: Te
         return row.expand(call, made)
 
     changed = rebuilt(graph, tensors, change)
-    return with_sizes(changed, captured.inputs, tensors) if own.used else changed
+    return with_sizes(changed, inputs, tensors) if own.used else changed
 
 
 def _expanded(

@@ -13,12 +13,15 @@ from fewspikes.operators import (
     bookkeeping,
     circuits,
     composed,
+    filling,
     identities,
     indexing,
     limits,
     maxima,
     moving,
     neurons,
+    products,
+    rearranging,
     summing,
     weighted,
 )
@@ -41,6 +44,9 @@ _ROOMS = (
     summing,
     moving,
     indexing,
+    filling,
+    products,
+    rearranging,
     neurons,
     circuits,
     composed,
@@ -58,7 +64,9 @@ _DROPOUT = "active in eval mode: call F.dropout(x, training=self.training), or t
 _NORM = "it uses the batch's own statistics, which mixes its images: train it with running statistics"
 _NORMS = ("batch_norm", "native_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_functional")
 _DROPOUTS = ("dropout", "native_dropout", "feature_dropout", "alpha_dropout", "bernoulli")
+_MASK = "a mask that is constant and a number that is finite convert: -inf, which a softmax takes, does not yet"
 _ANYWHERE = dict.fromkeys(_DROPOUTS, _DROPOUT) | dict.fromkeys(_NORMS, _NORM)
+_ANYWHERE |= dict.fromkeys(("masked_fill", "where"), _MASK)
 
 
 class Fate(NamedTuple):
@@ -203,9 +211,10 @@ def choices(rules: Rules = RULES) -> dict[str, tuple[str, ...]]:
 
 def remedy(rules: Rules = RULES) -> str:
     """What to do about an operator without a row."""
+    sums = len(listed(rules)["weighted sums"])
     return (
-        f"replace it by operators that have one ({', '.join(sorted(listed(rules)['weighted sums']))}, and anything "
-        "elementwise of one signal), convert the part of the network without it, or register a rule: rules=[...]; "
+        f"write it in operators that have one (docs/operators.md lists the {sums} weighted sums; anything elementwise "
+        "of one signal is a neuron), convert the part of the network without it, or register a rule: rules=[...]; "
         "see docs/rules.md"
     )
 

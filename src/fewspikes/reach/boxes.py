@@ -165,6 +165,20 @@ def pad(box: Box, axis: int, left: int, right: int) -> Box:
     return box.swap([box.factor_of(label)], [replace(factor, table=functional.pad(factor.table, (left, right)))])
 
 
+def kept(box: Box, mask: Tensor) -> Box:
+    """The pairs whose target a mask, broadcast to the shape of the target, has true."""
+    mask = mask.reshape((1,) * (len(box.axes) - mask.ndim) + mask.shape)
+    axes = [axis for axis, size in enumerate(mask.shape) if size > 1]
+    for axis in axes:
+        box = box.single(axis)
+    labels = [box.axes[axis][0] for axis in axes]
+    old = [factor for factor in box.factors if not set(labels).isdisjoint(factor.labels)]
+    if not old:
+        return box if bool(mask) else box.swap((), [Factor(torch.zeros((), dtype=torch.bool), ())])
+    factor = join(old).last(*labels)
+    return box.swap(old, replace(factor, table=factor.table & mask.squeeze()).separated())
+
+
 def insert(box: Box, axis: int) -> Box:
     """A new axis of one position."""
     return replace(box, axes=(*box.axes[:axis], (), *box.axes[axis:]))
