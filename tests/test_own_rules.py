@@ -494,7 +494,7 @@ def test_a_fit_of_an_operator_is_not_taken_for_another_of_the_same_name():
     before = fs.convert(model, x[:1], x, K=5, rules=own).neurons
     slope[0] = -1.0
     after = fs.convert(model, x[:1], x, K=5, rules=own).neurons
-    name = list(before)[1]
+    name = next(iter(before))
     assert before[name].code != after[name].code
 
 
