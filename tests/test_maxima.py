@@ -10,6 +10,8 @@ from torch import Tensor, nn
 import fewspikes as fs
 from captured import Net
 from fewspikes.base.errors import FewSpikesError
+from fewspikes.images.images import loader, open_images
+from vgg import PREPROCESSING, trained_vgg
 
 NEURONS = {"max": "neurons"}
 
@@ -173,3 +175,18 @@ def test_patterns_choose_by_module() -> None:
     assert [circuit.path for circuit in snn.report.circuits] == ["late.1"]
     with pytest.raises(FewSpikesError, match=r"circuits: modules 'stem.\*': 'spiking' is not built"):
         fs.convert(Two().eval(), x, circuits={"stem.*": "spiking"})
+
+
+@pytest.mark.parametrize("steps", [4, 8])
+def test_a_trained_vgg_is_the_same_bits_with_its_pools_as_neurons(data: Any, steps: int) -> None:
+    images = {split: open_images(data / "cifar10", split, PREPROCESSING, 10, limit=256) for split in ("train", "test")}
+    model, test = trained_vgg(), loader(images["test"], 64)
+    neurons, digital = (
+        fs.convert(model, torch.zeros(2, 3, 32, 32), loader(images["train"], 64), K=steps, circuits={"max": choice})
+        for choice in ("neurons", "digital")
+    )
+    same = digital.with_neurons({name: neurons.neurons[name].replace() for name in digital.neurons})
+    assert [circuit.exact for circuit in neurons.report.circuits] == [True] * 4
+    assert any(site.scaled for site in neurons.report.sites)  # ranges of their own do not spoil it
+    assert all(torch.equal(neurons(x), same(x)) for x, _ in test)
+    assert fs.evaluate(neurons, test, reference=model).drop < 5
