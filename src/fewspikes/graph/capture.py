@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch.export.graph_signature import InputKind, OutputKind, OutputSpec
+from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 from torch.utils import _pytree as pytree
 
 from fewspikes.base.errors import FewSpikesError
@@ -21,8 +22,9 @@ from fewspikes.graph.inputs import InputSpec, as_named, check_autocast, check_fi
 from fewspikes.graph.model import check_model, check_together, in_order, inner
 from fewspikes.graph.nested import alike, named_tuple
 from fewspikes.graph.reasons import is_interruption, reason_of
+from fewspikes.graph.watching import Watch, check_stateless
 
-_NO_FACTORS = ("cond", "ind", "mask")  # in the names of arguments that are no floats beside floats: indices, attn_mask
+_NO_FACTORS = ("cond", "ind", "mask", "offsets")  # in names of arguments that are no floats beside floats: indices
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,8 @@ def captured_model(model: nn.Module, example_inputs: Any) -> Captured:
     check_finite(named.values(), "example_inputs")
     inputs = specs_of(named)
     check_together(model, named, inputs)
-    exported = _export(model, named, keywords)
+    exported, watch = _export(model, named, keywords)
+    check_stateless(model, named, keywords, watch.assigned)
     device = next(iter(named.values())).device
     return _translated(exported, inputs, keywords, device)
 
@@ -65,32 +68,35 @@ def _pair(value: Tensor) -> Tensor:
     return torch.cat([value, value]) if len(value) == 1 else value.clone()  # torch.export merges equal objects
 
 
-def _export(model: nn.Module, named: dict[str, Tensor], keywords: bool) -> torch.export.ExportedProgram:
+def _export(model: nn.Module, named: dict[str, Tensor], keywords: bool) -> tuple[torch.export.ExportedProgram, Watch]:
+    watch = Watch(model)
     try:
-        return _exported(model, {name: _pair(value) for name, value in named.items()}, keywords)
+        return _exported(model, {name: _pair(value) for name, value in named.items()}, keywords, watch), watch
     except (Exception, SystemExit) as error:  # torch.export raises nearly every class there is
         if is_interruption(error):
             raise KeyboardInterrupt from error
         batched = {name: torch.stack([value, value]) for name, value in named.items()}
         reason = reason_of(error, named, lambda: _runs(model, batched, keywords))
-        raise FewSpikesError(f"torch.export could not capture {type(model).__name__}: {reason}") from error
+        where = f" (it stopped at {watch.path})" if watch.path else ""
+        raise FewSpikesError(f"torch.export could not capture {type(model).__name__}: {reason}{where}") from error
 
 
 def _runs(model: nn.Module, named: dict[str, Tensor], keywords: bool) -> bool:
     try:
-        _exported(model, named, keywords)
+        _exported(model, named, keywords, Watch(model))
     except Exception:
         return False
     return True
 
 
-def _exported(model: nn.Module, named: dict[str, Tensor], keywords: bool) -> torch.export.ExportedProgram:
+def _exported(model: nn.Module, named: dict[str, Tensor], keywords: bool, watch: Watch) -> torch.export.ExportedProgram:
     args, kwargs = ((), named) if keywords else (tuple(named.values()), {})
     shapes, batch = torch.export.ShapesCollection(), torch.export.Dim("batch")
     for value in named.values():
         shapes[value] = {0: batch}
     with torch.no_grad(), _quiet():
-        whole = torch.export.export(model, args, kwargs, dynamic_shapes=shapes, strict=False)
+        with watch.watching():
+            whole = torch.export.export(model, args, kwargs, dynamic_shapes=shapes, strict=False)
         exported: torch.export.ExportedProgram = whole.run_decompositions({})
     return exported
 
@@ -119,9 +125,14 @@ def _translated(
 ) -> Captured:
     """The exported graph in our own nodes, with its weights as constants."""
     signature = exported.graph_signature
-    for spec in signature.output_specs:
-        if spec.kind not in (OutputKind.USER_OUTPUT, OutputKind.USER_INPUT_MUTATION):  # an input is the caller's copy
-            raise FewSpikesError(f"the model changes {spec.target} in its forward; only models without state convert")
+    free = (OutputKind.USER_OUTPUT, OutputKind.USER_INPUT_MUTATION)  # an input is the caller's copy
+    changed = [str(spec.target) for spec in signature.output_specs if spec.kind not in free]
+    if changed:
+        raise FewSpikesError(
+            f"the model changes {', '.join(changed)} in its forward; only models without state convert: give the state "
+            "to forward as an input and return it"
+        )
+    _check_sizes(exported.graph)
     sources = {spec.arg.name: spec for spec in signature.input_specs}
     names = [name for name, spec in sources.items() if spec.kind is InputKind.USER_INPUT]
     tensors: dict[str, Tensor] = {}
@@ -133,9 +144,10 @@ def _translated(
 
     nodes: list[Node] = []
     for node in exported.graph.nodes:
-        shape = _shape(node.meta.get("val"))
+        value = node.meta.get("val")
+        shape, dtype = _shape(value), value.dtype if isinstance(value, Tensor) else None
         if node.op == "placeholder" and sources[node.name].kind is InputKind.USER_INPUT:
-            nodes.append(Node(node.name, INPUT, {}, "", shape))
+            nodes.append(Node(node.name, INPUT, {}, "", shape, dtype=dtype))
         elif node.op == "placeholder":
             target = str(sources[node.name].target)
             tensor = _weight(exported, target, device)
@@ -145,18 +157,18 @@ def _translated(
                 continue
             name = "weights." + re.sub(r"[^A-Za-z0-9_.]", "_", target)
             tensors[name] = tensor.detach()
-            nodes.append(Node(node.name, CONSTANT, {"tensor": name}, target.rpartition(".")[0], shape))
+            nodes.append(Node(node.name, CONSTANT, {"tensor": name}, target.rpartition(".")[0], shape, dtype=dtype))
         elif node.op == "output":
             returned = [value for value, spec in zip(node.args[0], signature.output_specs, strict=True) if _asked(spec)]
             outputs = pytree.tree_unflatten(returned, exported.call_spec.out_spec)
-            value = ours(_plain(outputs))
-            if next(refs(value), None) is None:
+            result = ours(_plain(outputs))
+            if next(refs(result), None) is None:
                 raise FewSpikesError("the model returns no tensor; its forward must return at least one")
-            nodes.append(Node(node.name, OUTPUT, {"value": value}))
+            nodes.append(Node(node.name, OUTPUT, {"value": result}))
         else:
             _check_dtypes(node)
             arguments = _arguments(_operator(node), ours(node.args), ours(node.kwargs))
-            nodes.append(Node(node.name, _operator(node), arguments, _path(node), shape))
+            nodes.append(Node(node.name, _operator(node), arguments, _path(node), shape, dtype=dtype))
     return Captured(Graph(tuple(nodes)), tensors, _named(inputs, names, keywords), keywords)
 
 
@@ -171,11 +183,48 @@ def _check_dtypes(node: fx.Node) -> None:
         for name, value in values.items()
         if isinstance(value, Tensor) and not any(word in name for word in _NO_FACTORS)
     }
-    if len(set(dtypes.values())) > 1:
+    if len(set(dtypes.values())) > 1 and not _runs_on_zeros(node):
         raise FewSpikesError(
             f"operator {_operator(node)} at {_path(node) or 'the top of the model'} takes {' and '.join(dtypes)}, "
             "which torch does not multiply; give an example in the weights' dtype, as by x.float()"
         )
+
+
+def _check_sizes(graph: fx.Graph) -> None:
+    """Sizes and numbers may depend on the batch's size alone, never on the values of a tensor."""
+    unknown: set[fx.Node] = set()
+    first: list[str] = []
+    for node in graph.nodes:
+        values = pytree.tree_leaves(node.meta.get("val"))
+        if any(
+            free_unbacked_symbols(value)
+            for value in values
+            if isinstance(value, Tensor | torch.SymInt | torch.SymFloat)
+        ):
+            unknown.add(node)
+            if unknown.isdisjoint(node.all_input_nodes):
+                first.append(f"operator {_operator(node)} at {_path(node) or 'the top of the model'}")
+    if first:
+        raise FewSpikesError(
+            f"shapes or numbers depend on the values of a tensor: {', '.join(dict.fromkeys(first))}; a spiking network "
+            "has one shape for all images: use masks and torch.where in place of picking, or compute it outside"
+        )
+
+
+def _runs_on_zeros(node: fx.Node) -> bool:
+    """Whether the operator takes tensors of these dtypes and sizes when it runs."""
+
+    def zeros(value: Any) -> Any:
+        found = value.meta["val"] if isinstance(value, fx.Node) else value
+        if not isinstance(found, Tensor):
+            return found if isinstance(found, int | float | bool) or found is value else _at(found, 1)
+        return torch.zeros([_at(size, 1) for size in found.shape], dtype=found.dtype)
+
+    try:
+        node.target(*fx.map_arg(node.args, zeros), **fx.map_arg(node.kwargs, zeros))  # type: ignore[operator]
+    except Exception:
+        return False
+    return True
 
 
 def _asked(spec: OutputSpec) -> bool:

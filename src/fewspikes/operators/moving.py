@@ -175,7 +175,17 @@ def repeated(call: Call) -> Iterable[Box]:
         yield box
 
 
+_FLOATS = (torch.float32, torch.float64)
+
+
+@moves("_to_copy", takes=lambda call: call["dtype"] in (None, *_FLOATS))
+def cast(call: Call) -> Iterable[Box]:
+    """The same numbers as floats of another width; bytes of pictures become floats here."""
+    return call.boxes()
+
+
 ROWS = (
+    cast,
     enlarged,
     flipped,
     repeated,
