@@ -221,7 +221,7 @@ _CLASSES: dict[type[Rule], tuple[str, str]] = {
     Digital: ("Left digital", "By default; the report of each network names them with their places."),
     Lookup: (
         "Tables",
-        "Rows of a constant that whole numbers pick. A signal begins here, analog as an input is, without multiply-adds.",
+        "Rows of a constant that whole numbers pick. A signal begins here, analog as an input is; no multiply-adds.",
     ),
     Bookkeeping: (
         "Whole numbers and truth values",

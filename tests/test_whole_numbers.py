@@ -229,12 +229,12 @@ BAD: dict[str, tuple[Callable[..., Any], str]] = {
         "depend on the values of a tensor: operator aten.item.default at 1, operator aten.item.default at 2.0;",
     ),
     "complex": (
-        lambda _, x: torch.view_as_real(torch.view_as_complex(x.view(-1, 2, 2)) * 1j).flatten(1),
-        r"operator aten.view_as_complex.default \(2 times\) at 1, 2.0 \(complex numbers: .* two real tensors\)",
+        lambda _, x: torch.view_as_complex(x.view(-1, 2, 2)).abs().repeat(1, 2),
+        r"\(2 times\) at 1, 2.0 \(complex numbers: .* two real tensors\)",
     ),
     "rounds": (
-        lambda _, x: F.relu(x.long().float() + x),
-        r"aten._to_copy.default with these arguments \(2 times\) at 1, 2.0 \(a signal becomes whole numbers here",
+        lambda _, x: F.relu(x.long().sum(1, True) + x),
+        r"aten._to_copy.default with these arguments at 1 \(a signal becomes whole numbers here",
     ),
     "orders": (
         lambda _, x: F.relu(x.argsort(1) + x),

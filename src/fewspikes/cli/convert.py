@@ -14,8 +14,8 @@ from fewspikes.cli import options
 from fewspikes.conversion.conversion import convert as convert_model
 from fewspikes.conversion.pareto import frontier as measure_frontier
 from fewspikes.conversion.settings import Codes
+from fewspikes.graph.nested import tensors_of
 from fewspikes.images import data_folder, loader, open_images
-from fewspikes.measure.outputs import tensors_of
 from fewspikes.models import load_model
 from fewspikes.network.file import save
 

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import torch
 import typer
+from torch import nn
 
 from fewspikes.base.checks import MOST_SEED, said
 from fewspikes.base.errors import FewSpikesError
@@ -49,12 +50,15 @@ Shape = Annotated[
     str | None,
     typer.Option(help="Shape of one input where it is no picture, such as 144 or 16,100: a comma between the axes."),
 ]
-Weights = Annotated[Path | None, typer.Option(help="The model's weights, as .safetensors.")]
+Weights = Annotated[
+    Path | None, typer.Option(help="The model's weights: a .safetensors or .pth file, or a folder with one.")
+]
 RandomWeights = Annotated[
     bool, typer.Option("--random-weights", help="Untrained weights: for counting neurons and steps only.")
 ]
 MODEL_HELP = (
-    "timm:NAME, torchvision:NAME, fewspikes:NAME or file.py:function, a function that returns the trained module."
+    "timm:NAME, torchvision:NAME, hf:NAME or hf:FOLDER (transformers), fewspikes:NAME or file.py:function, a function "
+    "that returns the trained module."
 )
 
 
@@ -102,7 +106,7 @@ def example(loaded: LoadedModel, found: Preprocessing | None, size: str | None, 
     if shape is not None:
         if size is not None:
             raise FewSpikesError("--size and --shape both say how large an input is; give one of them")
-        return torch.zeros(1, *_whole("--shape", shape))
+        return torch.zeros(1, *_whole("--shape", shape), dtype=_dtype(loaded.model))
     if found is not None:
         return torch.zeros(1, len(found.mean), *found.size)
     if size is None:
@@ -114,6 +118,11 @@ def example(loaded: LoadedModel, found: Preprocessing | None, size: str | None, 
     made = torch.zeros(1, channels(loaded.model, *pixels), *pixels)
     check_takes_pictures(loaded.model, made, loaded.name)
     return made
+
+
+def _dtype(model: nn.Module) -> torch.dtype:
+    """Of its input: whole numbers for the language models of transformers, which say so themselves."""
+    return torch.int64 if getattr(model, "main_input_name", "") == "input_ids" else torch.float32
 
 
 def _numbers(text: str) -> tuple[float, ...]:

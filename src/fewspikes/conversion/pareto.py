@@ -27,6 +27,8 @@ from fewspikes.measure.measurement import Beside, Measurement, measure
 from fewspikes.measure.sensitivity import Curves, curves
 from fewspikes.network.spiking import SpikingNetwork
 from fewspikes.neuron.parameters import MAX_STEPS, FSParameters
+from fewspikes.operators.given import rules_with
+from fewspikes.operators.rule import Rule
 
 UNIFORM = (3, 4, 5, 6, 8)  # K of the uniform points, and of the budgets that mixed ones get
 _ROOM = 4  # more steps than the largest uniform K that a site may get
@@ -40,6 +42,7 @@ def frontier(
     K: Sequence[int] = UNIFORM,
     codes: Codes | None = None,
     circuits: str | Mapping[str, str] | None = None,
+    rules: Sequence[Rule] = (),
     seed: int = 0,
     file: str | os.PathLike[str] | None = None,
     progress: bool | None = None,
@@ -49,7 +52,7 @@ def frontier(
     Half of the images are held out to measure on; where the output is [batch, classes] their labels give the drop.
 
     Args:
-        model, example_inputs, images, circuits, seed: as for `convert`.
+        model, example_inputs, images, circuits, rules, seed: as for `convert`.
         K: the uniform K to begin from.
         codes: of the sites, without K.
         file: JSON that grows point by point. Points in it that belong to the same network, images and settings are not
@@ -71,9 +74,10 @@ def frontier(
     _whole(K)
     if file is not None:
         check_place(file)
-    settings = Settings(codes, Budget(drop=0.0), circuits_of(circuits), seed=seed)
+    known = rules_with(rules)
+    settings = Settings(codes, Budget(drop=0.0), circuits_of(circuits, known), seed=seed)
     with torch.inference_mode(False), torch.no_grad():
-        work = Conversion(model, example_inputs, images, settings, labels=True, progress=progress)
+        work = Conversion(model, example_inputs, images, settings, labels=True, progress=progress, rules=known)
         given = work.base(), work.parameters, work.network, work.sensitive, work.held
         return measured(*given, K=K, file=file, settings=settings.to_json(), progress=progress)
 

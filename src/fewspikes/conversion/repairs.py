@@ -195,7 +195,7 @@ def _settle(
 
     ann, got: [channels, images, positions], each once proposing and once deciding; ratios: what ranges are tried.
     """
-    judge = [_Judge(neuron, activation(a), g, price) for a, g in zip(ann, got, strict=True)]
+    judge = [_Judge(neuron, activation, a, g, price) for a, g in zip(ann, got, strict=True)]
     channels = torch.arange(len(ann[0]))
     moved = (row_sums((ann[0] - got[0]).double().flatten(1)) / ann[0][0].numel()).to(got[0].dtype)
     one, zero = torch.ones_like(moved), torch.zeros_like(moved)
@@ -214,7 +214,16 @@ def _settle(
     keep = _surely_lower(judge[1](shift, scale), judge[1](zero, one))
     shift, scale = torch.where(keep, shift, zero), torch.where(keep, scale, one)
     has = (bool((shift != 0).any()), bool((scale != 1).any()))
-    return FSNeuron(neuron.code, shift if has[0] else None, scale if has[1] else None, axis)
+    return _stretched(neuron, activation, shift if has[0] else None, scale if has[1] else None, axis)
+
+
+def _stretched(
+    neuron: FSNeuron, activation: Activation, shift: Tensor | None, scale: Tensor | None, axis: int
+) -> FSNeuron:
+    """The neuron with other ranges of the same function: of degree n, y = r^n f̂((x + s) / r)."""
+    degree = 1.0 if activation.degree is None else activation.degree
+    gain = None if scale is None or degree == 1 else scale ** (degree - 1)
+    return FSNeuron(neuron.code, shift, scale, axis, gain=gain)
 
 
 def _surely_lower(after: Tensor, before: Tensor) -> Tensor:
@@ -230,12 +239,13 @@ def _surely_lower(after: Tensor, before: Tensor) -> Tensor:
 class _Judge:
     """How bad shifts and ranges are, by channel and image: squared error over the layer's variance + price x spikes."""
 
-    def __init__(self, neuron: FSNeuron, wanted: Tensor, got: Tensor, price: float) -> None:
-        self.neuron, self.wanted, self.got, self.price = neuron, wanted, got, price
-        self.variance = variance(wanted) or 1.0
+    def __init__(self, neuron: FSNeuron, activation: Activation, ann: Tensor, got: Tensor, price: float) -> None:
+        self.neuron, self.activation, self.got, self.price = neuron, activation, got, price
+        self.wanted = activation(ann)
+        self.variance = variance(self.wanted) or 1.0
 
     def __call__(self, shift: Tensor, scale: Tensor) -> Tensor:
-        trial = FSNeuron(self.neuron.code, shift, scale, axis=0)
+        trial = _stretched(self.neuron, self.activation, shift, scale, 0)
         fired: list[Tensor] = []
         if self.price:
             trial.spike_hooks.append(lambda _, spikes: fired.append(row_sums(spikes.float()) / spikes.shape[2]))

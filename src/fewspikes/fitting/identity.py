@@ -41,9 +41,9 @@ def least_error_identity(K: int, inputs: Histogram) -> FSParameters:
 
 def _median(inputs: Histogram, low: float, high: float) -> float:
     """A value with half of the inputs on either side, not at an end."""
-    half = float(inputs.centres[np.searchsorted(np.cumsum(inputs.counts), inputs.total / 2)])
+    half = inputs.centres[np.searchsorted(np.cumsum(inputs.counts), inputs.total / 2)]
     room = 0.02 * (high - low)
-    return min(max(half, low + room), high - room)
+    return float(min(max(half, low + room), high - room))
 
 
 def _range(K: int, middle: float, ends: list[float], reach: list[float]) -> tuple[float, float]:
@@ -67,4 +67,4 @@ def _error(K: int, low: float, high: float, inputs: Histogram) -> float:
     if not fine:
         return float(np.sum(m2 - 2 * levels * m1 + levels**2 * m0))
     outside = [float(m2[i] - 2 * level * m1[i] + level**2 * m0[i]) for i, level in ((0, low), (2, high))]
-    return sum(outside) + float(m0[1]) * step**2 / 12
+    return float(outside[0] + outside[1] + float(m0[1]) * step * step / 12)

@@ -24,11 +24,6 @@ _REMEDIES = (  # words of torch's own message, what they mean, and what to do
         "such a branch cannot be captured: use torch.where, or convert the part of the network without it",
     ),
     (
-        "not a known type",
-        "it returns something that is no tensor, tuple, list or dict",
-        "return tensors in tuples, lists, dicts or named tuples",
-    ),
-    (
         "ScriptModule",
         "a part of it is a script module (torch.jit)",
         "give the nn.Module that it was made from",

@@ -43,7 +43,8 @@ def multiply_adds(segments: Segments) -> Macs:
     """Count the multiply-adds per image.
 
     Analog are the network's inputs, what is looked up, what operators left digital return, and what linear maps make
-    of these, until a neuron turns it into spikes. A map of analog values and spikes together (their sum, say) counts as analog.
+    of these, until a neuron turns it into spikes. A map of analog values and spikes together (their sum, say) counts
+    as analog.
     """
     analog: set[str] = set()
     every, remaining = {}, {}

@@ -23,7 +23,7 @@ class _Kind(NamedTuple):
     turning_points: tuple[float, ...] = ()  # where the derivative changes sign
     main_region: _Interval | None = None
     typical_inputs: tuple[float, float] | None = None  # mean and variance
-    homogeneous: bool = False  # f(a x) = a f(x) for a > 0
+    degree: float | None = None  # n, where f(a x) = a^n f(x) for a > 0
 
 
 # The paper's fitting domains and main region (section 1.2.1), and the mean and variance of the gate inputs of SiLU in
@@ -31,7 +31,7 @@ class _Kind(NamedTuple):
 _SILU_DOMAIN, _SILU_REGION, _SILU_INPUTS = (-8.0, 12.0), (-2.0, 2.0), (-0.112, 1.99)
 _RELU_INPUTS = (-0.3697, 2.19)
 _KINDS: dict[str, _Kind] = {
-    "relu": _Kind(torch.relu, (-inf, inf), typical_inputs=_RELU_INPUTS, homogeneous=True),
+    "relu": _Kind(torch.relu, (-inf, inf), typical_inputs=_RELU_INPUTS, degree=1),
     "silu": _Kind(F.silu, _SILU_DOMAIN, (-1.278464542761074,), _SILU_REGION, _SILU_INPUTS),
     "sigmoid": _Kind(torch.sigmoid, (-10.0, 10.0)),
     "tanh": _Kind(torch.tanh, (-5.0, 5.0)),
@@ -43,13 +43,13 @@ _KINDS: dict[str, _Kind] = {
     "hardsigmoid": _Kind(F.hardsigmoid, (-6.0, 6.0)),
     "softplus": _Kind(F.softplus, _SILU_DOMAIN, (), _SILU_REGION, _SILU_INPUTS),
     "elu": _Kind(F.elu, _SILU_DOMAIN, (), _SILU_REGION, _RELU_INPUTS),
-    "identity": _Kind(lambda x: x, (-8.0, 8.0), homogeneous=True),
-    "leaky_relu": _Kind(F.leaky_relu, _SILU_DOMAIN, (), _SILU_REGION, _RELU_INPUTS, homogeneous=True),
+    "identity": _Kind(lambda x: x, (-8.0, 8.0), degree=1),
+    "leaky_relu": _Kind(F.leaky_relu, _SILU_DOMAIN, (), _SILU_REGION, _RELU_INPUTS, degree=1),
     "mish": _Kind(F.mish, _SILU_DOMAIN, (-1.1924312145154952,), _SILU_REGION, _SILU_INPUTS),
     "exp": _Kind(torch.exp, (-10.0, 0.0)),
-    "reciprocal": _Kind(torch.reciprocal, (0.5, 8.0)),
-    "rsqrt": _Kind(torch.rsqrt, (0.125, 8.0)),
-    "square": _Kind(torch.square, (-4.0, 4.0), (0.0,)),
+    "reciprocal": _Kind(torch.reciprocal, (0.5, 8.0), degree=-1),
+    "rsqrt": _Kind(torch.rsqrt, (0.125, 8.0), degree=-0.5),
+    "square": _Kind(torch.square, (-4.0, 4.0), (0.0,), degree=2),
 }
 ACTIVATIONS = tuple(_KINDS)
 _SETTINGS = {"leaky_relu": ("negative_slope",)}  # those that a named activation may have; others are expressions
@@ -60,8 +60,8 @@ _OTHER_NAMES = {"swish": "silu", "hard_swish": "hardswish", "hard_sigmoid": "har
 class Activation:
     """An activation function: one by name, or any elementwise expression of one signal.
 
-    Names: relu, silu, sigmoid, tanh, gelu, gelu_tanh, hardswish, hardsigmoid, softplus, elu, leaky_relu, mish, identity,
-    exp, reciprocal, rsqrt, square; all as in torch. ReLU6 is `Activation("relu", cap=6.0)`.
+    Names: relu, silu, sigmoid, tanh, gelu, gelu_tanh, hardswish, hardsigmoid, softplus, elu, leaky_relu, mish,
+    identity, exp, reciprocal, rsqrt, square; all as in torch. ReLU6 is `Activation("relu", cap=6.0)`.
 
     Args:
         name: one of the names, or what an expression is to be called.
@@ -69,6 +69,7 @@ class Activation:
         settings: as (name, value), those that differ from torch's defaults.
         expression: what the function computes, as text that whoever made it can read; "" for a named activation.
         function: the expression's function of a tensor.
+        power: of an expression, its `degree` if it has one.
 
     Raises:
         FewSpikesError: an unknown name, or a cap that is no finite number > 0 on a relu.
@@ -82,6 +83,7 @@ class Activation:
     settings: tuple[tuple[str, float], ...] = ()
     expression: str = ""
     function: Callable[[Tensor], Tensor] | None = field(default=None, compare=False, repr=False)
+    power: float | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.function is not None and self.expression:
@@ -146,9 +148,9 @@ class Activation:
         return None if self.expression else _KINDS[self.name].typical_inputs
 
     @property
-    def is_homogeneous(self) -> bool:
-        """Whether f(a x) = a f(x) for a > 0, up to a cap, so that a scale per channel changes nothing but the code."""
-        return not self.expression and _KINDS[self.name].homogeneous
+    def degree(self) -> float | None:
+        """n where f(a x) = a^n f(x) for a > 0, up to a cap: then a scale per channel changes nothing but the code."""
+        return self.power if self.expression else _KINDS[self.name].degree
 
     def to_json(self) -> dict[str, Any]:
         """A plain dict for JSON files."""

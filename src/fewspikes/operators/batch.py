@@ -102,6 +102,8 @@ class _Walk:
         kinds: tuple[type[Linear | Digital | Lookup | Bookkeeping], ...] = (Linear, Digital, Lookup, Bookkeeping)
         rows = (self.rules.find(kind, call) for kind in kinds)
         rule = next((row for row in rows if row is not None and row.reach is not None), None)
+        if isinstance(rule, Digital) and rule in self.rules.own and rule.reach is None:  # its trial told
+            return _tidied(_whole_images(box, call.shape) for box in _given(call))
         if rule is None or rule.reach is None:
             return self._by_shape(call)
         if isinstance(rule, Linear) and rule.outputs is not None and rule.outputs[1] == 1:  # a convolution
@@ -124,13 +126,18 @@ class _Walk:
         """The tensors that it takes, each with the named axes as one, broadcast to the shape of the result."""
         named, shape = call.get("dim", call.get("dims")), self.graph.sizes(result.name, _IMAGES)
         dims = named if isinstance(named, list) else [] if named is None else [named]
-        names = dict.fromkeys(ref.name for ref in refs(call.node.arguments))
-        given = [_joined(box, dims, len(shape)) for name in names for box in call.known.get(name, ())]
+        given = [_joined(box, dims, len(shape)) for box in _given(call)]
         keeps = all(_fits(box, shape) for box in given)
         counts = any(isinstance(size, Batch) for size in self.given[result.name].shape or ())
         if not keeps and counts and not is_known(call.node.operator, self.rules):
             raise Unknown("what it does is not known")
         return _tidied(boxes.broadcast(box if keeps else _everything(box), shape) for box in given)
+
+
+def _given(call: Call) -> list[Box]:
+    """What each image reaches of the tensors that a call takes."""
+    names = dict.fromkeys(ref.name for ref in refs(call.node.arguments))
+    return [box for name in names for box in call.known.get(name, ())]
 
 
 def _joined(box: Box, dims: Sequence[int], axes: int) -> Box:
@@ -172,6 +179,15 @@ def _is_in_front(box: Box) -> bool:
 def _dense_but_in_front(box: Box, shape: Sequence[int]) -> Box:
     for axis, size in enumerate(shape[1:], 1):
         box = boxes.dense(box, axis, size)
+    return box
+
+
+def _whole_images(box: Box, shape: Sequence[int]) -> Box:
+    """All of each image reaches all of it in the result."""
+    box = sums_of(box, range(1, len(box.axes)), False)
+    for size in shape[1:]:
+        box = boxes.insert(box, len(box.axes))
+        box = boxes.dense(box, len(box.axes) - 1, size)
     return box
 
 

@@ -125,12 +125,10 @@ rounded = Digital(
 table = Lookup(("embedding",), channels=-1, reach=_looked_up)
 bags = Lookup(("embedding_bag",), channels=-1, several=True, reach=_bagged)
 rows_of = Lookup(("index",), channels=-1, takes=_picks_rows, reach=_indexed)
-sizes = Shapes(
-    (
-        *("sym_size", "ones_like", "zeros_like", "full_like", "zeros", "ones", "full", "new_zeros", "new_ones"),
-        *("new_full", "empty_like", "scalar_tensor", "linspace"),
-    )
-)
+sizes = Shapes(("sym_size", "empty_like", "scalar_tensor", "linspace"))
+zeros = Shapes(("zeros", "zeros_like", "new_zeros"), fill=lambda call: 0)
+ones = Shapes(("ones", "ones_like", "new_ones"), fill=lambda call: 1)
+filled = Shapes(("full", "full_like", "new_full"), fill=lambda call: call["fill_value"])
 numbers = Shapes(("arange",), reach=_counted)
 picked = Bookkeeping(("index",), reach=_indexed)
 classes = Bookkeeping(("one_hot",), reach=_looked_up)
@@ -146,4 +144,20 @@ plain = Bookkeeping(
     )
 )
 
-ROWS = (product, ranked, rounded, table, bags, rows_of, sizes, numbers, picked, classes, combined, plain)
+ROWS = (
+    product,
+    ranked,
+    rounded,
+    table,
+    bags,
+    rows_of,
+    sizes,
+    zeros,
+    ones,
+    filled,
+    numbers,
+    picked,
+    classes,
+    combined,
+    plain,
+)

@@ -57,12 +57,13 @@ def viewed(call: Call, g: Builder) -> Any:
     return g.call("reshape", self, size, like=call.node.shape)
 
 
-def _takes_everything(call: Call) -> bool:
+def takes_everything(call: Call) -> bool:
+    """Whether a slice leaves nothing out."""
     given = call.node.arguments
     return given["start"] in (0, None) and given["end"] in (None, 2**63 - 1) and given["step"] == 1
 
 
-@circuit("slice", takes=_takes_everything, early=True)
+@circuit("slice", takes=takes_everything, early=True)
 def whole_slice(call: Call, g: Builder) -> Any:
     """A slice that takes everything."""
     return g.now(call.node.arguments["self"])

@@ -6,7 +6,7 @@ computes is kept as a small graph, in plain text, which is all that a file holds
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -18,15 +18,19 @@ from fewspikes.base.files import reason_of
 from fewspikes.base.seals import TRIPS, parsed
 from fewspikes.graph.builder import Builder
 from fewspikes.graph.encoding import graph_from_json, graph_to_json
-from fewspikes.graph.functions import in_order
+from fewspikes.graph.functions import in_order, named, tensor_parameters
 from fewspikes.graph.graph import CONSTANT, INPUT, OUTPUT, Graph, Node, Ref, refs, replaced
 from fewspikes.graph.interpreter import execute, filled, lowered
 from fewspikes.neuron.activation import Activation
 from fewspikes.operators.call import Call
+from fewspikes.operators.constants import Number, number
+from fewspikes.operators.homogeneity import degree
+from fewspikes.operators.rule import Elementwise as ElementwiseRow
 from fewspikes.operators.rule import Linear, Neurons, Rules, Written
-from fewspikes.operators.rules import RULES, is_function
+from fewspikes.operators.rules import RULES, is_elementwise_call, is_function
 
 _X = Node("x", INPUT, {})
+_FILLED = "aten.full_like.default"  # how a number stands where torch wants a tensor
 _LONGEST = 60  # characters of a name
 
 
@@ -45,10 +49,18 @@ class Elementwise:
         tensors: its constants.
         rules: the rows.
         carriers: the nodes that carry a signal.
+        by_place: whether a constant may have another value at each place; otherwise it is one number.
     """
 
-    def __init__(self, graph: Graph, tensors: Mapping[str, Tensor], rules: Rules, carriers: frozenset[str]) -> None:
-        self.graph, self.tensors, self.rules, self.carriers = graph, tensors, rules, carriers
+    def __init__(
+        self,
+        graph: Graph,
+        tensors: Mapping[str, Tensor],
+        rules: Rules,
+        carriers: frozenset[str],
+        by_place: bool = False,
+    ) -> None:
+        self.graph, self.tensors, self.rules, self.carriers, self.by_place = graph, tensors, rules, carriers, by_place
         self.root: dict[str, str] = {}  # by node: the signal that it is an elementwise function of, itself if of none
         self.curved: set[str] = set()  # not a linear function of its root
         self.linear: set[str] = set()  # linear in what they read, and to be left in the weighted sums
@@ -58,12 +70,17 @@ class Elementwise:
             self._place(node)
 
     def found(self) -> Iterator[Found]:
-        """Every layer of neurons, in the order of the graph."""
+        """Every layer of neurons, in the order of the graph; constants are numbers."""
+        for source, cone in self.parts():
+            yield Found(source, cone[-1], self._activation(source, cone))
+
+    def parts(self) -> Iterator[tuple[str, list[Node]]]:
+        """Every layer of neurons, as what it reads and the nodes that it is made of, in order."""
         leaving = self._leaving()
         for node in self.graph:
             if node.name in self.curved and node.name not in self.linear and node.name in leaving:
                 source = self._source(node)
-                yield Found(source, node, self._activation(source, node))
+                yield source, self._cone(node, source)
 
     def _call(self, node: Node) -> Call:
         return Call(node, self.graph, self.rules, self.carriers, tensors=self.tensors)
@@ -89,18 +106,26 @@ class Elementwise:
             self.curved.add(node.name)
 
     def _is_elementwise(self, call: Call) -> bool:
-        """Whether it is, and all but the signal are numbers."""
+        """Whether it is, all but the signal are numbers, and they do not spread the signal over a larger shape."""
         node = call.node
-        if not is_function(node.operator, self.rules):
+        if not is_elementwise_call(call):
             return False
-        others = (ref.name for ref in refs(node.arguments) if ref.name not in self.carriers)
-        return all(self._number(name) is not None for name in others)
+        signals, others = (
+            [ref.name for ref in refs(node.arguments) if (ref.name in self.carriers) is wanted]
+            for wanted in (True, False)
+        )
+        row = self.rules.find(ElementwiseRow, call)
+        if row is not None and not row.alone and self.curved.isdisjoint(signals):
+            return False
+        spread = any(self.graph[name].shape for name in others) and node.shape != self.graph[signals[0]].shape
+        return not spread and all(self._number(name) is not None or self._has_places(name) for name in others)
 
-    def _number(self, name: str) -> float | None:
+    def _has_places(self, name: str) -> bool:
+        return self.by_place and self.graph[name].operator == CONSTANT
+
+    def _number(self, name: str) -> Number | None:
         """The value of a constant that is one number."""
-        node = self.graph[name]
-        value = self.tensors[node.arguments["tensor"]] if node.operator == CONSTANT else None
-        return value.item() if value is not None and value.ndim == 0 else None
+        return number(name, self.graph, self.tensors, self.rules)
 
     def _leaving(self) -> set[str]:
         """Nodes whose values go, perhaps through linear calls, to something that does not take them in."""
@@ -141,26 +166,36 @@ class Elementwise:
             chain.append(signals[0] if len(signals) == 1 else root)
         return chain
 
-    def _activation(self, source: str, end: Node) -> Activation:
-        cone = self._cone(end, source)
+    def _activation(self, source: str, cone: Sequence[Node]) -> Activation:
+        end = cone[-1]
         row = self.rules.find(Neurons, self._call(end)) if len(cone) == 1 else None
         if row is not None:
             return row.activation(self._call(end))
         text = _text(self._small(source, cone))
         return _expressed(text, self.rules)
 
-    def _small(self, source: str, cone: Iterable[Node]) -> Graph:
+    def _small(self, source: str, cone: Sequence[Node]) -> Graph:
         """The cone as a graph of its own, with numbers in place of constants."""
-        names = {source: "x"}
-        nodes = [_X]
+        names = {source: Ref("x")}
+        made = [_X]
+
+        def add(operator: str, arguments: Mapping[str, Any]) -> Ref:
+            made.append(Node(f"e{len(made)}", operator, arguments))
+            return Ref(made[-1].name)
 
         def ours(ref: Ref) -> Any:
-            return Ref(names[ref.name]) if ref.name in names else self._number(ref.name)
+            return names[ref.name] if ref.name in names else self._number(ref.name)
 
         for node in cone:
-            names[node.name] = f"e{len(names)}"
-            nodes.append(Node(names[node.name], node.operator, replaced(node.arguments, ours)))
-        return Graph((*nodes, Node(OUTPUT, OUTPUT, {"value": Ref(nodes[-1].name)})))
+            arguments = {key: replaced(value, ours) for key, value in node.arguments.items()}
+            if not self.rules.has(Linear, node.short):  # torch takes numbers for tensors in sums and products alone
+                arguments |= {key: add(_FILLED, _filled(arguments[key])) for key in self._as_tensors(node, arguments)}
+            names[node.name] = add(node.operator, arguments)
+        return Graph((*made, Node(OUTPUT, OUTPUT, {"value": names[cone[-1].name]})))
+
+    def _as_tensors(self, node: Node, arguments: Mapping[str, Any]) -> list[str]:
+        """The arguments that must be tensors and are numbers here."""
+        return [key for key in tensor_parameters(node.operator) if isinstance(arguments[key], int | float)]
 
 
 def activation_from_json(content: Mapping[str, Any], rules: Rules = RULES) -> Activation:
@@ -173,12 +208,18 @@ def activation_from_json(content: Mapping[str, Any], rules: Rules = RULES) -> Ac
     return _expressed(str(text), rules) if text else Activation.from_json(dict(content))
 
 
+def operators_in(activation: Activation) -> list[str]:
+    """The operators that an activation's expression calls."""
+    function = activation.function
+    return [node.operator for node in function.graph] if isinstance(function, _Function) else []
+
+
 def _expressed(text: str, rules: Rules) -> Activation:
     row = _written(rules).get(text)
     if row is not None and row.activation is not None:
         return row.activation
     try:
-        function = _Function(text)
+        function = _Function(text, rules)
         if [node.name for node in function.graph.of(INPUT)] != ["x"] or function.graph.of(CONSTANT):
             raise FewSpikesError("it is no function of one x")
         if function(torch.zeros(2)).shape != (2,):
@@ -186,25 +227,29 @@ def _expressed(text: str, rules: Rules) -> Activation:
         label = _label(function.graph) if row is None else row.operators[0]
     except TRIPS as error:
         raise FewSpikesError(f"{text[:_LONGEST]!r} is no elementwise expression: {reason_of(error)}") from None
-    return Activation(label, expression=text, function=function)
+    return Activation(label, expression=text, function=function, power=degree(function.graph))
 
 
 class _Function:
     """An expression as a function of a tensor."""
 
-    def __init__(self, text: str) -> None:
-        self.text = text
-        self.graph = graph_from_json(parsed(text), is_function)
+    def __init__(self, text: str, rules: Rules) -> None:
+        self.text, self.rules = text, rules
+        self.graph = graph_from_json(parsed(text), lambda operator: is_function(operator, rules))
         self.program = lowered(self.graph)
 
-    def __reduce__(self) -> tuple[type["_Function"], tuple[str]]:
-        return _Function, (self.text,)
+    def __reduce__(self) -> tuple[type["_Function"], tuple[str, Rules]]:
+        return _Function, (self.text, self.rules)
 
     def __call__(self, x: Tensor) -> Tensor:
         values = self.program.values((x,), str)
         execute(self.program.steps, values, {})
         found: Tensor = filled(self.program.output, values)
         return found if found.dtype == x.dtype else found.to(x.dtype)  # sign of a comparison, say
+
+
+def _filled(value: Number) -> dict[str, Any]:
+    return named(_FILLED, (Ref(_X.name), value), {"dtype": torch.bool} if isinstance(value, bool) else {})
 
 
 def _text(graph: Graph) -> str:
@@ -215,7 +260,9 @@ def _label(graph: Graph) -> str:
     """How reports call it: what calls what."""
     words: dict[str, str] = {"x": "x"}
     for node in graph:
-        if node.operator not in (INPUT, OUTPUT):
+        if node.operator == _FILLED:
+            words[node.name] = f"{node.arguments['fill_value']:g}"
+        elif node.operator not in (INPUT, OUTPUT):
             args, kwargs = in_order(node.operator, node.arguments)
             given = (value for value in (*args, *kwargs.values()) if isinstance(value, Ref | int | float))
             shown = [words[value.name] if isinstance(value, Ref) else f"{value:g}" for value in given]

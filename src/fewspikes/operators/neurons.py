@@ -39,6 +39,12 @@ def leaky_relu(call: Call) -> Activation:
     return Activation("leaky_relu", settings=() if slope == 0.01 else (("negative_slope", slope),))
 
 
+@neurons("rrelu", takes=lambda call: not call["training"])
+def rrelu(call: Call) -> Activation:
+    """A ReLU of random slopes in eval mode: leaky by their mean."""
+    return Activation("leaky_relu", settings=(("negative_slope", (call["lower"] + call["upper"]) / 2),))
+
+
 @neurons("softplus", takes=_has(beta=1, threshold=20))
 def softplus(call: Call) -> Activation:
     """Softplus with its usual settings."""
@@ -89,7 +95,10 @@ def _softsign(g: Builder, x: Ref) -> Iterable[Ref]:
 
 written_softsign = Written(("softsign",), expressions=_softsign)
 
-# Composed of elementwise operators, though torch has no mark on it.
-composed = Elementwise(("where",))
+# Torch has no mark on these.
+unmarked = Elementwise(("where", "log_sigmoid", "special_ndtr", "floor_divide", "__and__", "__or__", "__xor__"))
+# A truth as a number, a number in the place of a tensor.
+inner = Elementwise(("_to_copy", "full_like"), alone=False)
 
-ROWS = (plain, gelu, elu, leaky_relu, softplus, relu6, threshold, clamped, written_silu, written_softsign, composed)
+_NAMED = (plain, gelu, elu, leaky_relu, rrelu, softplus, relu6, threshold, clamped)
+ROWS = (*_NAMED, written_silu, written_softsign, unmarked, inner)

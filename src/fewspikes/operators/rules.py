@@ -7,22 +7,28 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from fewspikes.base.errors import FewSpikesError
-from fewspikes.graph.functions import PYTHON, is_elementwise
-from fewspikes.graph.graph import CONSTANT, INPUT, OUTPUT, SITE, Graph, Node
+from fewspikes.graph.functions import PYTHON, is_aten, is_elementwise
+from fewspikes.graph.graph import CONSTANT, INPUT, OUTPUT, SITE, Graph, Node, short_name
 from fewspikes.operators import (
     bookkeeping,
     circuits,
+    composed,
+    filling,
     identities,
     indexing,
+    limits,
     maxima,
     moving,
     neurons,
+    products,
+    rearranging,
     signals,
     summing,
     weighted,
 )
 from fewspikes.operators.call import Call
 from fewspikes.operators.choices import WITHOUT_ROWS
+from fewspikes.operators.constants import GROUPS
 from fewspikes.operators.rule import (
     Bookkeeping,
     Circuit,
@@ -37,8 +43,32 @@ from fewspikes.operators.rule import (
     Shapes,
 )
 
-_ROOMS = (weighted, summing, moving, indexing, neurons, circuits, maxima, identities, bookkeeping)
-RULES = Rules(row for room in _ROOMS for row in room.ROWS)
+
+class _Library(Rules):
+    """The rows that the library has of itself."""
+
+    def __reduce__(self) -> str:
+        """What pickle takes: where they stand."""
+        return "RULES"
+
+
+_ROOMS = (
+    weighted,
+    summing,
+    moving,
+    indexing,
+    filling,
+    products,
+    rearranging,
+    neurons,
+    circuits,
+    composed,
+    limits,
+    maxima,
+    identities,
+    bookkeeping,
+)
+RULES = _Library(row for room in _ROOMS for row in room.ROWS)
 _KNOWN = (Linear, Digital, Lookup, Shapes, Bookkeeping)
 _SHOWN = 3  # paths in a message
 _NOTHING = frozenset((INPUT, CONSTANT, OUTPUT))
@@ -53,6 +83,8 @@ _WHOLE = "a signal becomes whole numbers here: return them, or leave this to the
 _COMPLEX = "complex numbers: compute with the real and the imaginary parts as two real tensors"
 _ANYWHERE = dict.fromkeys(_DROPOUTS, _DROPOUT) | dict.fromkeys(_NORMS, _NORM) | {"_to_copy": _WHOLE}
 _ANYWHERE |= dict.fromkeys(("argmax", "argmin", "topk", "sort", "argsort"), _ORDER)
+_MASK = "a mask that is constant and a number that is finite convert: -inf, which a softmax takes, does not yet"
+_ANYWHERE |= dict.fromkeys(("masked_fill", "where"), _MASK)
 
 
 class Fate(NamedTuple):
@@ -131,18 +163,23 @@ def is_known(operator: str, rules: Rules = RULES) -> bool:
     """Whether a converted network may hold an operator: what a file of one is checked by."""
     if operator in PYTHON:
         return True
-    if operator.count(".") != 2 or not operator.startswith("aten."):
-        return False
-    name = operator.split(".")[1]
-    return any(rules.has(kind, name) for kind in _KNOWN) or is_elementwise(operator)
+    name = short_name(operator) if operator.count(".") == 2 else ""
+    return any(rules.has(kind, name) for kind in _KNOWN) or (is_aten(operator) and is_elementwise(operator))
 
 
 def is_function(operator: str, rules: Rules = RULES) -> bool:
     """Whether an operator may stand in an activation's expression: elementwise, and nothing else."""
-    if operator in PYTHON or operator.count(".") != 2 or not operator.startswith("aten."):
+    if operator in PYTHON or operator.count(".") != 2:
         return False
-    name = operator.split(".")[1]
-    return rules.has(Elementwise, name) or rules.has(Neurons, name) or is_elementwise(operator)
+    name = short_name(operator)
+    known = rules.has(Elementwise, name) or rules.has(Neurons, name)
+    return known or (is_aten(operator) and is_elementwise(operator))
+
+
+def is_elementwise_call(call: Call) -> bool:
+    """Whether a call is of such an operator, and what the row leaves out is not among it."""
+    rows = call.rules.of(Elementwise, call.node.short)
+    return is_function(call.node.operator, call.rules) and (not rows or any(row.applies(call) for row in rows))
 
 
 def _listed(refused: Sequence[Call]) -> str:
@@ -171,9 +208,21 @@ def _hint(call: Call) -> str:
         return f" ({_COMPLEX})"
     if not call.signals:
         return " (it computes on whole numbers alone: compute it before the network, and give it as an input)"
+    values = _different_values(call) if is_function(call.node.operator, call.rules) else 0
+    if values > GROUPS:
+        return (
+            f" (beside a constant of {values} different values; up to {GROUPS} get a code each: use fewer, or sums and "
+            "products with constants around a function of numbers)"
+        )
     ends = all(user.operator == OUTPUT for user in call.graph.users(call.node.name))
     known = _ANYWHERE.get(call.node.short) or (_AT_THE_END.get(call.node.short) if ends else None)
     return "" if known is None else f" ({known})"
+
+
+def _different_values(call: Call) -> int:
+    """Of the constant beside the signal that has most."""
+    constants = (call.graph[name] for name in call.node.reads if call.graph[name].operator == CONSTANT)
+    return max((len(call.tensors[node.arguments["tensor"]].unique()) for node in constants), default=0)
 
 
 def _how(call: Call) -> str:
@@ -187,7 +236,7 @@ def choices(rules: Rules = RULES) -> dict[str, tuple[str, ...]]:
     """What may become of each kind of thing that is no weighted sum, or need not stay one; the first is the default."""
     found = {row.kind: ["digital"] for row in rules.rows if isinstance(row, Digital) and row.kind not in WITHOUT_ROWS}
     for row in rules.rows:
-        if isinstance(row, Circuit) and row.kind is not None and row.choice not in found[row.kind]:
+        if isinstance(row, Circuit) and row.kind is not None and row.choice not in found.setdefault(row.kind, []):
             found[row.kind].append(str(row.choice))
     return {kind: tuple(values) for kind, values in found.items()} | WITHOUT_ROWS
 
@@ -196,7 +245,8 @@ def remedy(rules: Rules = RULES) -> str:
     """What to do about an operator without a row."""
     return (
         f"replace it by operators that have one ({', '.join(sorted(listed(rules)['weighted sums']))}, and anything "
-        "elementwise of one signal), or convert the part of the network without it"
+        "elementwise of one signal), convert the part of the network without it, or register a rule: rules=[...]; "
+        "see docs/rules.md"
     )
 
 
