@@ -174,9 +174,9 @@ def _translated(
             f"the model changes {', '.join(changed)} in its forward; only models without state convert: give the state "
             "to forward as an input and return it"
         )
-    _check_sizes(exported.graph)
     sources = {spec.arg.name: spec for spec in signature.input_specs}
     names = [name for name, spec in sources.items() if spec.kind is InputKind.USER_INPUT]
+    _check_sizes(exported.graph, names)
     tensors: dict[str, Tensor] = {}
     first: dict[int, str] = {}  # one node for each weight, however many names it has in the model
     instead: dict[str, str] = {}
@@ -229,19 +229,18 @@ def _check_dtypes(node: fx.Node) -> None:
         )
 
 
-def _check_sizes(graph: fx.Graph) -> None:
-    """Sizes and numbers may depend on the batch's size alone, never on the values of a tensor."""
-    unknown: set[fx.Node] = set()
-    first: list[str] = []
+def _check_sizes(graph: fx.Graph, inputs: list[str]) -> None:
+    """Sizes and numbers may depend on the batch's size and on constants, never on the values of what goes in."""
+    unknown, depending, first = set[fx.Node](), set[fx.Node](), list[str]()
     for node in graph.nodes:
+        if node.name in inputs or not depending.isdisjoint(node.all_input_nodes):
+            depending.add(node)
         values = pytree.tree_leaves(node.meta.get("val"))
-        if any(
-            free_unbacked_symbols(value)
-            for value in values
-            if isinstance(value, Tensor | torch.SymInt | torch.SymFloat)
-        ):
+        sized = (value for value in values if isinstance(value, Tensor | torch.SymInt | torch.SymFloat))
+        if any(free_unbacked_symbols(value) for value in sized):
             unknown.add(node)
-            if unknown.isdisjoint(node.all_input_nodes):
+            deciding = node.all_input_nodes[1:] or node.all_input_nodes  # what picks, or all that there is
+            if unknown.isdisjoint(node.all_input_nodes) and not depending.isdisjoint(deciding):
                 first.append(f"operator {_operator(node)} at {_path(node) or 'the top of the model'}")
     if first:
         raise FewSpikesError(

@@ -11,6 +11,8 @@ from fewspikes.reach.boxes import Box, identity
 from fewspikes.reach.factors import Unknown
 from fewspikes.reach.reshaping import reshape
 
+_CAST = "_to_copy"
+
 
 def _multiplied(call: Call) -> Iterable[Box]:
     return broadcast(call, "self", "other")
@@ -82,7 +84,7 @@ def _is_returned(call: Call, node: Node) -> bool:
 
 
 def _moves(call: Call, node: Node) -> bool:
-    return any(row.moves for row in call.rules.of(Linear, node.short))
+    return node.short == _CAST or any(row.moves for row in call.rules.of(Linear, node.short))
 
 
 def _counts_images(call: Call, ref: Ref) -> bool:
@@ -117,7 +119,7 @@ ranked = Digital(
     reason="an order is no weighted sum of spikes; it is read from the network's outputs",
 )
 rounded = Digital(
-    ("_to_copy",),
+    (_CAST,),
     kind="rounding",
     takes=lambda call: call.node.is_whole and _is_returned(call, call.node),
     reason="whole numbers are made of the network's outputs",
@@ -137,7 +139,7 @@ combined = Bookkeeping(
 )
 plain = Bookkeeping(
     (
-        *("_to_copy", "where", "fill", "copy", "gather", "index_select", "diff", "tril", "triu", "scatter"),
+        *(_CAST, "where", "fill", "copy", "gather", "index_select", "diff", "tril", "triu", "scatter"),
         *("__and__", "__or__", "__xor__", "__lshift__", "__rshift__", "floor_divide", "isin", "bucketize", "prod"),
         *("any", "all", "max", "min", "amax", "amin", "argmax", "argmin", "sort", "argsort", "topk", "cummax"),
         *("cummin", "cumprod", "count_nonzero", "repeat_interleave", "expand_as", "diagonal", "movedim", "softmax"),

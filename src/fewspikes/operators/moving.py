@@ -7,7 +7,7 @@ import torch
 
 from fewspikes.operators.call import IMAGES, Call
 from fewspikes.operators.probing import along
-from fewspikes.operators.rule import moves
+from fewspikes.operators.rule import linear, moves
 from fewspikes.reach import boxes
 from fewspikes.reach.boxes import Box
 from fewspikes.reach.factors import Unknown
@@ -178,7 +178,7 @@ def repeated(call: Call) -> Iterable[Box]:
 _FLOATS = (torch.float32, torch.float64)
 
 
-@moves("_to_copy", takes=lambda call: call["dtype"] in (None, *_FLOATS))
+@linear("_to_copy", takes=lambda call: call["dtype"] in (None, *_FLOATS))
 def cast(call: Call) -> Iterable[Box]:
     """The same numbers as floats of another width; bytes of pictures become floats here."""
     return call.boxes()
