@@ -7,37 +7,16 @@ import fewspikes as fs
 from kinds import KINDS
 from kinds.comparing import batches, difference, equal, first, run, tensors
 
-NEAR = 1e-4  # relative difference of the ANN form
+NEAR = 1e-5  # relative difference of the ANN form; rounding makes 4e-7
 NOT_YET = {  # kinds that need operators without a row
-    "ghost",
-    "patches",
-    "windows",
-    "audio_cnn",
     "text_cnn",
     "bag_of_words",
     "recommender",
     "table",
     "positions",
-    "fourier",
-    "pointnet",
-    "point_segmentation",
-    "gcn",
-    "messages",
-    "temporal_shift",
     "frames",
-    "twin_critic",
-    "maxout",
-    "prelu",
-    "prelu_channels",
-    "res_mlp",
-    "index_table",
-    "log_sigmoid",
-    "heads_dataclass",
+    "swish_beta",
     "ranking",
-    "adaptive_max_pool",
-    "global_max",
-    "avg_and_max",
-    "maximum_of_branches",
 }
 
 

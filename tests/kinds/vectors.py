@@ -127,7 +127,7 @@ class Maxout(nn.Module):
 
     def forward(self, x):
         y, _ = self.fc1(x).view(-1, 8, 3).max(dim=-1)
-        return self.fc2(y)
+        return torch.tanh(self.fc2(y))
 
 
 class Siamese(nn.Module):

@@ -24,6 +24,7 @@ from fewspikes.graph.encoding import graph_to_json
 from fewspikes.measure.calibration import Calibration
 from fewspikes.measure.deal import Images
 from fewspikes.measure.measurement import Beside, Measurement, measure
+from fewspikes.measure.outputs import floats
 from fewspikes.measure.sensitivity import Curves, curves
 from fewspikes.network.spiking import SpikingNetwork
 from fewspikes.neuron.parameters import MAX_STEPS, FSParameters
@@ -141,6 +142,9 @@ def _key(snn: SpikingNetwork, held: Images, settings: Mapping[str, Any]) -> str:
     images = {f"image {i}": values for i, values in enumerate(held.inputs)}
     labels = {} if held.labels is None else {"labels": held.labels}
     tensors = {f"weight {name}": tensor for name, tensor in snn.tensors.items()}
+    if snn.structure.rules.own:  # an operator of the user's is known by what it computes
+        outputs = floats(snn.as_ann()(*held.batches[0]))
+        tensors |= {f"output {i}": values for i, values in enumerate(outputs)}
     return digest([dict(settings), graph_to_json(snn.graph), sites], images | labels | tensors)
 
 

@@ -204,7 +204,7 @@ def _spreads(snn: SpikingNetwork, batch: Batch) -> dict[str, float]:
         neuron.register_forward_pre_hook(lambda _, args, name=name: look(name, args[0]))
         for name, neuron in snn.neurons.items()
     ]
-    snn(*batch)
+    snn(snn.by_name(batch))
     for handle in handles:
         handle.remove()
     return found

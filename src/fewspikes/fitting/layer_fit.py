@@ -20,7 +20,7 @@ from fewspikes.fitting.target import check_function
 from fewspikes.neuron.activation import Activation
 from fewspikes.neuron.parameters import MAX_STEPS, FSParameters
 
-ALGORITHM = 9  # raise it when fits change, so that kept ones are made again
+ALGORITHM = 10  # raise it when fits change, so that kept ones are made again
 FLOOR = 0.01  # of the weight is spread evenly over the range: a few inputs far out must not come out wild
 # Later inputs go further than those seen: on either side so much of the range is added, and more where few were seen.
 _MARGIN, _UNSEEN, _MOST = 0.02, 1.5, 0.25  # the share is _MARGIN + _UNSEEN n^(-1/3) for n inputs, _MOST at most

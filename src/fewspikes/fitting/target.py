@@ -12,6 +12,7 @@ from fewspikes.neuron.activation import Activation
 
 _PROBES = 257  # points on which a function is checked; odd, so that no vector width divides them
 _ZOOMS, _GROWTH = 3, 1000.0  # at a pole 1 / x each look closer, 8192 times, finds values so many times as large
+_STEADY, _RISE = 0.5, 0.001  # at a pole of log each look adds as much; where a function is continuous, ever less
 _OWN = "a function of the user's own"
 _SAME = 1e-9  # relative; a vector unit may round the last bits of a value differently from place to place
 
@@ -41,7 +42,10 @@ def check_function(function: Function, label: str, domain: tuple[float, float]) 
     y = _values(function, label, x)
     at = _pole(function, label, domain)
     if at is not None:
-        raise FewSpikesError(f"{label} is not finite at x = {at:g}; choose a domain without that point")
+        raise FewSpikesError(
+            f"{label} is not finite at x = {at:g}; choose a domain without that point, "
+            "or a function that stays finite, such as 1 / (|x| + 0.1)"
+        )
     order = torch.randperm(_PROBES, generator=torch.Generator().manual_seed(0))
     tries = ((x[order], y[order]), (x[: _PROBES // 2], y[: _PROBES // 2]), (x[None, 1:].T, y[None, 1:].T))
     size = float(y.abs().max())
@@ -55,18 +59,20 @@ def check_function(function: Function, label: str, domain: tuple[float, float]) 
 
 def _pole(function: Function, label: str, domain: tuple[float, float]) -> float | None:
     """Where the function is not finite, or grows beyond all bounds as one looks closer; None: nowhere found."""
-    (low, high), first = domain, 0.0
+    (low, high), sizes, middle = domain, list[float](), 0.0
     for _ in range(_ZOOMS):
         x = torch.linspace(low, high, 2 * BINS + 1, dtype=torch.float64)
-        size = _values(function, label, x).abs()
-        if not bool(size.isfinite().all()):
-            return float(x[~size.isfinite()][0])
-        i = int(size.argmax())
-        first = first or float(size[i])
-        if float(size[i]) > _GROWTH * first:
+        y = _values(function, label, x)
+        if not bool(y.isfinite().all()):
+            return float(x[~y.isfinite()][0])
+        middle = middle if sizes else float(y.median())
+        i = int((y - middle).abs().argmax())
+        sizes.append(abs(float(y[i]) - middle))
+        if sizes[-1] > _GROWTH * sizes[0]:
             return float(x[i])
         low, high = float(x[max(i - 1, 0)]), float(x[min(i + 1, 2 * BINS)])
-    return None
+    first, second = sizes[1] - sizes[0], sizes[2] - sizes[1]
+    return float(x[i]) if second > _STEADY * first > _STEADY * _RISE * sizes[0] else None
 
 
 def _values(function: Function, label: str, x: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from fewspikes.base.errors import FewSpikesError
 from fewspikes.graph.functions import named as by_name
 from fewspikes.graph.graph import CONSTANT, INPUT, OUTPUT, Graph, Node, Ref, Shape, replaced, shape_between
 from fewspikes.graph.inputs import InputSpec, as_named, check_autocast, check_finite, specs_of
-from fewspikes.graph.model import check_model, check_together, in_order, inner
+from fewspikes.graph.model import check_model, check_together, in_order, inner, misplaced
 from fewspikes.graph.nested import alike, held
 from fewspikes.graph.reasons import is_interruption, reason_of
 from fewspikes.graph.watching import Watch, check_stateless
@@ -57,7 +57,8 @@ def captured_model(model: nn.Module, example_inputs: Any) -> Captured:
     check_model(model)
     named = in_order(model, as_named(example_inputs), keywords)
     check_finite(named.values(), "example_inputs")
-    inputs = specs_of(named)
+    behind = misplaced(model, named) if keywords else ()
+    inputs = tuple(replace(spec, by_name=spec.name in behind) for spec in specs_of(named))
     check_together(model, named, inputs)
     exported, returned, watch = _export(model, named, keywords)
     check_stateless(model, named, keywords, watch.assigned)
@@ -80,7 +81,7 @@ def _export(model: nn.Module, named: dict[str, Tensor], keywords: bool) -> tuple
         if is_interruption(error):
             raise KeyboardInterrupt from error
         batched = {name: torch.stack([value, value]) for name, value in named.items()}
-        reason = reason_of(error, named, lambda: _runs(model, batched, keywords))
+        reason = reason_of(error, model, named, lambda: _runs(model, batched, keywords))
         where = f" (it stopped at {watch.path})" if watch.path else ""
         raise FewSpikesError(f"torch.export could not capture {type(model).__name__}: {reason}{where}") from error
 

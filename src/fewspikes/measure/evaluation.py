@@ -143,7 +143,8 @@ def evaluate(
     deal = Deal(track(source, "evaluating", source.total, progress), batch_size(snn.report.neurons), keep=_TIMED)
     beside = Beside(deal, ann if both is None else _heard(ann, both.ann.add), keep=False)
     found = measure(snn, beside, synops=synops, heard=heard)
-    speeds = [images_per_second(network, deal.kept.batches) for network in (ann, snn)]
+    called: list[Callable[..., Any]] = [ann, lambda *inputs: snn(snn.by_name(inputs))]
+    speeds = [images_per_second(network, deal.kept.batches) for network in called]
     found = found if source.labelled else found.without_labels()
     report = _report(snn, name or (type(reference).__name__ if reference is not None else "network"), found, *speeds)
     return report if both is None else replace(report, metric=both.scores())

@@ -126,7 +126,7 @@ def measure(
     tally = _Tally()
     with torch.inference_mode(), count(snn, synops=synops) as counts:
         for inputs, labels, wanted in beside:
-            output = snn(*inputs)
+            output = snn(snn.by_name(inputs))
             if heard is not None:
                 heard(output, len(inputs[0]))
             tally.add(wanted, compared(output), labels, len(inputs[0]), expected)

@@ -162,6 +162,10 @@ class SpikingNetwork(Countable):
         """The layers of neurons, in the order of the graph."""
         return self.structure.sites
 
+    def by_name(self, batch: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Inputs in the network's order, by their names."""
+        return dict(zip((spec.name for spec in self.inputs), batch, strict=True))
+
     @property
     def keywords(self) -> bool:
         """Whether the original model is called with its inputs by name."""

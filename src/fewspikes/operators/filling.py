@@ -25,7 +25,7 @@ from fewspikes.operators.indexing import (
     reshaped,
     spread_index,
 )
-from fewspikes.operators.rule import circuit, linear
+from fewspikes.operators.rule import Shapes, circuit, linear
 from fewspikes.reach import boxes
 from fewspikes.reach.boxes import Box
 
@@ -102,9 +102,6 @@ def on_a_diagonal(call: Call, g: Builder) -> Ref | None:
     )
 
 
-_NUMBERS = {"zeros": 0, "ones": 1}
-
-
 def _is_the_same_for_all_images(call: Call) -> bool:
     return bool(call.signals) and all(isinstance(size, int) for size in call.node.shape or ())
 
@@ -121,10 +118,10 @@ def _is_the_same_for_all_images(call: Call) -> bool:
 )
 def made_for_a_signal(call: Call, g: Builder) -> Ref:
     """A tensor of one number for a signal's dtype and device, of a fixed shape: a constant."""
-    word = call.node.short.removeprefix("new_").removesuffix("_like")
     dtypes = [tensor.dtype for tensor in g.tensors.values() if tensor.is_floating_point()]
     dtype = call["dtype"] or (dtypes or [torch.float32])[0]
-    number = _NUMBERS[word] if word in _NUMBERS else call["fill_value"]
+    (row,) = call.rules.of(Shapes, call.node.short)
+    number = 0 if row.fill is None else row.fill(call)
     return on_device(g, torch.full(call.shape, number, dtype=dtype))
 
 

@@ -1,13 +1,14 @@
 """Rows of operators that read an image at constant places: all are written with picks along one axis."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Int64
 from torch import Tensor
 
 from fewspikes.graph.builder import Builder
-from fewspikes.graph.graph import Batch, Ref, Shape
+from fewspikes.graph.graph import CONSTANT, Batch, Graph, Ref, Shape
 from fewspikes.operators.call import Call
 from fewspikes.operators.rule import circuit, linear, moves
 from fewspikes.reach import boxes
@@ -64,7 +65,8 @@ def coordinates(call: Call) -> dict[int, Int64[Tensor, "..."]] | None:
         index = None if ref is None else call.fixed_behind(ref)
         if ref is not None and index is None:
             return None
-        parts = (None,) if index is None else index.nonzero(as_tuple=True) if index.dtype == torch.bool else (index,)
+        is_mask = index is not None and index.dtype == torch.bool
+        parts = index.nonzero(as_tuple=True) if is_mask else (index,)  # type: ignore[union-attr]
         for part in parts:
             if part is not None:
                 found[at] = part.to(torch.int64)
@@ -175,6 +177,28 @@ def _picked_apart(g: Builder, x: Ref, found: dict[int, Tensor], place: int) -> R
     return reshaped(g, result, (*others[:place], *wide, *others[place:]))
 
 
+def picks_by_masks(graph: Graph, tensors: Mapping[str, Tensor]) -> bool:
+    """Whether a constant of truths says which positions are picked: capture does not know then how many they are."""
+    masks = {node.name for node in graph.of(CONSTANT) if tensors[node.arguments["tensor"]].dtype == torch.bool}
+    return any(node.short == "index" and not masks.isdisjoint(node.reads) for node in graph)
+
+
+def _takes_a_mask(call: Call) -> bool:
+    masks = (call.fixed_behind(ref) for ref in call.node.arguments["indices"])
+    return any(mask is not None and mask.dtype == torch.bool for mask in masks)
+
+
+@circuit("index", takes=_takes_a_mask, early=True)
+def indexed_by_masks(call: Call, g: Builder) -> Ref:
+    """The positions at which masks are true, as whole numbers."""
+    indices = list[Any]()
+    for ref in call.node.arguments["indices"]:
+        found = call.fixed_behind(ref)
+        is_mask = found is not None and found.dtype == torch.bool
+        indices += [on_device(g, at) for at in found.nonzero(as_tuple=True)] if is_mask else [g.now(ref)]  # type: ignore
+    return g.call("index.Tensor", g.now(call.node.arguments["self"]), indices, like=call.node.shape)
+
+
 @circuit("index")
 def indexed(call: Call, g: Builder) -> Ref | None:
     """Positions named by constant tensors, of whole numbers or of truths, for one or several axes."""
@@ -260,4 +284,4 @@ def diagonal(call: Call, g: Builder) -> Ref | None:
     return _picked_together(g, g.now(call.node.arguments["self"]), found, len(shape) - 2)
 
 
-ROWS = (picked, added_at, indexed, gathered, repeated_in_turn, windowed, diagonal)
+ROWS = (picked, added_at, indexed_by_masks, indexed, gathered, repeated_in_turn, windowed, diagonal)

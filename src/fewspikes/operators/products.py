@@ -63,25 +63,6 @@ def product_added(call: Call, g: Builder) -> Ref:
     return g.call("add.Tensor", own, product, like=call.node.shape)
 
 
-@circuit("addcmul", "addcdiv")
-def scaled_product_added(call: Call, g: Builder) -> Ref:
-    """A tensor plus a number times a product, or times a quotient, of two others."""
-    own, first, second = (g.now(call.node.arguments[name]) for name in ("self", "tensor1", "tensor2"))
-    name, value = "mul.Tensor" if call.node.short == "addcmul" else "div.Tensor", call["value"]
-    product = g.put(name, first, second)
-    product = product if value == 1 else g.put("mul.Scalar", product, value)
-    return g.call("add.Tensor", own, product, like=call.node.shape)
-
-
-@circuit("lerp")
-def between(call: Call, g: Builder) -> Ref:
-    """a + w (b - a)."""
-    first, second, weight = (g.now(call.node.arguments[name]) for name in ("self", "end", "weight"))
-    step = g.put("sub.Tensor", second, first)
-    scaled = g.put("mul.Tensor" if isinstance(weight, Ref) else "mul.Scalar", step, weight)
-    return g.call("add.Tensor", first, scaled, like=call.node.shape)
-
-
 @circuit("bilinear")
 def bilinear(call: Call, g: Builder) -> Ref:
     """x' W y + b: a matrix product with one of the two, a product with the other, and a sum."""
@@ -204,8 +185,6 @@ ROWS = (
     matrices_multiplied,
     vectors_multiplied,
     product_added,
-    scaled_product_added,
-    between,
     bilinear,
     contracted_axes,
     summed_products,

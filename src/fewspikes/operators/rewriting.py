@@ -26,6 +26,7 @@ from fewspikes.operators.fourier import with_real_pairs
 from fewspikes.operators.given import Tested
 from fewspikes.operators.grouping import with_constants_grouped
 from fewspikes.operators.identities import Entry, with_input_spikes, with_linear_parts
+from fewspikes.operators.indexing import picks_by_masks
 from fewspikes.operators.rule import Digital, Linear, Rules, Shapes
 from fewspikes.operators.rules import RULES, carriers, fates
 from fewspikes.operators.rules import choices as kinds_of
@@ -72,7 +73,9 @@ def prepared(captured: Captured, circuits: Mapping[str, str] | None = None, rule
     tensors, notes, choices = dict(captured.tensors), list[str](), Choices(kinds_of(rules), circuits)
     own = _own_rules(captured, rules)
     graph = _folded(captured.graph, tensors, rules)
+    masked = picks_by_masks(graph, tensors)
     graph = _folded(_plain(graph, captured.inputs, tensors, rules, own), tensors, rules)
+    graph = with_sizes(graph, captured.inputs, tensors, rules) if masked else graph
     graph = with_real_pairs(graph, tensors, rules, _dtype(captured))
     graph = _expanded(graph, captured.inputs, tensors, choices, rules, notes, own)
     graph = with_pads_folded(graph, tensors, rules, carriers(graph, rules))

@@ -243,9 +243,10 @@ def choices(rules: Rules = RULES) -> dict[str, tuple[str, ...]]:
 
 def remedy(rules: Rules = RULES) -> str:
     """What to do about an operator without a row."""
+    sums = len(listed(rules)["weighted sums"])
     return (
-        f"replace it by operators that have one ({', '.join(sorted(listed(rules)['weighted sums']))}, and anything "
-        "elementwise of one signal), convert the part of the network without it, or register a rule: rules=[...]; "
+        f"write it in operators that have one (docs/operators.md lists the {sums} weighted sums; anything elementwise "
+        "of one signal is a neuron), convert the part of the network without it, or register a rule: rules=[...]; "
         "see docs/rules.md"
     )
 
