@@ -12,7 +12,18 @@ from pathlib import Path
 from textwrap import fill
 
 from fewspikes.base.files import write_aside
-from fewspikes.operators.rule import Circuit, Digital, Elementwise, Linear, Neurons, Rule, Shapes, Written
+from fewspikes.operators.rule import (
+    Bookkeeping,
+    Circuit,
+    Digital,
+    Elementwise,
+    Linear,
+    Lookup,
+    Neurons,
+    Rule,
+    Shapes,
+    Written,
+)
 from fewspikes.operators.rules import RULES, listed
 
 ROOT = Path(__file__).parent.parent
@@ -177,13 +188,14 @@ def _about(row: Rule) -> str:
 
 _BETWEEN = """\
 The function says which outputs each element of the input reaches (begin with `reach/__init__.py`); arguments go by
-their names in torch's schema; `takes` leaves out the calls that the row is not true of (a roll of the batch mixes
-images), and those are refused by name. A linear map with weights is `@linear(..., weight=)`, a rewrite into other
-operators `@circuit`, a named activation `@neurons`; an elementwise function of one signal needs no row.
+their names in torch's schema; `takes` leaves out the calls that the row is not true of (without axes, a roll goes
+through all elements in a row), and those are refused by name. A linear map with weights is `@linear(..., weight=)`, a
+rewrite into other operators `@circuit`, a named activation `@neurons`; an elementwise function of one signal needs no
+row.
 
 The test is a case in `tests/linear_chains.py`, a linear chain between two neurons:
 """
-_FUNCTIONS: dict[type[Rule], str] = {Linear: "reach", Neurons: "activation", Circuit: "expand"}
+_FUNCTIONS: dict[type[Rule], str] = {Linear: "reach", Lookup: "reach", Neurons: "activation", Circuit: "expand"}
 _COLUMNS = {
     3: ("operators", "when", "what it is"),
     4: ("operators", "weighs, or moves", "left out of the spikes' call", "what it is"),
@@ -207,6 +219,15 @@ _CLASSES: dict[type[Rule], tuple[str, str]] = {
     ),
     Circuit: ("Rewritten", "Into operators that have rows; always, or where `circuits=` says so."),
     Digital: ("Left digital", "By default; the report of each network names them with their places."),
+    Lookup: (
+        "Tables",
+        "Rows of a constant that whole numbers pick. A signal begins here, analog as an input is; no multiply-adds.",
+    ),
+    Bookkeeping: (
+        "Whole numbers and truth values",
+        "Computed as they are from inputs that are no signal (token ids, masks, positions), as all elementwise "
+        "operators are. Of a signal, these are refused or have another row.",
+    ),
     Shapes: ("Sizes and constants", "They carry no value from neuron to neuron."),
 }
 _HEAD = """# Operators

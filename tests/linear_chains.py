@@ -290,6 +290,7 @@ CASES: dict[str, tuple[Net, tuple[int, ...]]] = {
         between(lambda x, c: c(x), nn.ConvTranspose2d(4, 6, (3, 2), (2, 1), 1, 1, 2, False, (1, 2))),
         (4, 3, 5),
     ),
+    "cast": (between(lambda x: x.float().double() + x), (3, 2)),
     "biases": (between(lambda x, c, f: f(c(x).flatten(1)) - 0.5, nn.Conv2d(2, 3, 2), nn.Linear(12, 4)), (2, 3, 3)),
     "gate": (squeeze_and_excite(), (3, 2, 2)),
     "dense block": (

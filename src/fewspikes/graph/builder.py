@@ -103,19 +103,21 @@ class Builder:
         while (name := f"constants.{number}") in self.tensors:
             number += 1
         self.tensors[name] = value.detach()
-        return self.append(CONSTANT, {"tensor": name}, tuple(value.shape))
+        return self.append(CONSTANT, {"tensor": name}, tuple(value.shape), value.dtype)
 
     def site(self, source: Ref, shape: Shape | None) -> Ref:
         """A new layer of neurons."""
         return self.append(SITE, {"input": source}, shape)
 
-    def append(self, operator: str, arguments: Mapping[str, Any], shape: Shape | None = None) -> Ref:
+    def append(
+        self, operator: str, arguments: Mapping[str, Any], shape: Shape | None = None, dtype: torch.dtype | None = None
+    ) -> Ref:
         """A new node under a new name."""
         word = re.sub(r"\W", "_", operator.split(".")[1] if "." in operator else operator)
         while (name := f"{word}_{self._names[word]}") in self._taken:
             self._names[word] += 1
         self._names[word] += 1
-        return self._add(Node(name, operator, arguments, self.path, shape, self.part))
+        return self._add(Node(name, operator, arguments, self.path, shape, self.part, dtype))
 
     def _add(self, node: Node) -> Ref:
         self.nodes.append(node)

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch.export.graph_signature import InputKind, OutputKind, OutputSpec
+from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
+from torch.utils import _pytree as pytree
 
 from fewspikes.base.errors import FewSpikesError
 from fewspikes.graph.functions import named as by_name
@@ -20,10 +22,11 @@ from fewspikes.graph.inputs import InputSpec, as_named, check_autocast, check_fi
 from fewspikes.graph.model import check_model, check_together, in_order, inner, misplaced
 from fewspikes.graph.nested import alike, held
 from fewspikes.graph.reasons import is_interruption, reason_of
+from fewspikes.graph.watching import Watch, check_stateless
 
 Exported = tuple[torch.export.ExportedProgram, Any]  # and what holds the tensors that it returns
 
-_NO_FACTORS = ("cond", "ind", "mask", "repeats")  # in names of arguments that are no floats: indices, attn_mask
+_NO_FACTORS = ("cond", "ind", "mask", "repeats", "offsets")  # in names of arguments that are no floats: indices
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,8 @@ def captured_model(model: nn.Module, example_inputs: Any) -> Captured:
     behind = misplaced(model, named) if keywords else ()
     inputs = tuple(replace(spec, by_name=spec.name in behind) for spec in specs_of(named))
     check_together(model, named, inputs)
-    exported, returned = _export(model, named, keywords)
+    exported, returned, watch = _export(model, named, keywords)
+    check_stateless(model, named, keywords, watch.assigned)
     device = next(iter(named.values())).device
     return _translated(exported, returned, inputs, keywords, device)
 
@@ -67,9 +71,10 @@ def _pair(value: Tensor) -> Tensor:
     return torch.cat([value, value]) if len(value) == 1 else value.clone()  # torch.export merges equal objects
 
 
-def _export(model: nn.Module, named: dict[str, Tensor], keywords: bool) -> Exported:
+def _export(model: nn.Module, named: dict[str, Tensor], keywords: bool) -> tuple[Any, Any, Watch]:
+    watch = Watch(model)
     try:
-        return _exported(model, {name: _pair(value) for name, value in named.items()}, keywords)
+        return *_exported(model, {name: _pair(value) for name, value in named.items()}, keywords, watch), watch
     except FewSpikesError:
         raise
     except (Exception, SystemExit) as error:  # torch.export raises nearly every class there is
@@ -77,25 +82,27 @@ def _export(model: nn.Module, named: dict[str, Tensor], keywords: bool) -> Expor
             raise KeyboardInterrupt from error
         batched = {name: torch.stack([value, value]) for name, value in named.items()}
         reason = reason_of(error, model, named, lambda: _runs(model, batched, keywords))
-        raise FewSpikesError(f"torch.export could not capture {type(model).__name__}: {reason}") from error
+        where = f" (it stopped at {watch.path})" if watch.path else ""
+        raise FewSpikesError(f"torch.export could not capture {type(model).__name__}: {reason}{where}") from error
 
 
 def _runs(model: nn.Module, named: dict[str, Tensor], keywords: bool) -> bool:
     try:
-        _exported(model, named, keywords)
+        _exported(model, named, keywords, Watch(model))
     except Exception:
         return False
     return True
 
 
-def _exported(model: nn.Module, named: dict[str, Tensor], keywords: bool) -> Exported:
+def _exported(model: nn.Module, named: dict[str, Tensor], keywords: bool, watch: Watch) -> Exported:
     """The model's graph, which returns its tensors in a row, and its output with a `Ref` to its place for each."""
     args, kwargs = ((), named) if keywords else (tuple(named.values()), {})
     shapes, batch = torch.export.ShapesCollection(), torch.export.Dim("batch")
     for value in named.values():
         shapes[value] = {0: batch}
     with torch.no_grad(), _quiet(), _tensors_alone(model) as outputs:
-        whole = torch.export.export(model, args, kwargs, dynamic_shapes=shapes, strict=False)
+        with watch.watching():
+            whole = torch.export.export(model, args, kwargs, dynamic_shapes=shapes, strict=False)
         return whole.run_decompositions({}), outputs[-1]
 
 
@@ -161,11 +168,16 @@ def _translated(
 ) -> Captured:
     """The exported graph in our own nodes, with its weights as constants; `returned` as from `_exported`."""
     signature = exported.graph_signature
-    for spec in signature.output_specs:
-        if spec.kind not in (OutputKind.USER_OUTPUT, OutputKind.USER_INPUT_MUTATION):  # an input is the caller's copy
-            raise FewSpikesError(f"the model changes {spec.target} in its forward; only models without state convert")
+    free = (OutputKind.USER_OUTPUT, OutputKind.USER_INPUT_MUTATION)  # an input is the caller's copy
+    changed = [str(spec.target) for spec in signature.output_specs if spec.kind not in free]
+    if changed:
+        raise FewSpikesError(
+            f"the model changes {', '.join(changed)} in its forward; only models without state convert: give the state "
+            "to forward as an input and return it"
+        )
     sources = {spec.arg.name: spec for spec in signature.input_specs}
     names = [name for name, spec in sources.items() if spec.kind is InputKind.USER_INPUT]
+    _check_sizes(exported.graph, names)
     tensors: dict[str, Tensor] = {}
     first: dict[int, str] = {}  # one node for each weight, however many names it has in the model
     instead: dict[str, str] = {}
@@ -175,9 +187,10 @@ def _translated(
 
     nodes: list[Node] = []
     for node in exported.graph.nodes:
-        shape = _shape(node.meta.get("val"))
+        value = node.meta.get("val")
+        shape, dtype = _shape(value), value.dtype if isinstance(value, Tensor) else None
         if node.op == "placeholder" and sources[node.name].kind is InputKind.USER_INPUT:
-            nodes.append(Node(node.name, INPUT, {}, "", shape))
+            nodes.append(Node(node.name, INPUT, {}, "", shape, dtype=dtype))
         elif node.op == "placeholder":
             target = str(sources[node.name].target)
             tensor = _weight(exported, target, device)
@@ -187,7 +200,7 @@ def _translated(
                 continue
             name = "weights." + re.sub(r"[^A-Za-z0-9_.]", "_", target)
             tensors[name] = tensor.detach()
-            nodes.append(Node(node.name, CONSTANT, {"tensor": name}, target.rpartition(".")[0], shape))
+            nodes.append(Node(node.name, CONSTANT, {"tensor": name}, target.rpartition(".")[0], shape, dtype=dtype))
         elif node.op == "output":
             specs = signature.output_specs
             row = [ours(value) for value, spec in zip(node.args[0], specs, strict=True) if _asked(spec)]
@@ -195,7 +208,7 @@ def _translated(
         else:
             _check_dtypes(node)
             arguments = _arguments(_operator(node), ours(node.args), ours(node.kwargs))
-            nodes.append(Node(node.name, _operator(node), arguments, _path(node), shape))
+            nodes.append(Node(node.name, _operator(node), arguments, _path(node), shape, dtype=dtype))
     return Captured(Graph(tuple(nodes)), tensors, _named(inputs, names, keywords), keywords)
 
 
@@ -210,11 +223,47 @@ def _check_dtypes(node: fx.Node) -> None:
         for name, value in values.items()
         if isinstance(value, Tensor) and not any(word in name for word in _NO_FACTORS)
     }
-    if len(set(dtypes.values())) > 1:
+    if len(set(dtypes.values())) > 1 and not _runs_on_zeros(node):
         raise FewSpikesError(
             f"operator {_operator(node)} at {_path(node) or 'the top of the model'} takes {' and '.join(dtypes)}, "
             "which torch does not multiply; give an example in the weights' dtype, as by x.float()"
         )
+
+
+def _check_sizes(graph: fx.Graph, inputs: list[str]) -> None:
+    """Sizes and numbers may depend on the batch's size and on constants, never on the values of what goes in."""
+    unknown, depending, first = set[fx.Node](), set[fx.Node](), list[str]()
+    for node in graph.nodes:
+        if node.name in inputs or not depending.isdisjoint(node.all_input_nodes):
+            depending.add(node)
+        values = pytree.tree_leaves(node.meta.get("val"))
+        sized = (value for value in values if isinstance(value, Tensor | torch.SymInt | torch.SymFloat))
+        if any(free_unbacked_symbols(value) for value in sized):
+            unknown.add(node)
+            deciding = node.all_input_nodes[1:] or node.all_input_nodes  # what picks, or all that there is
+            if unknown.isdisjoint(node.all_input_nodes) and not depending.isdisjoint(deciding):
+                first.append(f"operator {_operator(node)} at {_path(node) or 'the top of the model'}")
+    if first:
+        raise FewSpikesError(
+            f"shapes or numbers depend on the values of a tensor: {', '.join(dict.fromkeys(first))}; a spiking network "
+            "has one shape for all images: use masks and torch.where in place of picking, or compute it outside"
+        )
+
+
+def _runs_on_zeros(node: fx.Node) -> bool:
+    """Whether the operator takes tensors of these dtypes and sizes when it runs."""
+
+    def zeros(value: Any) -> Any:
+        found = value.meta["val"] if isinstance(value, fx.Node) else value
+        if not isinstance(found, Tensor):
+            return found if isinstance(found, int | float | bool) or found is value else _at(found, 1)
+        return torch.zeros([_at(size, 1) for size in found.shape], dtype=found.dtype)
+
+    try:
+        node.target(*fx.map_arg(node.args, zeros), **fx.map_arg(node.kwargs, zeros))  # type: ignore[operator]
+    except Exception:
+        return False
+    return True
 
 
 def _at_place(row: list[Ref]) -> Callable[[Ref], Ref]:

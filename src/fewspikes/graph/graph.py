@@ -47,6 +47,7 @@ class Node:
         path: of the module that made it, "" for the model itself.
         shape: of the tensor that comes out; None where it is none.
         part: the operator whose circuit it is part of, as "max_pool2d"; "" for the model's own calls.
+        dtype: of its elements; None where nobody has told.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Node:
     path: str = ""
     shape: Shape | None = None
     part: str = ""
+    dtype: torch.dtype | None = None
 
     @cached_property
     def reads(self) -> tuple[str, ...]:
@@ -65,6 +67,11 @@ class Node:
     def short(self) -> str:
         """What its operator goes by, see `short_name`."""
         return short_name(self.operator)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether its elements are known to be whole numbers or truth values."""
+        return self.dtype is not None and not (self.dtype.is_floating_point or self.dtype.is_complex)
 
     @property
     def where(self) -> str:

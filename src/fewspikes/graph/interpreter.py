@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from fewspikes.base.errors import FewSpikesError
 from fewspikes.base.tensors import aligned
 from fewspikes.graph.functions import function, in_order, parameters
 from fewspikes.graph.graph import CONSTANT, INPUT, OUTPUT, SITE, Graph, Node, Ref, refs
@@ -149,8 +150,21 @@ class Running(nn.Module):
         given = [*inputs, *(named[name] for name in self._inputs[len(inputs) :])] if named else inputs
         program = self.program
         values = program.values(given, self._tensor)
-        execute(program.steps, values, dict(zip(self._sites, self.layers, strict=True)))
+        layers = dict(zip(self._sites, self.layers, strict=True))
+        if torch.compiler.is_compiling():
+            execute(program.steps, values, layers)
+        else:
+            self._run(program, values, layers)
         return filled(program.output, values)
+
+    def _run(self, program: Program, values: list[Any], layers: Mapping[str, Callable[..., Any]]) -> None:
+        try:
+            execute(program.steps, values, layers)
+        except IndexError as error:  # torch's own, of a table or an index
+            raise FewSpikesError(
+                f"whole numbers among the inputs ({', '.join(self._inputs)}) look up rows that a table has not: "
+                f"{str(error).splitlines()[0]}; give numbers from 0 to below its length"
+            ) from error
 
     @property
     def program(self) -> Program:

@@ -1,4 +1,4 @@
-"""Each node's shape in a graph, without running it.
+"""Each node's shape and dtype in a graph, without running it.
 
 torch's meta device knows every operator, but its rules in Python load a symbolic algebra and a compiler: 80 MiB and a
 second for a file that is only to be run. So the caller may know the shapes of the commonest operators itself.
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fewspikes.graph.functions import parameters
-from fewspikes.graph.graph import SITE, Graph, shape_between
+from fewspikes.graph.graph import SITE, Graph, Shape, shape_between
 from fewspikes.graph.inputs import InputSpec
 from fewspikes.graph.interpreter import Step, execute, lowered
 
@@ -25,7 +25,7 @@ Known = Callable[[str, Mapping[str, Any]], Sequence[int] | None]
 def with_shapes(
     graph: Graph, inputs: Sequence[InputSpec], tensors: Mapping[str, Tensor], known: Known | None = None
 ) -> Graph:
-    """The graph with each node's shape.
+    """The graph with each node's shape and dtype.
 
     Args:
         graph: of any shapes.
@@ -36,17 +36,21 @@ def with_shapes(
     few, more = (_run(graph, inputs, tensors, images, known) for images in (_IMAGES, _OTHERS))
     return Graph(
         tuple(
-            replace(node, shape=shape_between(few[node.name], more[node.name], _IMAGES, _OTHERS))
+            replace(node, shape=_between(few[node.name], more[node.name]), dtype=few[node.name].dtype)
             if node.name in few
-            else replace(node, shape=None)
+            else replace(node, shape=None, dtype=None)
             for node in graph
         )
     )
 
 
+def _between(few: Tensor, more: Tensor) -> Shape:
+    return shape_between(few.shape, more.shape, _IMAGES, _OTHERS)
+
+
 def _run(
     graph: Graph, inputs: Sequence[InputSpec], tensors: Mapping[str, Tensor], images: int, known: Known | None
-) -> dict[str, torch.Size]:
+) -> dict[str, Tensor]:
     program = lowered(graph)
     steps = [step._replace(done=()) for step in program.steps]
     given = [torch.empty(images, *spec.shape, dtype=spec.dtype, device="meta") for spec in inputs]
@@ -55,7 +59,7 @@ def _run(
     call = None if known is None else partial(_call, {node.name: node.operator for node in graph}, known)
     with torch.no_grad():
         execute(steps, values, layers, call)
-    return {name: values[at].shape for name, at in program.places.items() if isinstance(values[at], Tensor)}
+    return {name: values[at] for name, at in program.places.items() if isinstance(values[at], Tensor)}
 
 
 def _call(operators: Mapping[str, str], known: Known, step: Step, args: list[Any], kwargs: dict[str, Any]) -> Any:

@@ -45,7 +45,7 @@ class Levels:
         found = []
         for channel, part in enumerate(x.movedim(axis, 0).flatten(1)):
             before = part.new_empty(0) if known is None else torch.from_numpy(known.values[channel]).to(part)  # type: ignore[index]
-            values = _joined(part, before)
+            values = _joined(part.contiguous(), before)
             if values is None:
                 return cls(None)
             found.append(values.double().cpu().numpy())

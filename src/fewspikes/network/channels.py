@@ -3,7 +3,7 @@
 from fewspikes.graph.graph import INPUT, OUTPUT, SITE, Node
 from fewspikes.network.segments import Segments
 from fewspikes.operators.call import IMAGES
-from fewspikes.operators.rule import Digital, Kind, Linear
+from fewspikes.operators.rule import Digital, Kind, Linear, Lookup
 from fewspikes.reach.boxes import Box, identity
 from fewspikes.reach.factors import Unknown
 
@@ -37,6 +37,8 @@ def _axis_after(segments: Segments, node: Node, seen: dict[str, int]) -> int:
     if node.operator == INPUT or node.name not in segments.fates:
         return _NONE
     rule = segments.fates[node.name].rule
+    if segments.kind(node.name) is Kind.LOOKUP:
+        return rule.channels % len(node.shape) if isinstance(rule, Lookup) and node.shape else _NONE
     if isinstance(rule, Linear) and rule.outputs is not None and rule.weight is not None:
         return rule.outputs[1] % len(node.shape or ())
     found = {

@@ -42,15 +42,16 @@ class Macs:
 def multiply_adds(segments: Segments) -> Macs:
     """Count the multiply-adds per image.
 
-    Analog are the network's inputs, what operators left digital return, and what linear maps make of either, until a
-    neuron turns it into spikes. A map of analog values and spikes together (their sum, say) counts as analog.
+    Analog are the network's inputs, what is looked up, what operators left digital return, and what linear maps make
+    of these, until a neuron turns it into spikes. A map of analog values and spikes together (their sum, say) counts
+    as analog.
     """
     analog: set[str] = set()
     every, remaining = {}, {}
     for node in segments.graph:
         kind = segments.kind(node.name)
         mixed = kind is Kind.SYNAPTIC and not analog.isdisjoint(node.reads)
-        if node.operator == INPUT or kind is Kind.DIGITAL or mixed:
+        if node.operator == INPUT or kind in (Kind.DIGITAL, Kind.LOOKUP) or mixed:
             analog.add(node.name)
         count = _count(node, segments) // IMAGES if node.name in segments.fates else 0
         if count:

@@ -1,7 +1,7 @@
 """Segments: the linear maps between neurons. Whatever follows from a graph's structure is worked out on them.
 
-A segment leads from its sources (sites, inputs, results of digital operators) to one operand of one consumer (a site,
-a digital operator, the network's output). Nobody else walks the graph.
+A segment leads from its sources (sites, inputs, tables that are looked up, results of digital operators) to one operand
+of one consumer (a site, a digital operator, the network's output). Nobody else walks the graph.
 """
 
 from collections.abc import Iterator, Mapping
@@ -133,7 +133,7 @@ class Segments:
             if self.kind(name) is Kind.SYNAPTIC:
                 between.add(name)
                 waiting.extend(self.graph[name].reads)
-            elif self.graph[name].operator in (SITE, INPUT) or self.kind(name) is Kind.DIGITAL:
+            elif self.graph[name].operator in (SITE, INPUT) or self.kind(name) in (Kind.DIGITAL, Kind.LOOKUP):
                 sources.add(name)
         ordered = [tuple(sorted(names, key=order.__getitem__)) for names in (between, sources)]
         return Segment(consumer, end, tuple(self.graph[name] for name in ordered[0]), ordered[1])
@@ -171,7 +171,7 @@ class Segments:
             through = (
                 found.get(name, frozenset()) if self.kind(name) is Kind.DIGITAL else frozenset((name,))
                 for name in segment.sources
-                if self.graph[name].operator != INPUT
+                if self.graph[name].operator != INPUT and self.kind(name) is not Kind.LOOKUP
             )
             name = segment.consumer.name
             found[name] = found.get(name, frozenset()).union(*through)

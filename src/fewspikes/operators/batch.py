@@ -14,7 +14,8 @@ from torch import Tensor
 
 from fewspikes.graph.graph import INPUT, OUTPUT, SITE, Batch, Graph, Node, refs, sizes
 from fewspikes.operators.call import Call, Relation
-from fewspikes.operators.rule import Digital, Linear, Rules, Shapes
+from fewspikes.operators.rule import Bookkeeping, Digital, Linear, Lookup, Rules, Shapes
+from fewspikes.operators.rules import is_known
 from fewspikes.operators.summing import sums_of
 from fewspikes.reach import boxes
 from fewspikes.reach.boxes import Box, identity, is_empty
@@ -22,15 +23,15 @@ from fewspikes.reach.factors import Unknown
 from fewspikes.reach.union import meet, unite
 
 _IMAGES = 7  # followed side by side: a shift by fewer is seen
-_MIXES = (
-    "mixes the images of a batch, each of which a spiking network computes by itself: let it work on other axes, put a "
-    "constant (a buffer) in place of what it takes from other images, or leave it to the code that calls the network"
+_MIXED = (
+    "the images of a batch are mixed by {}; a spiking network computes each by itself: work on other axes, put a "
+    "constant (a buffer) in place of what comes from other images, or leave it to the code that calls the network"
 )
-_MOVES = "moves images to other places: return every tensor with the batch on axis 0, each image at its own place"
+_MOVED = "images come to other places by {}; return every tensor with the batch on axis 0, each image at its own place"
 
 
-def batch_problems(graph: Graph, tensors: Mapping[str, Tensor], rules: Rules) -> dict[str, str]:
-    """Where a graph does not compute each image by itself: in words, by node.
+def batch_problems(graph: Graph, tensors: Mapping[str, Tensor], rules: Rules) -> dict[str, list[Node]]:
+    """Where a graph does not compute each image by itself: the nodes by what is wrong, in words with {} for them.
 
     Args:
         graph: with the shapes of its tensors.
@@ -38,9 +39,8 @@ def batch_problems(graph: Graph, tensors: Mapping[str, Tensor], rules: Rules) ->
         rules: the rows.
     """
     walk = _Walk(graph, tensors, rules)
-    found = {node.name: f"{node.where} {_MIXES}" for node in walk.mixing}
-    moving = [walk.moving(name) for name in graph.output.reads if walk.is_elsewhere(name, graph[name])]
-    return found | {node.name: f"{node.where} {_MOVES}" for node in moving}
+    moving = [walk.moving(name) for name in graph.output.reads if walk.is_elsewhere(name)]
+    return {words: nodes for words, nodes in ((_MIXED, walk.mixing), (_MOVED, moving)) if nodes}
 
 
 class _Walk:
@@ -53,6 +53,7 @@ class _Walk:
     """
 
     def __init__(self, graph: Graph, tensors: Mapping[str, Tensor], rules: Rules) -> None:
+        self.given = graph
         self.graph = Graph(tuple(replace(node, shape=_fixed(node)) for node in graph))
         self.tensors, self.rules, self.known, self.mixing = tensors, rules, dict[str, Any](), list[Node]()
         for node in self.graph:
@@ -65,12 +66,12 @@ class _Walk:
             elif found:
                 self.known[node.name] = found
 
-    def is_elsewhere(self, name: str, node: Node) -> bool:
+    def is_elsewhere(self, name: str) -> bool:
         """Whether the batch is not axis 0 of a node's result, or an image is at another's place."""
         relation = self.known.get(name)
         if relation is None:
             return False
-        shape = node.shape or ()
+        shape = self.given[name].shape or ()
         return shape[:1] != (Batch(1),) or not all(_is_in_place(box) for box in relation)
 
     def moving(self, name: str) -> Node:
@@ -98,34 +99,39 @@ class _Walk:
         return self._through(call) if call.signals else ()
 
     def _through(self, call: Call) -> Any:
-        rule = self.rules.find(Linear, call) or self.rules.find(Digital, call)
+        kinds: tuple[type[Linear | Digital | Lookup | Bookkeeping], ...] = (Linear, Digital, Lookup, Bookkeeping)
+        rows = (self.rules.find(kind, call) for kind in kinds)
+        rule = next((row for row in rows if row is not None and row.reach is not None), None)
         if isinstance(rule, Digital) and rule in self.rules.own and rule.reach is None:  # its trial told
             return _tidied(_whole_images(box, call.shape) for box in _given(call))
         if rule is None or rule.reach is None:
-            return _by_shape(call)
+            return self._by_shape(call)
         if isinstance(rule, Linear) and rule.outputs is not None and rule.outputs[1] == 1:  # a convolution
             relation = call.boxes(next(iter(call.signals)))
             if all(_is_in_front(box) for box in relation):
                 return _tidied(_dense_but_in_front(box, call.shape) for box in relation)
         found = list(rule.reach(call))
-        if isinstance(rule, Linear) and rule.several:
+        if isinstance(rule, Linear | Lookup) and rule.several:
             return {index: _tidied(piece) for index, piece in enumerate(found)}  # type: ignore[arg-type]
         return _tidied(found)  # type: ignore[arg-type]
 
+    def _by_shape(self, call: Call) -> Any:
+        """What an operator without a reach may do, by the axes that it names and by its shape."""
+        if call.node.shape is not None:
+            return self._spread(call, call.node)
+        pieces = [user for user in call.graph.users(call.node.name) if user.operator == "getitem"]
+        return {piece.arguments["index"]: self._spread(call, piece) for piece in pieces}
 
-def _by_shape(call: Call) -> Any:
-    """What an operator without a row may reach, by the axes that it names and by its shape."""
-    if call.node.shape is not None:
-        return _spread(call, call.shape)
-    pieces = [user for user in call.graph.users(call.node.name) if user.operator == "getitem"]
-    return {piece.arguments["index"]: _spread(call, tuple(piece.shape or ())) for piece in pieces}  # type: ignore[arg-type]
-
-
-def _spread(call: Call, shape: Sequence[int]) -> Relation:
-    """The tensors that it takes, each with the named axes as one, broadcast to a shape."""
-    named = call.get("dim", call.get("dims"))
-    dims = named if isinstance(named, list) else [] if named is None else [named]
-    return _tidied(_fitted(_joined(box, dims, len(shape)), shape) for box in _given(call))
+    def _spread(self, call: Call, result: Node) -> Relation:
+        """The tensors that it takes, each with the named axes as one, broadcast to the shape of the result."""
+        named, shape = call.get("dim", call.get("dims")), self.graph.sizes(result.name, _IMAGES)
+        dims = named if isinstance(named, list) else [] if named is None else [named]
+        given = [_joined(box, dims, len(shape)) for box in _given(call)]
+        keeps = all(_fits(box, shape) for box in given)
+        counts = any(isinstance(size, Batch) for size in self.given[result.name].shape or ())
+        if not keeps and counts and not is_known(call.node.operator, self.rules):
+            raise Unknown("what it does is not known")
+        return _tidied(boxes.broadcast(box if keeps else _everything(box), shape) for box in given)
 
 
 def _given(call: Call) -> list[Box]:
@@ -139,13 +145,13 @@ def _joined(box: Box, dims: Sequence[int], axes: int) -> Box:
     return sums_of(box, [dim % count for dim in dims if count], count == axes)
 
 
-def _fitted(box: Box, shape: Sequence[int]) -> Box:
-    """The box broadcast to a shape; where it does not fit, everything reaches everything."""
+def _fits(box: Box, shape: Sequence[int]) -> bool:
     sizes = zip(box.shape[::-1], shape[::-1], strict=False)
-    if len(box.axes) > len(shape) or any(size not in (1, wanted) for size, wanted in sizes):
-        one = replace(sums_of(box, range(len(box.axes)), True), axes=())
-        return boxes.broadcast(boxes.tidy(one), shape)
-    return boxes.broadcast(box, shape)
+    return len(box.axes) <= len(shape) and all(size in (1, wanted) for size, wanted in sizes)
+
+
+def _everything(box: Box) -> Box:
+    return boxes.tidy(replace(sums_of(box, range(len(box.axes)), True), axes=()))
 
 
 def _fixed(node: Node) -> tuple[int, ...] | None:

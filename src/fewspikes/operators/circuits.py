@@ -3,13 +3,17 @@
 from collections.abc import Sequence
 from typing import Any
 
+import torch
+
 from fewspikes.base.errors import FewSpikesError
 from fewspikes.graph.builder import Builder
+from fewspikes.graph.functions import named
 from fewspikes.graph.graph import CONSTANT, Ref
 from fewspikes.operators.call import Call
 from fewspikes.operators.folding import scaled_and_shifted
 from fewspikes.operators.rule import circuit
 
+_CAST = "aten._to_copy.default"
 _LOW = -1e4  # padding below stands for nothing in a maximum
 
 
@@ -25,6 +29,25 @@ def dropped_out(call: Call, g: Builder) -> Any:
     if call["train"]:
         raise FewSpikesError(f"dropout at {call.node.path!r} is active; call model.eval() before converting")
     return g.now(call.node.arguments["input"])
+
+
+def _dtype(call: Call, name: str) -> torch.dtype | None:
+    return call.graph[call.node.arguments[name].name].dtype
+
+
+@circuit("_to_copy", takes=lambda call: call["dtype"] in (None, _dtype(call, "self")), early=True)
+def same_dtype(call: Call, g: Builder) -> Any:
+    """A cast that changes nothing: the network computes where it is."""
+    return g.now(call.node.arguments["self"])
+
+
+@circuit("type_as", early=True)
+def cast_like(call: Call, g: Builder) -> Any:
+    """A cast to another tensor's dtype, of which nothing else is read."""
+    self, dtype = g.now(call.node.arguments["self"]), _dtype(call, "other")
+    if dtype == _dtype(call, "self"):
+        return self
+    return g.append(_CAST, named(_CAST, [self], {"dtype": dtype}), call.node.shape, dtype)
 
 
 @circuit("view", "_unsafe_view", early=True)
@@ -148,5 +171,15 @@ def squeezed(call: Call, g: Builder) -> Any:
     return g.call("reshape", g.now(call.node.arguments["self"]), [-1, *call.shape[1:]], like=call.node.shape)
 
 
-ROWS = (identity, dropped_out, viewed, whole_slice, normalised, max_pool_without_indices, *average_pools)
+ROWS = (
+    identity,
+    dropped_out,
+    same_dtype,
+    cast_like,
+    viewed,
+    whole_slice,
+    normalised,
+    max_pool_without_indices,
+    *average_pools,
+)
 ROWS += (pixels_shuffled, pixels_unshuffled, channels_shuffled, squeezed)

@@ -42,13 +42,17 @@ class Entry(NamedTuple):
 def with_input_spikes(
     graph: Graph, tensors: dict[str, Tensor], choices: Choices, dtype: torch.dtype, carriers: frozenset[str]
 ) -> tuple[Graph, tuple[Entry, ...]]:
-    """The graph with neurons behind each input that is to come as spikes; `tensors` gets what they need."""
+    """The graph with neurons behind each input, or table looked up, that is to come as spikes.
+
+    `tensors` gets what they need.
+    """
     entries: list[Entry] = []
 
     def change(node: Node, made: Builder) -> Ref | None:
-        if node.operator != INPUT or node.name not in carriers or choices.of("input", node.name) != "spikes":
+        begins, path = node.name in carriers and carriers.isdisjoint(node.reads), node.path or node.name
+        if not begins or node.shape is None or choices.of("input", path) != "spikes":
             return None
-        made.path, made.part, shape = node.name, INPUT_PART, node.shape or ()
+        made.path, made.part, shape = path, INPUT_PART, node.shape
         axis = _channels(shape)
         sizes = [size if at == axis else 1 for at, size in enumerate(shape)]
         lowest = [made.constant(torch.zeros(sizes, dtype=dtype)) for _ in range(2)]  # type: ignore[arg-type]

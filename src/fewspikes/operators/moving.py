@@ -7,7 +7,7 @@ import torch
 
 from fewspikes.operators.call import IMAGES, Call
 from fewspikes.operators.probing import along
-from fewspikes.operators.rule import moves
+from fewspikes.operators.rule import linear, moves
 from fewspikes.reach import boxes
 from fewspikes.reach.boxes import Box
 from fewspikes.reach.factors import Unknown
@@ -175,7 +175,17 @@ def repeated(call: Call) -> Iterable[Box]:
         yield box
 
 
+_FLOATS = (torch.float32, torch.float64)
+
+
+@linear("_to_copy", takes=lambda call: call["dtype"] in (None, *_FLOATS))
+def cast(call: Call) -> Iterable[Box]:
+    """The same numbers as floats of another width; bytes of pictures become floats here."""
+    return call.boxes()
+
+
 ROWS = (
+    cast,
     enlarged,
     flipped,
     repeated,

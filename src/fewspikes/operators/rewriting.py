@@ -88,7 +88,8 @@ def prepared(captured: Captured, circuits: Mapping[str, str] | None = None, rule
     graph = with_linear_parts(graph, tensors, choices, rules, signals, ends)
     graph, sites = _with_sites(graph, tensors, rules)
     graph = _tested(own, graph, captured, tensors, rules) if rules.own else graph
-    fates(graph, tensors, rules, batch_problems(graph, tensors, rules))
+    shaped = _shaped(graph, captured.inputs, tensors, rules)
+    fates(graph, tensors, rules, batch_problems(shaped or graph, tensors, rules))
     check_finite(tensors.values(), "a constant of the network, after batch norms were folded,")
     if not sites:
         raise FewSpikesError(
@@ -96,7 +97,8 @@ def prepared(captured: Captured, circuits: Mapping[str, str] | None = None, rule
         )
     names = {site.node: site.name for site in sites}
     found = {names[entry.node]: entry for entry in entries}
-    return Prepared(with_sizes(graph, captured.inputs, tensors, rules), tensors, sites, tuple(notes), found)
+    graph = shaped or with_sizes(graph, captured.inputs, tensors, rules)
+    return Prepared(graph, tensors, sites, tuple(notes), found)
 
 
 def _dtype(captured: Captured) -> torch.dtype:
@@ -138,6 +140,14 @@ def _tested(own: Tested, graph: Graph, captured: Captured, tensors: Mapping[str,
 def _folded(graph: Graph, tensors: dict[str, Tensor], rules: Rules) -> Graph:
     """The graph with what is constant computed; operators outside of ATen are called only if a row covers them."""
     return with_constants_folded(graph, tensors, lambda operator: is_aten(operator) or rules.covers(operator))
+
+
+def _shaped(graph: Graph, inputs: Sequence[InputSpec], tensors: Mapping[str, Tensor], rules: Rules) -> Graph | None:
+    """The graph with its shapes; None where it has an operator, without a row perhaps, that does not tell them."""
+    try:
+        return with_sizes(graph, inputs, tensors, rules)
+    except Exception:  # whatever an operator raises on the meta device
+        return None
 
 
 def with_sizes(graph: Graph, inputs: Sequence[InputSpec], tensors: Mapping[str, Tensor], rules: Rules = RULES) -> Graph:

@@ -33,6 +33,7 @@ class Kind(StrEnum):
 
     SYNAPTIC = "synaptic"  # a linear map (with constants), part of the weighted sums between neurons
     NEURON = "neuron"  # replaced by FS-neurons
+    LOOKUP = "lookup"  # of whole numbers alone, looked up or computed digitally: where an analog signal begins
     DIGITAL = "digital"  # left to a digital processor, with the reason
     BOOKKEEPING = "bookkeeping"  # shapes and constants; carries no value from neuron to neuron
 
@@ -240,6 +241,32 @@ class Shapes(Rule):
     """
 
     fill: Callable[[Call], Any] | None = field(default=None, kw_only=True)
+    reach: Reach | None = field(default=None, kw_only=True)
+
+
+@dataclass(frozen=True, eq=False)
+class Lookup(Rule):
+    """Rows of a table that whole numbers pick: an analog signal begins here, as at an input.
+
+    Attributes:
+        channels: the axis of the result that counts the table's columns.
+        reach: as of `Linear`, from what picks.
+        several: it returns several tensors.
+    """
+
+    channels: int = field(kw_only=True)
+    reach: Reach | Pieces | None = field(default=None, kw_only=True)
+    several: bool = field(default=False, kw_only=True)
+
+
+@dataclass(frozen=True, eq=False)
+class Bookkeeping(Rule):
+    """Computes on whole numbers, truth values and sizes alone, never on a signal; elementwise operators need no row.
+
+    Attributes:
+        reach: as of `Linear`, for which image each position belongs to; None: by the axes that it names, or its shape.
+    """
+
     reach: Reach | None = field(default=None, kw_only=True)
 
 

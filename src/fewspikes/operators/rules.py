@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fewspikes.base.errors import FewSpikesError
 from fewspikes.graph.functions import PYTHON, is_aten, is_elementwise
-from fewspikes.graph.graph import CONSTANT, INPUT, OUTPUT, SITE, Graph, short_name
+from fewspikes.graph.graph import CONSTANT, INPUT, OUTPUT, SITE, Graph, Node, short_name
 from fewspikes.operators import (
     bookkeeping,
     circuits,
@@ -22,13 +22,26 @@ from fewspikes.operators import (
     neurons,
     products,
     rearranging,
+    signals,
     summing,
     weighted,
 )
 from fewspikes.operators.call import Call
 from fewspikes.operators.choices import WITHOUT_ROWS
 from fewspikes.operators.constants import GROUPS
-from fewspikes.operators.rule import Circuit, Digital, Elementwise, Kind, Linear, Neurons, Rule, Rules, Shapes
+from fewspikes.operators.rule import (
+    Bookkeeping,
+    Circuit,
+    Digital,
+    Elementwise,
+    Kind,
+    Linear,
+    Lookup,
+    Neurons,
+    Rule,
+    Rules,
+    Shapes,
+)
 
 
 class _Library(Rules):
@@ -56,16 +69,21 @@ _ROOMS = (
     bookkeeping,
 )
 RULES = _Library(row for room in _ROOMS for row in room.ROWS)
+_KNOWN = (Linear, Digital, Lookup, Shapes, Bookkeeping)
 _SHOWN = 3  # paths in a message
 _NOTHING = frozenset((INPUT, CONSTANT, OUTPUT))
 _LOGITS = "a classifier that ends here: return the logits, which name the same class"
-_AT_THE_END = dict.fromkeys(("softmax", "log_softmax", "argmax"), _LOGITS)
+_AT_THE_END = dict.fromkeys(("softmax", "log_softmax"), _LOGITS)
 _DROPOUT = "active in eval mode: call F.dropout(x, training=self.training), or take it out"
 _NORM = "it uses the batch's own statistics, which mixes its images: train it with running statistics"
 _NORMS = ("batch_norm", "native_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_functional")
 _DROPOUTS = ("dropout", "native_dropout", "feature_dropout", "alpha_dropout", "bernoulli")
+_ORDER = "an order is no weighted sum of spikes: return it, or leave it to the code that calls the network"
+_WHOLE = "a signal becomes whole numbers here: return them, or leave this to the code that calls the network"
+_COMPLEX = "complex numbers: compute with the real and the imaginary parts as two real tensors"
+_ANYWHERE = dict.fromkeys(_DROPOUTS, _DROPOUT) | dict.fromkeys(_NORMS, _NORM) | {"_to_copy": _WHOLE}
+_ANYWHERE |= dict.fromkeys(("argmax", "argmin", "topk", "sort", "argsort"), _ORDER)
 _MASK = "a mask that is constant and a number that is finite convert: -inf, which a softmax takes, does not yet"
-_ANYWHERE = dict.fromkeys(_DROPOUTS, _DROPOUT) | dict.fromkeys(_NORMS, _NORM)
 _ANYWHERE |= dict.fromkeys(("masked_fill", "where"), _MASK)
 
 
@@ -78,16 +96,15 @@ class Fate(NamedTuple):
 
 
 def carriers(graph: Graph, rules: Rules = RULES) -> frozenset[str]:
-    """The nodes whose values depend on the inputs' values."""
-    found: set[str] = set()
-    for node in graph:
-        if node.operator == INPUT or (found.intersection(node.reads) and not rules.has(Shapes, node.short)):
-            found.add(node.name)
-    return frozenset(found)
+    """The nodes that carry a signal."""
+    return signals.carriers(graph, rules)
 
 
 def fates(
-    graph: Graph, tensors: Mapping[str, Tensor], rules: Rules = RULES, problems: Mapping[str, str] | None = None
+    graph: Graph,
+    tensors: Mapping[str, Tensor],
+    rules: Rules = RULES,
+    problems: Mapping[str, Sequence[Node]] | None = None,
 ) -> dict[str, Fate]:
     """What becomes of each node that is a call; inputs, constants and the output are left out.
 
@@ -95,42 +112,46 @@ def fates(
         graph: with shapes.
         tensors: its constants, those that are structure at least.
         rules: the rows.
-        problems: what else is wrong, in words, by node.
+        problems: what else is wrong, in words with {} for the nodes where it is.
 
     Raises:
         FewSpikesError: problems, and operators that no row covers, all of them, with how often and where.
     """
-    signals = carriers(graph, rules)
+    carrying = carriers(graph, rules)
     found, refused = {}, list[Call]()
     for node in graph:
         if node.operator not in _NOTHING:
-            call = Call(node, graph, rules, signals, tensors=tensors)
+            call = Call(node, graph, rules, carrying, tensors=tensors)
             fate = _fate(call)
             if fate is None:
                 refused.append(call)
             else:
                 found[node.name] = fate
-    told = dict(problems or {})
-    unknown = [call for call in refused if call.node.name not in told]
+    problems = problems or {}
+    told = [words.format(_named(nodes)) for words, nodes in problems.items()]
+    elsewhere = {node.name for nodes in problems.values() for node in nodes}
+    unknown = [call for call in refused if call.node.name not in elsewhere]
     if unknown:
-        told[""] = f"no rule for {_listed(unknown)}; {remedy(rules)}"
+        told.append(f"no rule for {_listed(unknown)}; {remedy(rules)}")
     if told:
-        raise FewSpikesError("; ".join(told.values()))
+        raise FewSpikesError("; ".join(told))
     return found
 
 
 def _fate(call: Call) -> Fate | None:
     node, rules = call.node, call.rules
+    if node.dtype is not None and node.dtype.is_complex:
+        return None
     if node.operator == SITE:
         return Fate(Kind.NEURON)
     if node.operator == "getitem":
         return Fate(Kind.SYNAPTIC if call.signals else Kind.BOOKKEEPING)
-    if (
-        node.operator in PYTHON
-        or rules.has(Shapes, node.short)
-        or (not call.signals and is_known(node.operator, rules))
-    ):
+    if node.operator in PYTHON or rules.has(Shapes, node.short):
         return Fate(Kind.BOOKKEEPING)
+    if not call.signals:
+        begins, known = node.name in call.carriers, is_known(node.operator, rules)
+        fate = Fate(Kind.LOOKUP, rules.find(Lookup, call)) if begins else Fate(Kind.BOOKKEEPING)
+        return fate if known else None
     rule = rules.find(Linear, call)
     if rule is not None:
         return Fate(Kind.SYNAPTIC, rule)
@@ -143,7 +164,7 @@ def is_known(operator: str, rules: Rules = RULES) -> bool:
     if operator in PYTHON:
         return True
     name = short_name(operator) if operator.count(".") == 2 else ""
-    return any(rules.has(kind, name) for kind in (Linear, Digital, Shapes))
+    return any(rules.has(kind, name) for kind in _KNOWN) or (is_aten(operator) and is_elementwise(operator))
 
 
 def is_function(operator: str, rules: Rules = RULES) -> bool:
@@ -174,8 +195,19 @@ def _listed(refused: Sequence[Call]) -> str:
     return "; ".join(lines)
 
 
+def _named(nodes: Sequence[Node]) -> str:
+    """The operators with their places, each once."""
+    names = list(dict.fromkeys(node.where for node in nodes))
+    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+
+
 def _hint(call: Call) -> str:
     """What to do about an operator where that is known."""
+    nodes = (call.node, *(call.graph[name] for name in call.node.reads))
+    if any(node.dtype is not None and node.dtype.is_complex for node in nodes):
+        return f" ({_COMPLEX})"
+    if not call.signals:
+        return " (it computes on whole numbers alone: compute it before the network, and give it as an input)"
     values = _different_values(call) if is_function(call.node.operator, call.rules) else 0
     if values > GROUPS:
         return (
@@ -195,7 +227,7 @@ def _different_values(call: Call) -> int:
 
 def _how(call: Call) -> str:
     """Why a row that the operator has is not for this call."""
-    if not is_known(call.node.operator, call.rules):
+    if not any(call.rules.has(kind, call.node.short) for kind in (Linear, Digital)):
         return ""
     return " of several signals" if len(call.signals) > 1 else " with these arguments"
 
