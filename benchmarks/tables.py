@@ -17,7 +17,7 @@ _PAPER = ("table1", "table2", "table3", "claims")
 
 def main() -> None:
     """Write the page."""
-    compared = *networks(), *integers(), *peers(), *baselines(), *activity(), *attack()
+    compared = *networks(), *coverage(), *integers(), *peers(), *baselines(), *activity(), *attack()
     parts = [_HEAD, *accuracies(), *neurons(), *activations(), *compared, *paper()]
     write_aside(FOLDER / "README.md", ("\n".join(parts) + "\n").encode())
 
@@ -135,6 +135,51 @@ def networks() -> Iterator[str]:
             ]
 
     yield from table(columns, lines())
+
+
+def coverage() -> Iterator[str]:
+    """Which models convert."""
+    content = read("coverage")
+    if content is None:
+        return
+    yield from section("Which networks convert", content["command"], content)
+    yield (
+        "Random weights, random images. Error: ||s - a|| / ||a - mean of a over images|| of all outputs together, s of "
+        "the spiking network, a of the ANN, on images that nothing was fitted on.\n"
+    )
+    for title, part in (("library models", content["library"]), ("networks as users write them", content["kinds"])):
+        options, rows = part["options"], part["rows"]
+        if not rows:
+            continue
+        counts = ", ".join(f"{n} {status}" for status, n in part["counts"].items())
+        errors = sorted(row["error"] for row in rows if row.get("error") is not None)
+        middle = f"; the median error is {errors[len(errors) // 2]:.3f}" if errors else ""
+        settings = f"K={options['K']}, {options['images']} images to calibrate on, effort {options['effort']}"
+        yield f"### {part['of']} {title}\n"
+        yield f"{settings}, circuits {options['circuits'] or 'digital'}: {counts}{middle}.\n"
+        columns = ["network", "", "sites", "neurons", "error", "left digital, or why not"]
+        lines = (
+            [
+                row["name"],
+                row["status"],
+                row.get("sites", ""),
+                f"{row['neurons']:,}" if "neurons" in row else "",
+                f"{row['error']:.3f}" if row.get("error") is not None else "",
+                _operators(row.get("left_digital") or row.get("operators", {})) or row.get("why", "").partition(";")[0],
+            ]
+            for row in rows
+        )
+        yield from table(columns, lines)
+
+
+def _operators(counts: dict[str, int]) -> str:
+    """Operators, and how often each is there.
+
+    >>> _operators({"aten.max_pool2d.default": 3, "aten.mul.Tensor": 1})
+    '3 x max_pool2d, mul'
+    """
+    names = ((name.removeprefix("aten.").split(".")[0], n) for name, n in counts.items())
+    return ", ".join(name if n == 1 else f"{n} x {name}" for name, n in names)
 
 
 def integers() -> Iterator[str]:

@@ -31,6 +31,90 @@ def scalars(x: Tensor) -> Tensor:
 
 W = torch.rand(6, 5, dtype=torch.float64)
 INDEX = torch.tensor([2, 0, 2, 1])
+TABLE = torch.tensor([[0, 3, 1], [2, 2, 0]])
+MASK = torch.tensor([[True, False, True, True], [False, False, True, True], [True, True, False, True]])
+
+
+def everywhere(index: Tensor, x: Tensor) -> Tensor:
+    """An index of an image, the same for each image of a batch."""
+    return index[None].expand(x.shape[0], *index.shape)
+
+
+def scatters(x: Tensor) -> Tensor:
+    places = everywhere(TABLE, x)
+    first = x.scatter(2, places, x[:, :2, 1:]) + torch.zeros_like(x).scatter_add(2, places, x[:, 1:, :3])
+    along = torch.zeros_like(x).scatter(1, everywhere(torch.tensor([[2], [0]]).expand(2, 4), x), x[:, :2])
+    return torch.cat([first, along, x.scatter(2, places, 0.5)], 1)
+
+
+def writes(x: Tensor) -> Tensor:
+    y = torch.zeros(x.shape[0], 5, 4, dtype=x.dtype)
+    y[:, 1:4] = x
+    y[:, 0, ::2] = x[:, 1, 1:3]
+    y[:, 4] += x[:, 0] - x[:, 2]
+    z = x.clone()
+    z[:, 1, [3, 0]] = x[:, 2, :2]
+    z[:, 2] = 0.0
+    z[:, [0, 2], [1, 3]] = 1.5
+    z[:, MASK & (TABLE[0, 0] < 1)] = x[:, 0, 0][:, None].expand(-1, 8)
+    return torch.cat([y, z, x.index_copy(2, torch.tensor([3, 1]), x[..., :2]).index_fill(1, TABLE[1, :1], 2.0)], 1)
+
+
+def puts(x: Tensor) -> Tensor:
+    rows, columns = torch.tensor([0, 2, 0]), torch.tensor([1, 3, 1])
+    put = aten.index_put.default(x, [None, rows, columns], x[:, 0, :3], True)
+    return put + aten.index_put.default(x, [None, None, columns[:2]], W[:1, :2])
+
+
+def contractions(x: Tensor) -> Tensor:
+    a, b = W[:4, :3], W[:3, :3]
+    return torch.cat(
+        [
+            torch.einsum("nm,bcm,cd->bdn", W[:, :4], x, b).flatten(1),
+            torch.einsum("...cm,mk->...k", x, a).flatten(1),
+            torch.einsum("bcm,c,ck->bkmc", x, b[0], b).flatten(1),
+            torch.einsum("hck,bck->hbc", W[:2, :3, None].repeat(1, 1, 4), x).transpose(0, 1).flatten(1),
+            torch.tensordot(x, W[:4, :3], ([2, 1], [0, 1]))[:, None],
+            torch.inner(x, W[:, :4]).flatten(1),
+            torch.einsum("bcm->mb", x).T,
+        ],
+        1,
+    )
+
+
+def products(x: Tensor, f: nn.Bilinear) -> Tensor:
+    a, count = W[:4, :4], x.shape[0]
+    return torch.cat(
+        [
+            a[:3, :3] @ x + torch.baddbmm(x, x, a.expand(count, 4, 4), beta=0.5, alpha=2.0),
+            torch.addcmul(a[:3], x, a[1:], value=0.5) + torch.addcdiv(x, x, a[:3] + 1) + torch.lerp(x, a[:3], 0.25),
+            torch.bmm(a[:3, :3].expand(count, 3, 3), x)[:, :1] + a[0, :3] @ x[:, None],
+            torch.addmm(a[0], x[:, 0], a)[:, None]
+            + torch.lerp(x, x[:, :1], a[:3])[:, :1]
+            + x[:, 2:] @ a[:, :1] @ a[:1],
+            torch.mv(x[:, 0], a[0])[:, None, None] + torch.addmv(x[:, 0, 0], x[:, 1], a[1])[:, None, None] + 0 * a[:1],
+            f(x[:, :1], a[:1, :2].expand(count, 1, 2)) + torch.linalg.vecdot(x, a[:3])[:, :1, None],
+            torch.linalg.cross(x, W[:3, :4].expand(count, 3, 4), dim=1),
+        ],
+        1,
+    )
+
+
+def patches(x: Tensor) -> Tensor:
+    columns = F.unfold(x, (2, 3), (1, 2), (1, 1), (2, 1))
+    return F.fold(columns, (5, 4), (2, 3), (1, 2), (1, 1), (2, 1))[:, :, 1:]
+
+
+def spectra(x: Tensor) -> Tensor:
+    whole, half = torch.fft.fft2(x).real, torch.view_as_real(torch.fft.rfft(x, dim=1, norm="ortho"))
+    gate = torch.view_as_complex(W[:3, :4].reshape(3, 2, 2).contiguous())
+    filtered = torch.fft.irfft2(torch.fft.rfft2(x)[..., :2] * gate, (3, 5), norm="forward")
+    kept = torch.zeros(x.shape[0], 3, 3, dtype=torch.complex128)
+    kept[:, 1:, :2] = torch.fft.rfft(x)[:, :2, 1:]
+    moved = torch.fft.fftshift(torch.fft.ifft(torch.fft.fft(x, 5, 1), dim=1), [1]).imag
+    return torch.cat([v.flatten(1) for v in (whole, half, filtered, torch.fft.irfft(kept, 4), moved)], 1)
+
+
 CASES: dict[str, tuple[Net, tuple[int, ...]]] = {
     "same": (between(lambda x, c: c(x), conv(2, 2, (4, 3), padding="same", dilation=(1, 2))), (2, 6, 5)),
     "valid": (between(lambda x, c: c(x), conv(2, 2, 2, padding="valid", stride=(2, 1))), (2, 5, 5)),
@@ -134,6 +218,72 @@ CASES: dict[str, tuple[Net, tuple[int, ...]]] = {
         between(lambda x: x.index_add(1, INDEX, x[:, :1].expand(-1, 4, -1)) + W[:4].index_add(1, INDEX, W[:4, :4])),
         (4, 5),
     ),
+    "index": (
+        between(
+            lambda x: torch.cat(
+                [
+                    x[:, TABLE].flatten(1),
+                    x[:, :, INDEX].flatten(1),
+                    x[:, [0, 3], :, [1, 0]].transpose(0, 1).flatten(1),
+                    x[:, :, [0, 2], [-1, 1]].flatten(1),
+                    x[:, TABLE[:, :1], TABLE[:1]].flatten(1)[:, :5],
+                    x[:, :3, MASK[0], 0].flatten(1),
+                ],
+                1,
+            )
+        ),
+        (4, 4, 2),
+    ),
+    "gather": (
+        between(
+            lambda x: (
+                torch.gather(x, 2, everywhere(TABLE, x))
+                + torch.gather(x, 1, everywhere(TABLE[1:] // 2, x)).expand(-1, 2, -1)
+                + torch.gather(x, 1, everywhere(TABLE.flip(1) // 2, x))
+            )
+        ),
+        (3, 4),
+    ),
+    "scatter": (between(scatters), (3, 4)),
+    "writes": (between(writes), (3, 4)),
+    "puts": (between(puts), (3, 4)),
+    "masks": (
+        between(
+            lambda x: torch.cat(
+                [
+                    torch.where(MASK, x, x.flip(2)),
+                    torch.where(MASK[:, :1], 0.5, x),
+                    x.masked_fill(MASK[0], 0.25) * MASK[:, 1:2],
+                    x.masked_fill(~MASK, W[0, 0]),
+                    x.tril() + x.triu(1),
+                    torch.diag_embed(x[:, 0])[:, :3],
+                ],
+                1,
+            )
+        ),
+        (3, 4),
+    ),
+    "products": (between(products, nn.Bilinear(4, 2, 4)), (3, 4)),
+    "contractions": (between(contractions), (3, 4)),
+    "rearranged": (
+        between(
+            lambda x: torch.cat(
+                [
+                    torch.rot90(x, 1, [1, 2]) + torch.rot90(x, 3, [2, 1]) + torch.fliplr(x),
+                    torch.rot90(x, 2, [1, 2]),
+                    torch.hstack([x, x[:, :1]]),
+                    x.diff(2, dim=1, prepend=x[:, 1:]),
+                    x.diagonal(-1, 2, 1)[:, None, :1].expand(-1, -1, 3) + x.diagonal(1, 2, 1)[:, None, :1],
+                    x.repeat_interleave(2, 1) + x.repeat_interleave(torch.tensor([1, 3, 2]), 1),
+                    x.unfold(2, 2, 1).flatten(2)[..., 1:],
+                ],
+                1,
+            )
+        ),
+        (3, 3),
+    ),
+    "patches": (between(patches), (2, 5, 4)),
+    "spectra": (between(spectra), (3, 4)),
     "roll": (between(lambda x: (x.roll((1, -2), (1, 3)) + x.roll(1, -1))[:, :1, :, :2]), (3, 3, 5)),
     "upsample": (between(lambda x: F.interpolate(F.interpolate(x, scale_factor=2)[..., :3], (5, 4))), (2, 3, 4)),
     "conv_transpose": (

@@ -10,6 +10,7 @@ from fewspikes import FewSpikesError
 from fewspikes.neuron.activation import ACTIVATIONS, Activation
 
 TORCH = {
+    "identity": lambda x: x,
     "relu": F.relu,
     "silu": F.silu,
     "sigmoid": torch.sigmoid,

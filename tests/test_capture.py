@@ -205,6 +205,12 @@ P = torch.zeros(2, 4)
         (Lambda(lambda m, x: F.relu(x.view(int(x.shape[0]), -1))).eval(), P, r"int\(x.shape\[0\]\) freeze"),
         (Lambda(lambda m, x: F.relu(x) if x.sum() > 0 else x).eval(), P, "branches on the values of a tensor"),
         (Lambda(lambda m, x: sys.exit(0)).eval(), P, "its forward called sys.exit"),
+        (
+            nn.Sequential(nn.LSTM(4, 4)).eval(),
+            torch.zeros(2, 3, 4),
+            r"0 \(LSTM\) takes the batch on axis 1, .*batch_first",
+        ),
+        (Pair().eval(), (P, None), "an input is None; leave it out: give a dict of the others"),
         (Lambda(lambda m, x: None).eval(), P, "the model returns no tensor"),
         (scripted(TINY), P, r"is a script module \(torch.jit\); give the nn.Module"),
         (nn.Sequential(scripted(nn.Linear(4, 4)), nn.ReLU()).eval(), P, "0 is a script module"),

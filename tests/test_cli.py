@@ -13,9 +13,13 @@ import torch
 from safetensors.torch import save_file
 
 import fewspikes as fs
+from fewspikes.cli import options
+from fewspikes.cli.convert import convert
 from fewspikes.cli.main import _said
+from fewspikes.graph.capture import captured_model
 from fewspikes.images import open_images
 from fewspikes.models import load_model, resnet8
+from fewspikes.models.loading import LoadedModel
 from images import CIFAR
 from networks import small
 
@@ -250,6 +254,14 @@ def test_the_version_is_the_packages():
         (("convert", "{folder}/net.py:small", "--max-drop", "0.2"), "--max-drop works on images; give --data DIR"),
         (("convert", "{folder}/net.py:small", "--distil", "1"), "--distil works on images; give --data DIR"),
         (("convert", "{folder}/net.py:small", "--data", "{folder}"), "give --mean, --std and --size"),
+        (
+            ("convert", "{folder}/net.py:grey", "--size", "8", "--mean", ".5,.5,.5", "--std", ".5,.5,.5"),
+            "net.py:grey takes pictures of 1 channels, and the mean and std of their pixels are of 3; give --mean and",
+        ),
+        (
+            ("convert", "{folder}/net.py:small", "--size", "8", "--mean", ".5", "--std", ".5"),
+            "are of 1; give --mean and --std with 3 numbers with commas between",
+        ),
         (("convert", "{folder}/net.py:small", "--size", "big"), "--size must be whole numbers >= 1"),
         (("convert", "{folder}/net.py:small", "--size", "nan"), "--size must be whole numbers >= 1"),
         (("convert", "{folder}/net.py:small", "--size", "inf"), "--size must be whole numbers >= 1"),
@@ -308,7 +320,63 @@ def test_evaluating_without_data_says_how_to_give_it(folder):
 
 def test_a_network_without_preprocessing_asks_for_it(folder):
     fs.save(fs.convert(small(), torch.zeros(1, 3, 8, 8)), folder / "bare.fs")
-    assert "give --mean, --std and --size" in run("evaluate", folder / "bare.fs", "--data", folder, code=2).stderr
+    assert (
+        "become inputs; give --mean and --std" in run("evaluate", folder / "bare.fs", "--data", folder, code=2).stderr
+    )
+
+
+def test_a_network_made_with_a_shape_knows_the_size_of_its_pictures(save, tmp_path):
+    for name in ("cat", "dog"):
+        save(f"data/val/{name}/1.png")
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(144, 2))
+    fs.save(fs.convert(model.eval(), torch.zeros(1, 3, 8, 8)), tmp_path / "shape.fs")
+    pixels = ("--mean", "0.5,0.5,0.5", "--std", "0.5,0.5,0.5", "--data", tmp_path / "data")
+    assert json.loads(run("evaluate", tmp_path / "shape.fs", *pixels, "--json").stdout)["images"] == 2
+
+
+def test_a_network_of_no_pictures_is_not_asked_for_their_size(tmp_path):
+    model = torch.nn.Sequential(torch.nn.Linear(144, 16), torch.nn.ReLU()).eval()
+    fs.save(fs.convert(model, torch.zeros(1, 144)), tmp_path / "rows.fs")
+    done = run("evaluate", tmp_path / "rows.fs", "--data", tmp_path, code=2)
+    assert "takes no pictures but input [144], and this command reads pictures; call fewspikes.evaluate" in done.stderr
+    assert "--size" not in done.stderr
+
+
+def test_a_model_of_transformers_is_converted_from_its_folder_and_evaluated(save, tmp_path):
+    transformers = pytest.importorskip("transformers", reason="needs the extra text")
+    for name in ("cat", "dog"):
+        save(f"data/val/{name}/1.png")
+    config = transformers.ResNetConfig(
+        embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic", num_labels=2
+    )
+    model = transformers.ResNetForImageClassification(config)
+    model.save_pretrained(tmp_path / "net")
+    size = {"shortest_edge": 16}
+    transformers.ConvNextImageProcessor(size=size, crop_pct=0.8).save_pretrained(tmp_path / "net")
+    saved = tmp_path / "net.fs"
+    done = run("convert", f"hf:{tmp_path / 'net'}", "-K", 4, "--data", tmp_path / "data", "--split", "val", "-o", saved)
+    assert done.stdout.startswith("net: ")
+    assert fs.load(saved).preprocessing["resize"] == 20
+    ann = ("--reference", f"hf:{tmp_path / 'net'}")
+    content = json.loads(run("evaluate", saved, "--data", tmp_path / "data", *ann, "--json").stdout)
+    assert content["images"] == 2
+    assert content["ann_top1"] is not None
+
+
+def test_a_language_model_gets_whole_numbers():
+    model = torch.nn.Embedding(10, 4)
+    model.main_input_name = "input_ids"
+    assert options.example(LoadedModel(model, None, "text"), None, None, "16").dtype == torch.int64
+    assert options.example(LoadedModel(torch.nn.Linear(16, 4), None, "rows"), None, None, "16").dtype == torch.float32
+
+
+def test_size_captures_a_network_once(folder, monkeypatch):
+    from fewspikes.conversion import building
+
+    times = []
+    monkeypatch.setattr(building, "captured_model", lambda *given: times.append(0) or captured_model(*given))
+    convert(f"{folder}/net.py:small", size="8")
+    assert len(times) == 1
 
 
 def test_debug_shows_the_traceback():

@@ -9,9 +9,9 @@ from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import fewspikes as fs
+from fewspikes.graph.nested import tensors_of
 from fewspikes.measure import evaluation
 from fewspikes.measure.measurement import paired_interval
-from fewspikes.measure.outputs import tensors_of
 from networks import ByName, Pair, small, squeeze_excite
 
 IMAGES = torch.zeros(1, 3, 8, 8)

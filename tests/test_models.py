@@ -1,15 +1,14 @@
 """Networks by name, their weights and their photographs; and every way that a name or a file can be wrong."""
 
+import json
 import os
-import shlex
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 
 from fewspikes.base.errors import FewSpikesError, FewSpikesWarning
@@ -276,19 +275,112 @@ def test_a_prefix_of_some_names_alone_is_not_taken_off(tmp_path):
     [
         lambda weights: weights,
         lambda weights: {"state_dict": weights, "epoch": 3},
-        lambda weights: {"model": {f"module.{name}": value for name, value in weights.items()}},
-        lambda weights: {"state_dict": {f"module.{name}": value for name, value in weights.items()}},
+        lambda weights: {"model": weights, "optimizer": {"state": {}, "lr": 0.1}},
     ],
 )
-def test_a_pickle_is_refused_with_a_command_that_converts_it(tmp_path, kept):
+@pytest.mark.parametrize("name", ["w.pth", "checkpoint.pt", "pytorch_model.bin"])
+def test_weights_of_torch_save_are_found_wherever_a_training_script_keeps_them(tmp_path, kept, name):
     model = resnet8()
-    torch.save(kept(model.state_dict()), tmp_path / "w.pth")
-    with pytest.raises(FewSpikesError, match="may be a pickle, which can run code; convert it: python -c") as raised:
+    torch.save(kept(model.state_dict()), tmp_path / name)
+    for path in (tmp_path / name, tmp_path):
+        loaded = load_model("fewspikes:resnet8", str(path)).model
+        assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in model.state_dict().items())
+
+
+def test_of_several_sets_of_weights_the_one_that_was_taken_is_named(tmp_path):
+    model, average = resnet8(), resnet8()
+    torch.save({"model_ema": average.state_dict(), "model": model.state_dict()}, tmp_path / "w.pth")
+    with pytest.warns(FewSpikesWarning, match="several sets of weights; 'model' was taken, not 'model_ema'"):
+        loaded = load_model("fewspikes:resnet8", str(tmp_path / "w.pth")).model
+    assert torch.equal(loaded.linear.weight, model.linear.weight)
+
+
+class Evil:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+@pytest.mark.parametrize("kept", [lambda evil, model: evil, lambda evil, model: {"state_dict": model, "x": evil}])
+def test_a_pickle_that_would_run_code_is_refused_and_runs_none(tmp_path, kept):
+    torch.save(kept(Evil(str(tmp_path / "ran")), resnet8().state_dict()), tmp_path / "w.pth")
+    with pytest.raises(FewSpikesError, match=r"w\.pth is not read: it holds more than tensors, .*; save the weights"):
         load_model("fewspikes:resnet8", str(tmp_path / "w.pth"))
-    command = shlex.split(str(raised.value).partition("convert it: ")[2])
-    subprocess.run([sys.executable, *command[1:]], cwd=tmp_path, check=True)
-    assert load_file(tmp_path / "w.safetensors").keys() == model.state_dict().keys()
-    load_weights(resnet8(), tmp_path / "w.safetensors")
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (resnet8(), "holds more than tensors, which could run code, or is damaged"),
+        ({"epoch": 3, "lr": 0.1}, "holds no weights by name but 'epoch', 'lr'; save model.state_dict"),
+        (torch.zeros(3), "holds no weights by name but a Tensor"),
+        ({}, "holds no weights by name but "),
+    ],
+)
+def test_a_file_of_torch_save_without_weights_says_what_it_holds(tmp_path, content, message):
+    torch.save(content, tmp_path / "w.pth")
+    with pytest.raises(FewSpikesError, match=message):
+        load_model("fewspikes:resnet8", str(tmp_path / "w.pth"))
+
+
+def test_weights_spread_over_several_files_are_joined_by_their_index(tmp_path):
+    model = resnet8()
+    names = list(model.state_dict())
+    parts = {"a.safetensors": names[:20], "b.safetensors": names[20:]}
+    for file, own in parts.items():
+        save_file({name: model.state_dict()[name] for name in own}, tmp_path / file)
+    with pytest.raises(FewSpikesError, match=r"it has several: a\.safetensors, b\.safetensors; give one of them"):
+        load_weights(resnet8(), tmp_path)
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {name: file for file, own in parts.items() for name in own}}))
+    loaded = resnet8()
+    load_weights(loaded, tmp_path)
+    assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in model.state_dict().items())
+    for content in ("{", "{}", '{"weight_map": {"a": "../b.safetensors"}}', '{"weight_map": 3}'):
+        index.write_text(content)
+        with pytest.raises(FewSpikesError, match="is no index of weights"):
+            load_weights(resnet8(), tmp_path)
+
+
+def test_a_folder_without_weights_says_so(tmp_path):
+    (tmp_path / "readme.txt").write_text("")
+    with pytest.raises(
+        FewSpikesError, match=r"one file of weights was looked for in .*; it has none; give a \.safetensors"
+    ):
+        load_weights(resnet8(), tmp_path)
+
+
+def test_a_tensor_with_two_names_may_be_there_once(tmp_path):
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner, self.outer = nn.Linear(4, 4, bias=False), nn.Linear(4, 4, bias=False)
+            self.outer.weight = self.inner.weight
+
+    save_file({"inner.weight": torch.ones(4, 4)}, tmp_path / "w.safetensors")
+    tied = Tied()
+    load_weights(tied, tmp_path / "w.safetensors")
+    assert torch.equal(tied.outer.weight, torch.ones(4, 4))
+    save_file({"inner.weight": torch.ones(4, 4)}, tmp_path / "w.safetensors")
+    untied = Tied()
+    untied.outer.weight = nn.Parameter(torch.zeros(4, 4))
+    with pytest.raises(FewSpikesError, match=r"missing outer\.weight"):
+        load_weights(untied, tmp_path / "w.safetensors")
+
+
+@pytest.mark.parametrize("spec", ["timm:resnet10t", "torchvision:mobilenet_v3_small"])
+@pytest.mark.parametrize("suffix", ["safetensors", "pth"])
+def test_trained_weights_of_a_librarys_model_come_from_a_local_file(tmp_path, spec, suffix):
+    pytest.importorskip("timm"), pytest.importorskip("torchvision")
+    model, file = load_model(spec, random=True).model, tmp_path / f"model.{suffix}"
+    write = save_file if suffix == "safetensors" else torch.save
+    write(model.state_dict(), file)
+    for path in (file, tmp_path):
+        loaded = load_model(spec, str(path)).model
+        assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in model.state_dict().items())
 
 
 def test_a_missing_weights_file_raises(tmp_path):

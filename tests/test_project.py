@@ -23,6 +23,7 @@ ORDER = [
     "reach",
     "graph",
     "operators",
+    "rules",
     "network",
     "measure",
     "hardware",

@@ -7,17 +7,34 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import fewspikes
 from captured import Converted, between, conv
 from fewspikes import FewSpikesError
+from fewspikes.graph.capture import captured_model
 from fewspikes.graph.functions import PYTHON, function, in_order
 from fewspikes.graph.graph import Node, Ref, replaced
+from fewspikes.graph.interpreter import Running
 from fewspikes.network.channels import channel_axis
-from fewspikes.operators import bookkeeping, circuits, indexing, moving, neurons, summing, weighted
-from fewspikes.operators.rule import Digital, Linear, Rules, Shapes, Written
-from fewspikes.operators.rules import RULES, listed
+from fewspikes.operators import (
+    bookkeeping,
+    circuits,
+    filling,
+    indexing,
+    moving,
+    neurons,
+    products,
+    rearranging,
+    summing,
+    weighted,
+)
+from fewspikes.operators.call import Call
+from fewspikes.operators.choices import Choices
+from fewspikes.operators.rule import Digital, Linear, Neurons, Rules, Shapes, Written
+from fewspikes.operators.rules import RULES, carriers, listed
+from fewspikes.operators.trial import Trial
+from fewspikes.operators.truths import wrong
 from linear_chains import CASES, TRACED, case
 
 NAMES = [*CASES, *TRACED]
@@ -30,10 +47,10 @@ def linear_nodes(net: Converted) -> Iterator[tuple[Node, Linear]]:
             yield net.graph[name], fate.rule
 
 
-def values_of(net: Converted, seed: int) -> dict[str, Any]:
-    """Every node's value when the inputs are random, for three images."""
+def values_of(net: Converted, seed: int, images: int = 3) -> dict[str, Any]:
+    """Every node's value when the inputs are random."""
     torch.manual_seed(seed)
-    inputs = [torch.rand(net.graph.sizes(n.name, 3), dtype=torch.float64) for n in net.graph.of("input")]
+    inputs = [torch.rand(net.graph.sizes(n.name, images), dtype=torch.float64) for n in net.graph.of("input")]
     return net.run(inputs, lambda node, value: value)
 
 
@@ -78,6 +95,17 @@ def test_every_row_is_additive_and_what_it_leaves_out_is_what_it_does_to_zeros(n
 
 
 @quiet
+@pytest.mark.parametrize("name", [name for name in CASES if name != "gate"])
+def test_what_is_rewritten_computes_what_the_model_computes_at_any_batch_size(name: str) -> None:
+    net, shape = CASES[name]
+    rewritten = case(name)
+    running = Running(rewritten.graph, rewritten.tensors, dict.fromkeys(rewritten.sites, torch.nn.ReLU()))
+    for images in (1, 3):
+        x = torch.randn(images, *shape, dtype=torch.float64, generator=torch.Generator().manual_seed(images))
+        torch.testing.assert_close(running(x), net(x))
+
+
+@quiet
 def test_the_cases_use_every_row_of_a_linear_operator() -> None:
     used = set().union(*(case(name).operators() for name in NAMES))
     assert sorted(set(RULES.names(Linear)) - used) == []
@@ -90,10 +118,12 @@ def reaching(net: Converted, node: Node) -> int:
     assert isinstance(rule, Linear)
     (name,) = call.signals
     shape = net.graph.sizes(node.arguments[name].name, 1)
-    constants = {n.name: net.tensors[n.arguments["tensor"]] for n in net.graph.of("constant")}
-    values = {name: value.abs() + 0.1 if value.is_floating_point() else value for name, value in constants.items()}
     one_hot = torch.eye(shape.numel(), dtype=torch.float64).reshape(-1, *shape[1:])
-    given = {key: replaced(value, lambda ref: values[ref.name]) for key, value in node.arguments.items() if key != name}
+    found = {
+        name: value.abs() + 0.1 if isinstance(value, Tensor) and value.is_floating_point() else value
+        for name, value in values_of(net, 1, len(one_hot)).items()
+    }
+    given = {key: replaced(value, lambda ref: found[ref.name]) for key, value in node.arguments.items() if key != name}
     arguments = {key: one_hot if key == name else given[key] for key in node.arguments}
     (result,) = evaluated(node, rule.homogeneous(call, arguments))
     return int((result != 0).sum())
@@ -108,6 +138,34 @@ def test_multiply_adds_are_the_pairs_that_a_weight_connects(name: str) -> None:
     found = net.macs().by_node
     for node, rule in linear_nodes(net):
         assert found.get(node.name, 0) == (reaching(net, node) if rule.weight else 0), node.where
+
+
+@quiet
+@pytest.mark.parametrize("name", NAMES)
+def test_every_row_stands_the_trial_that_a_users_rule_stands(name: str) -> None:
+    net = case(name)
+    for node in net.graph:
+        rule = net.segments.fates[node.name].rule if node.name in net.segments.fates else None
+        if rule is not None:
+            assert wrong(rule, Trial(net.segments.call(node), net.tensors, {})) == "", node.where
+
+
+def test_rows_of_neurons_and_of_rewrites_stand_it_too() -> None:
+    names = ["SiLU", "GELU", "ReLU6", "Mish", "Hardswish", "Hardsigmoid", "ELU", "LeakyReLU", "Softplus", "Tanh"]
+    shuffles = nn.PixelShuffle(2), nn.PixelUnshuffle(2), nn.ChannelShuffle(2)
+    net = nn.Sequential(nn.BatchNorm2d(4), *(getattr(nn, name)() for name in names), *shuffles, nn.BatchNorm2d(4))
+    for norm in (net[0], net[-1]):
+        norm.running_mean.normal_()
+        norm.running_var.uniform_(0.5, 2.0)
+    work = captured_model(net.eval(), torch.randn(2, 4, 4, 4))
+    tried = set()
+    for node in work.graph:
+        call = Call(node, work.graph, RULES, carriers(work.graph), tensors=work.tensors)
+        for rule in (RULES.find(Neurons, call), RULES.circuits(call, Choices({}))):
+            if rule is not None and "." in node.operator:
+                tried.add(node.short)
+                assert wrong(rule, Trial(call, work.tensors, {})) == "", node.where
+    assert {"silu", "gelu", "pixel_shuffle", "pixel_unshuffle", "elu", "leaky_relu"} <= tried
 
 
 def test_weighted_maps_put_channels_where_the_row_says_and_moves_carry_them() -> None:
@@ -135,7 +193,7 @@ def test_a_second_row_of_a_class_for_an_operator_raises() -> None:
 
 
 def test_rows_name_operators_that_torch_has() -> None:
-    for room in (weighted, summing, moving, indexing, neurons, circuits, bookkeeping):
+    for room in (weighted, summing, moving, indexing, filling, products, rearranging, neurons, circuits, bookkeeping):
         for row in (row for row in room.ROWS if not isinstance(row, Written)):
             assert all(hasattr(torch.ops.aten, name) for name in row.operators), row.operators
 
@@ -153,7 +211,15 @@ def test_no_file_but_the_rows_names_an_operator() -> None:
     root = Path(fewspikes.__file__).parent
     names = {name for kind in (Linear, Digital, Shapes) for name in RULES.names(kind)} - set(PYTHON) - {"mean"}
     for file in root.rglob("*.py"):
-        if file.relative_to(root).parts[0] not in ("operators", "paper", "bench", "cli", "models", "images"):
+        if file.relative_to(root).parts[0] not in (
+            "operators",
+            "rules.py",
+            "paper",
+            "bench",
+            "cli",
+            "models",
+            "images",
+        ):
             found = strings(file)
             assert not found & names, file
             assert not [text for text in found if text.startswith("aten.") and text != "aten."], file
@@ -162,7 +228,8 @@ def test_no_file_but_the_rows_names_an_operator() -> None:
 def test_the_lists_of_operators_come_from_the_rows() -> None:
     assert {"conv2d", "cat", "avg_pool2d"} <= set(listed()["weighted sums"])
     assert {"relu", "silu", "gelu"} <= set(listed()["neurons"])
-    assert listed()["left digital"] == ["max_pool1d", "max_pool2d", "max_pool3d", "mul"]
+    digital = {"alias", "amax", "amin", "max_pool1d", "max_pool2d", "max_pool3d", "maximum", "minimum", "mul"}
+    assert set(listed()["left digital"]) == digital
 
 
 def test_a_product_with_a_constant_is_a_weighted_sum_and_of_two_signals_it_is_digital() -> None:

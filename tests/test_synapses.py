@@ -195,5 +195,5 @@ def test_mixing_the_images_of_a_batch_is_unknown(dims: list[int]) -> None:
 
 
 def test_a_site_with_the_batch_folded_away_is_unknown() -> None:
-    net = Converted.of(Net(lambda x: torch.relu(x.flatten(0, 1))), 3, 2)
+    net = Converted.of(Net(lambda x: torch.relu(x.flatten(0, 1)).unflatten(0, (-1, 3))), 3, 2)
     assert "axis 0 of" in str(net.fan().reason)

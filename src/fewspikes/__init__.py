@@ -1,5 +1,6 @@
 """fewspikes: any trained PyTorch network as a spiking network of FS-neurons (Stöckl and Maass 2021)."""
 
+from fewspikes import rules
 from fewspikes.base.errors import FewSpikesError, FewSpikesWarning
 from fewspikes.conversion.conversion import convert
 from fewspikes.conversion.distillation import distil
@@ -50,6 +51,7 @@ __all__ = [
     "load",
     "published",
     "relu_parameters",
+    "rules",
     "save",
     "to_integer",
 ]

@@ -14,6 +14,8 @@ from fewspikes.base.files import write_json
 from fewspikes.base.progress import track
 from fewspikes.bench import activation_rows, conditions, fit_rows, growth_rows, memory_row, network_row, spiking
 from fewspikes.cli import options
+from fewspikes.cli.pictures import check_takes_pictures
+from fewspikes.graph.capture import captured_model
 from fewspikes.models import load_model
 
 EXAMPLE = "Example: fewspikes bench torchvision:efficientnet_b0 --random-weights --batch-size 16 -o bench.json"
@@ -76,6 +78,8 @@ def _network(
     known = options.preprocessing(loaded.preprocessing, None, None, size)
     images = torch.randn(batch, *options.example(loaded, known, size, shape).shape[1:]).to(place)
     network = loaded.model.to(place)
+    if known is None and shape is None:
+        check_takes_pictures(captured_model(network, images[:1]).graph, images[:1], loaded.name)
     wanted: dict[str, Any] = {} if K is None else {"K": K}
     found: dict[str, Any] = {"networks": [network_row(network, images, seconds, **wanted)]}
     if growth:

@@ -11,11 +11,12 @@ from torch import nn
 from fewspikes.base.devices import find_device
 from fewspikes.base.errors import FewSpikesError, warn
 from fewspikes.cli import options
+from fewspikes.cli.pictures import check_takes_pictures
 from fewspikes.conversion.conversion import convert as convert_model
 from fewspikes.conversion.pareto import frontier as measure_frontier
 from fewspikes.conversion.settings import Codes
+from fewspikes.graph.nested import tensors_of
 from fewspikes.images import data_folder, loader, open_images
-from fewspikes.measure.outputs import tensors_of
 from fewspikes.models import load_model
 from fewspikes.network.file import save
 
@@ -64,7 +65,10 @@ def convert(
     random_weights: options.RandomWeights = False,
     data: Annotated[
         Path | None,
-        typer.Option(help="Folder of images to calibrate on; labels are not used. Without: no calibration."),
+        typer.Option(
+            help="Folder of images to calibrate on; only --max-drop and --frontier use their labels. Without: no "
+            "calibration."
+        ),
     ] = None,
     split: options.Split = None,
     limit: options.Limit = None,
@@ -133,6 +137,8 @@ def convert(
         distil=distil,
         seed=seed,
     )
+    if known is None and shape is None:
+        check_takes_pictures(snn.graph, example, loaded.name)
     if output is not None:
         save(snn, output, None if known is None or shape is not None else known.to_json())
     if as_json:

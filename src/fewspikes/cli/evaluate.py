@@ -8,12 +8,14 @@ import typer
 from torch import nn
 
 from fewspikes.base.devices import find_device
+from fewspikes.base.errors import FewSpikesError
 from fewspikes.cli import options
 from fewspikes.images import Preprocessing, data_folder, loader, open_images
 from fewspikes.measure.evaluation import evaluate as evaluate_network
 from fewspikes.measure.measurement import classes_of
 from fewspikes.models import load_model
 from fewspikes.network.file import load
+from fewspikes.network.spiking import SpikingNetwork
 
 EXAMPLE = "Example: fewspikes evaluate resnet18.fs --data imagenet --limit 1000"
 
@@ -44,7 +46,8 @@ def evaluate(
     place = find_device(device)
     snn = load(network).to(place)
     carried = None if snn.preprocessing is None else Preprocessing.from_json(snn.preprocessing)
-    known = options.required(options.preprocessing(carried, mean, std, size), str(network))
+    known = options.preprocessing(carried, mean, std, size or _size(network, snn, carried))
+    known = options.required(known, str(network), "give --mean and --std")
     images = open_images(data_folder(data), split or "evaluation", known, classes_of(snn), limit=limit, seed=seed)
     ann: nn.Module | None = None
     if reference is not None:
@@ -52,3 +55,17 @@ def evaluate(
     batches = loader(images, batch_size, workers, skip_damaged)
     report = evaluate_network(snn, batches, ann, name=network.stem)
     typer.echo(json.dumps(report.to_json() | {"left_out": batches.left_out}) if as_json else str(report))
+
+
+def _size(network: Path, snn: SpikingNetwork, carried: Preprocessing | None) -> str | None:
+    """The size of its pictures, as --size has it, where only its input tells; None where it is known already."""
+    shape = snn.inputs[0].shape
+    if carried is not None:
+        return None
+    if len(snn.inputs) > 1 or len(shape) != 3 or shape[0] not in (1, 3):
+        shapes = " and ".join(f"{spec.name} {list(spec.shape)}" for spec in snn.inputs)
+        raise FewSpikesError(
+            f"{network} takes no pictures but {shapes}, and this command reads pictures; call fewspikes.evaluate in "
+            "Python with batches of your own"
+        )
+    return f"{shape[1]},{shape[2]}"

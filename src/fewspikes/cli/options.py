@@ -8,10 +8,11 @@ from typing import Annotated
 
 import torch
 import typer
+from torch import nn
 
 from fewspikes.base.checks import MOST_SEED, said
 from fewspikes.base.errors import FewSpikesError
-from fewspikes.cli.pictures import channels, check_takes_pictures
+from fewspikes.cli.pictures import channels, check_colours
 from fewspikes.images import Preprocessing
 from fewspikes.models.loading import LoadedModel
 
@@ -49,12 +50,15 @@ Shape = Annotated[
     str | None,
     typer.Option(help="Shape of one input where it is no picture, such as 144 or 16,100: a comma between the axes."),
 ]
-Weights = Annotated[Path | None, typer.Option(help="The model's weights, as .safetensors.")]
+Weights = Annotated[
+    Path | None, typer.Option(help="The model's weights: a .safetensors or .pth file, or a folder with one.")
+]
 RandomWeights = Annotated[
     bool, typer.Option("--random-weights", help="Untrained weights: for counting neurons and steps only.")
 ]
 MODEL_HELP = (
-    "timm:NAME, torchvision:NAME, fewspikes:NAME or file.py:function, a function that returns the trained module."
+    "timm:NAME, torchvision:NAME, hf:NAME or hf:FOLDER (transformers), fewspikes:NAME or file.py:function, a function "
+    "that returns the trained module."
 )
 
 
@@ -86,10 +90,10 @@ def preprocessing(
     return known
 
 
-def required(found: Preprocessing | None, what: str) -> Preprocessing:
+def required(found: Preprocessing | None, what: str, remedy: str = "give --mean, --std and --size") -> Preprocessing:
     """`found`, or an error that says how to give it."""
     if found is None:
-        raise FewSpikesError(f"{what} does not say how images become inputs; give --mean, --std and --size")
+        raise FewSpikesError(f"{what} does not say how images become inputs; {remedy}")
     return found
 
 
@@ -97,23 +101,28 @@ def example(loaded: LoadedModel, found: Preprocessing | None, size: str | None, 
     """A batch of one input of zeros, of the shape that the flags or the model's own preprocessing say.
 
     Raises:
-        FewSpikesError: nobody says it, or --size for a network that takes no pictures.
+        FewSpikesError: nobody says it, or pictures of other colours than the network takes.
     """
     if shape is not None:
         if size is not None:
             raise FewSpikesError("--size and --shape both say how large an input is; give one of them")
-        return torch.zeros(1, *_whole("--shape", shape))
+        return torch.zeros(1, *_whole("--shape", shape), dtype=_dtype(loaded.model))
     if found is not None:
-        return torch.zeros(1, len(found.mean), *found.size)
+        made = torch.zeros(1, len(found.mean), *found.size)
+        check_colours(loaded.model, made, loaded.name)
+        return made
     if size is None:
         raise FewSpikesError(
             f"{loaded.name} does not say the size of its input; give --size N for pictures (and --mean, --std with "
             "--data), or --shape N for other inputs"
         )
     pixels = _size(size)
-    made = torch.zeros(1, channels(loaded.model, *pixels), *pixels)
-    check_takes_pictures(loaded.model, made, loaded.name)
-    return made
+    return torch.zeros(1, channels(loaded.model, *pixels), *pixels)
+
+
+def _dtype(model: nn.Module) -> torch.dtype:
+    """Of its input: whole numbers for the language models of transformers, which say so themselves."""
+    return torch.int64 if getattr(model, "main_input_name", "") == "input_ids" else torch.float32
 
 
 def _numbers(text: str) -> tuple[float, ...]:

@@ -4,9 +4,8 @@ import torch
 from torch import nn
 
 from fewspikes.base.errors import FewSpikesError
-from fewspikes.graph.capture import captured_model
 from fewspikes.graph.functions import is_elementwise
-from fewspikes.graph.graph import INPUT, Node
+from fewspikes.graph.graph import INPUT, SITE, Graph, Node
 
 
 def channels(model: nn.Module, height: int, width: int) -> int:
@@ -19,21 +18,46 @@ def channels(model: nn.Module, height: int, width: int) -> int:
     return 3
 
 
-def check_takes_pictures(model: nn.Module, example: torch.Tensor, name: str) -> None:
-    """Raise FewSpikesError for a network that takes a picture for rows of numbers.
+def check_colours(model: nn.Module, example: torch.Tensor, name: str) -> None:
+    """Raise FewSpikesError for a network that does not run because it takes another number of colours.
 
     Args:
         model: in eval mode.
+        example: a batch of pictures, with as many colours as --mean has numbers.
+        name: of the network, for the message.
+    """
+    wanted, given = channels(model, *example.shape[-2:]), example.shape[1]
+    if wanted == given:
+        return
+    try:
+        with torch.inference_mode():
+            model(example.clone())
+    except Exception:
+        numbers = "1 number" if wanted == 1 else f"{wanted} numbers with commas between"
+        raise FewSpikesError(
+            f"{name} takes pictures of {wanted} channels, and the mean and std of their pixels are of {given}; give "
+            f"--mean and --std with {numbers}"
+        ) from None
+
+
+def check_takes_pictures(graph: Graph, example: torch.Tensor, name: str) -> None:
+    """Raise FewSpikesError for a network that takes a picture for rows of numbers.
+
+    Args:
+        graph: of the network, captured or converted.
         example: a batch of pictures.
         name: of the network, for the message.
     """
-    graph = captured_model(model, example).graph
     same: set[str] = set()  # pictures still, element by element
     for node in graph:
-        if node.operator == INPUT or (same.intersection(node.reads) and is_elementwise(node.operator)):
+        if node.operator == INPUT or (same.intersection(node.reads) and _is_elementwise(node)):
             same.add(node.name)
         elif same.intersection(node.reads) and any(_is_matrix(graph[other], example) for other in node.reads):
             raise FewSpikesError(_no_pictures(node, name, example))
+
+
+def _is_elementwise(node: Node) -> bool:
+    return node.operator == SITE or is_elementwise(node.operator)
 
 
 def _is_matrix(node: Node, example: torch.Tensor) -> bool:

@@ -53,7 +53,8 @@ def allocate(
     if budget.drop is not None and classes_of(snn) is None:
         raise FewSpikesError(
             f"a limit of the drop needs one output of shape [batch, classes]; this network returns {_outputs(snn)}: "
-            "limit steps or spikes, or convert a model that returns the logits alone"
+            "limit steps or spikes, and measure with evaluate and a metric, or convert a model that returns the logits "
+            "alone"
         )
     if not len(held):
         raise FewSpikesError(

@@ -1,6 +1,6 @@
 """A model on its way: captured and calibrated once, built with any K."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +17,7 @@ from fewspikes.graph.capture import captured_model
 from fewspikes.measure.calibration import Calibration, calibrate
 from fewspikes.measure.deal import Deal, Images, batch_size
 from fewspikes.measure.diagnosis import diagnose
+from fewspikes.measure.gradients import no_gradient, without_gradient
 from fewspikes.measure.levels import BITS
 from fewspikes.measure.measurement import classes_of
 from fewspikes.measure.source import Source
@@ -26,7 +27,10 @@ from fewspikes.neuron.known_codes import levels_parameters, relu_parameters
 from fewspikes.neuron.layer import FSNeuron
 from fewspikes.neuron.parameters import FSParameters
 from fewspikes.operators.call import fixed_of
+from fewspikes.operators.given import rules_with
 from fewspikes.operators.rewriting import prepared
+from fewspikes.operators.rule import Rule, Rules
+from fewspikes.operators.rules import RULES
 
 _QUICK_REPAIR = 64  # images, while a budget is looked for
 _SENSITIVITY_IMAGES = 64
@@ -41,6 +45,7 @@ class Conversion:
         settings: of the conversion.
         labels: whether the labels of images held out are wanted, if the network tells classes apart.
         progress: bars on stderr; None shows them when stderr is a terminal.
+        rules: the rows.
 
     Attributes:
         images: those that may be fitted on and are in memory; none without images.
@@ -56,14 +61,15 @@ class Conversion:
         settings: Settings,
         labels: bool = False,
         progress: bool | None = None,
+        rules: Rules = RULES,
     ) -> None:
         self.settings, self.progress = settings, progress
         if isinstance(model, Countable):
             raise FewSpikesError("this is a spiking network already; give the model that it was converted from")
         captured = captured_model(model, example)
-        self.prepared = prepared(captured, settings.circuits)
+        self.prepared = prepared(captured, settings.circuits, rules)
         graph, fixed = self.prepared.graph, fixed_of(self.prepared.tensors)
-        self.structure = Structure(graph, captured.inputs, self.prepared.sites, fixed, captured.keywords)
+        self.structure = Structure(graph, captured.inputs, self.prepared.sites, fixed, captured.keywords, rules)
         self.sites = self.prepared.sites
         self.calibration: Calibration | None = images if isinstance(images, Calibration) else None
         self.images, self.held, self.left_out = Images(()), Images(()), 0
@@ -114,7 +120,10 @@ class Conversion:
 
     def diagnosed(self, snn: SpikingNetwork) -> SpikingNetwork:
         """The network with a diagnosis of each site in its report, if there are images, and with its settings."""
-        if len(self.images):
+        missing = without_gradient(snn) if len(self.images) else ()
+        if missing:
+            snn = snn.with_neurons({}, [f"not diagnosed, which needs gradients: {no_gradient(missing)}"])
+        elif len(self.images):
             snn = snn.with_diagnosis(diagnose(snn, self.images, self.progress))
         snn.settings = self.settings.to_json()
         return snn
@@ -140,7 +149,7 @@ class Conversion:
         return Tables(self.sites, codes, self.calibration, self.settings.seed, leaders, frozenset(self._fixed))
 
     def _enter(self) -> None:
-        """Inputs that are images of 8 bits get the code of their levels, which no setting changes; others are fitted."""
+        """Inputs of 8 bits get the code of their levels, which no setting changes; others are fitted."""
         given = self.settings.codes.K
         levels = {} if self.calibration is None else self.calibration.levels
         for name, entry in self.prepared.entries.items():
@@ -171,13 +180,16 @@ def calibrate_model(
     images: Any,
     *,
     circuits: str | Mapping[str, str] | None = None,
+    rules: Sequence[Rule] = (),
     progress: bool | None = None,
 ) -> Calibration:
     """Collect what each site of `model` sees over `images`, to convert with several K from one pass.
 
     Args and Raises: as for `convert`.
     """
+    known = rules_with(rules)
+    settings = Settings(circuits=circuits_of(circuits, known))
     with torch.inference_mode(False), torch.no_grad():
-        work = Conversion(model, example, images, Settings(circuits=circuits_of(circuits)), progress=progress)
+        work = Conversion(model, example, images, settings, progress=progress, rules=known)
     assert work.calibration is not None
     return work.calibration

@@ -1,6 +1,6 @@
 """`convert`: a trained network in, a spiking network out."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +13,9 @@ from fewspikes.conversion.distillation import distil_within
 from fewspikes.conversion.settings import Budget, Codes, Settings, circuits_of
 from fewspikes.measure.calibration import Calibration
 from fewspikes.network.spiking import SpikingNetwork
+from fewspikes.operators.given import rules_with
+from fewspikes.operators.rule import Rule, Rules
+from fewspikes.operators.rules import RULES
 
 
 def convert(
@@ -23,6 +26,7 @@ def convert(
     K: int | Mapping[str, int] | Budget | None = None,
     codes: Codes | None = None,
     circuits: str | Mapping[str, str] | None = None,
+    rules: Sequence[Rule] = (),
     seed: int = 0,
     progress: bool | None = None,
     calibration: Any = None,
@@ -52,6 +56,8 @@ def convert(
         codes: which code each site gets; alpha, rounding, offset, spike_price, effort and repair are shortcuts into it.
         circuits: what becomes of what is no weighted sum, by kind or one word for all: {"max": "digital"} leaves max
             pools to a digital processor, {"max": "average"} changes the network.
+        rules: for operators that the library has no row for, see `fewspikes.rules`. Each rule that applies is tested
+            against its operator on random numbers.
         seed: of the searches, and of distilling.
         progress: bars on stderr; None shows them when stderr is a terminal.
         calibration: another name of `images`.
@@ -65,8 +71,8 @@ def convert(
         A new module; `.report` says what became of every operator, `.settings` how it was made.
 
     Raises:
-        FewSpikesError: training mode, an operator without a rule, nothing to convert, NaN or inf, data that do not fit,
-            a setting out of range, given twice, or that cannot act.
+        FewSpikesError: training mode, an operator without a rule, a rule that is not true of its operator, nothing to
+            convert, NaN or inf, data that do not fit, a setting out of range, given twice, or that cannot act.
 
     Source: paper, sections 1.1 and 1.2.
 
@@ -79,11 +85,12 @@ def convert(
     shortcuts = {"alpha": alpha, "rounding": rounding, "offset": offset, "spike_price": spike_price}
     shortcuts |= {"effort": effort, "repair": repair}
     limits = {"drop": max_drop, "steps": max_steps, "spikes": max_spikes}
-    settings = settings_of(K, codes, shortcuts, limits, circuits, distil, seed)
+    known = rules_with(rules)
+    settings = settings_of(K, codes, shortcuts, limits, circuits, distil, seed, known)
     given = calibration if images is None else images
     _check(settings, given)
     with torch.inference_mode(False), torch.no_grad():  # the network may be called in any mode later
-        return _converted(model, example_inputs, given, settings, progress)
+        return _converted(model, example_inputs, given, settings, known, progress)
 
 
 def settings_of(
@@ -94,6 +101,7 @@ def settings_of(
     circuits: str | Mapping[str, str] | None,
     distil: float | None,
     seed: int,
+    rules: Rules = RULES,
 ) -> Settings:
     """The settings that shortcuts and settings objects say together.
 
@@ -101,6 +109,7 @@ def settings_of(
         K, codes, circuits, distil, seed: as for `convert`.
         shortcuts: into the codes; None: not given.
         limits: into the budget; None: not given.
+        rules: the rows.
 
     Raises:
         FewSpikesError: a setting out of range, or given twice.
@@ -120,7 +129,7 @@ def settings_of(
         codes = Codes(**({} if budget is K else {"K": K}), **some)
     elif K is not None and budget is None:
         codes = Codes(**{**codes.to_json(), "K": K})
-    return Settings(codes, budget, circuits_of(circuits), distil, seed)
+    return Settings(codes, budget, circuits_of(circuits, rules), distil, seed)
 
 
 def _check(settings: Settings, images: Any) -> None:
@@ -141,11 +150,11 @@ def _check(settings: Settings, images: Any) -> None:
 
 
 def _converted(
-    model: nn.Module, example: Any, images: Any, settings: Settings, progress: bool | None
+    model: nn.Module, example: Any, images: Any, settings: Settings, rules: Rules, progress: bool | None
 ) -> SpikingNetwork:
     budget = settings.budget
     labels = budget is not None and budget.drop is not None
-    work = Conversion(model, example, images, settings, labels, progress)
+    work = Conversion(model, example, images, settings, labels, progress, rules)
     if budget is None:
         snn = work.network()
     else:

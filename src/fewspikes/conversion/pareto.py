@@ -24,9 +24,12 @@ from fewspikes.graph.encoding import graph_to_json
 from fewspikes.measure.calibration import Calibration
 from fewspikes.measure.deal import Images
 from fewspikes.measure.measurement import Beside, Measurement, measure
+from fewspikes.measure.outputs import floats
 from fewspikes.measure.sensitivity import Curves, curves
 from fewspikes.network.spiking import SpikingNetwork
 from fewspikes.neuron.parameters import MAX_STEPS, FSParameters
+from fewspikes.operators.given import rules_with
+from fewspikes.operators.rule import Rule
 
 UNIFORM = (3, 4, 5, 6, 8)  # K of the uniform points, and of the budgets that mixed ones get
 _ROOM = 4  # more steps than the largest uniform K that a site may get
@@ -40,6 +43,7 @@ def frontier(
     K: Sequence[int] = UNIFORM,
     codes: Codes | None = None,
     circuits: str | Mapping[str, str] | None = None,
+    rules: Sequence[Rule] = (),
     seed: int = 0,
     file: str | os.PathLike[str] | None = None,
     progress: bool | None = None,
@@ -49,7 +53,7 @@ def frontier(
     Half of the images are held out to measure on; where the output is [batch, classes] their labels give the drop.
 
     Args:
-        model, example_inputs, images, circuits, seed: as for `convert`.
+        model, example_inputs, images, circuits, rules, seed: as for `convert`.
         K: the uniform K to begin from.
         codes: of the sites, without K.
         file: JSON that grows point by point. Points in it that belong to the same network, images and settings are not
@@ -71,9 +75,10 @@ def frontier(
     _whole(K)
     if file is not None:
         check_place(file)
-    settings = Settings(codes, Budget(drop=0.0), circuits_of(circuits), seed=seed)
+    known = rules_with(rules)
+    settings = Settings(codes, Budget(drop=0.0), circuits_of(circuits, known), seed=seed)
     with torch.inference_mode(False), torch.no_grad():
-        work = Conversion(model, example_inputs, images, settings, labels=True, progress=progress)
+        work = Conversion(model, example_inputs, images, settings, labels=True, progress=progress, rules=known)
         given = work.base(), work.parameters, work.network, work.sensitive, work.held
         return measured(*given, K=K, file=file, settings=settings.to_json(), progress=progress)
 
@@ -137,6 +142,9 @@ def _key(snn: SpikingNetwork, held: Images, settings: Mapping[str, Any]) -> str:
     images = {f"image {i}": values for i, values in enumerate(held.inputs)}
     labels = {} if held.labels is None else {"labels": held.labels}
     tensors = {f"weight {name}": tensor for name, tensor in snn.tensors.items()}
+    if snn.structure.rules.own:  # an operator of the user's is known by what it computes
+        outputs = floats(snn.as_ann()(*held.batches[0]))
+        tensors |= {f"output {i}": values for i, values in enumerate(outputs)}
     return digest([dict(settings), graph_to_json(snn.graph), sites], images | labels | tensors)
 
 

@@ -34,6 +34,7 @@ _MEMORY = 1 << 29  # bytes of the values that both networks hold at once; a quar
 _WORK = 1 << 40  # multiply-adds of the ANN over all images
 _LEAST = 8  # images, however large the network
 _MARGIN = 0.01  # relative: less is not worth a shift
+_NEGLIGIBLE = 1e-7  # an error over the layer's variance: a tighter range would only clip what no image has shown
 _SURE = 2.0  # standard errors over the deciding images
 
 
@@ -233,7 +234,8 @@ def _surely_lower(after: Tensor, before: Tensor) -> Tensor:
     """
     gain = (before - after).double()
     chance = gain.std(-1) / gain.shape[-1] ** 0.5 if gain.shape[-1] > 1 else torch.full_like(gain[..., 0], torch.inf)
-    return gain.mean(-1) > torch.maximum(_SURE * chance, _MARGIN * before.double().mean(-1))
+    mean = before.double().mean(-1)
+    return (gain.mean(-1) > torch.maximum(_SURE * chance, _MARGIN * mean)) & (mean > _NEGLIGIBLE)
 
 
 class _Judge:

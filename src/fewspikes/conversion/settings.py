@@ -9,7 +9,8 @@ from fewspikes.base.checks import MOST_SEED, at_least_0, one_of, positive, price
 from fewspikes.base.errors import FewSpikesError
 from fewspikes.neuron.parameters import MAX_STEPS
 from fewspikes.operators.choices import WITHOUT_ROWS
-from fewspikes.operators.rules import choices
+from fewspikes.operators.rule import Rules
+from fewspikes.operators.rules import RULES, choices
 
 EFFORTS = ("quick", "normal", "long")
 
@@ -163,7 +164,7 @@ class Settings:
         return cls(**_known(cls, made))
 
 
-def circuits_of(given: str | Mapping[str, str] | None) -> dict[str, str]:
+def circuits_of(given: str | Mapping[str, str] | None, rules: Rules = RULES) -> dict[str, str]:
     """What becomes of each kind of circuit, by kind, and what was chosen for modules by their paths' pattern.
 
     One word stands for all operators that know it; "neurons" also lets the inputs come as spikes.
@@ -174,7 +175,7 @@ def circuits_of(given: str | Mapping[str, str] | None) -> dict[str, str]:
     >>> circuits_of({"max": "neurons", "layer4.*": "digital"})["layer4.*"]
     'digital'
     """
-    built = choices()
+    built = choices(rules)
     if isinstance(given, str):
         chosen = {kind: given for kind, values in built.items() if kind not in WITHOUT_ROWS and given in values}
         chosen = chosen | ({"input": "spikes"} if given == "neurons" else {}) if chosen else {"every kind": given}

@@ -13,6 +13,7 @@ from fewspikes.base.plain import from_plain, to_plain
 from fewspikes.base.sums import mean, variance
 from fewspikes.conversion.trainable import TrainableNeuron
 from fewspikes.measure.deal import BATCH, Images
+from fewspikes.measure.gradients import check_gradients
 from fewspikes.measure.measurement import Beside, Measurement, measure
 from fewspikes.measure.outputs import compared, variance_over_images
 from fewspikes.measure.source import Batch
@@ -83,6 +84,7 @@ class Trainer:
         seed: int,
         most_spikes: float | None = None,
     ) -> None:
+        check_gradients(snn, "distilling")
         self.snn, self.spike_price, self.most_spikes = snn, spike_price, most_spikes
         self._ann = ann
         self.images = _fastest(ann, images.inputs)
@@ -202,7 +204,7 @@ def _spreads(snn: SpikingNetwork, batch: Batch) -> dict[str, float]:
         neuron.register_forward_pre_hook(lambda _, args, name=name: look(name, args[0]))
         for name, neuron in snn.neurons.items()
     ]
-    snn(*batch)
+    snn(snn.by_name(batch))
     for handle in handles:
         handle.remove()
     return found

@@ -10,6 +10,7 @@ _CANDIDATES = 25  # ends that are tried on either side
 _ROUNDS = 4  # each tries the lower end, then the upper one
 _ALIGNED_STEPS = 4  # with fewer it costs much to have 0 among the values
 _FINE_STEPS = 12  # from here on a step is narrower than a bin of the histogram
+_ROOM = 0.125  # of the range on either side, where steps are so fine: later inputs go further
 
 
 def least_error_identity(K: int, inputs: Histogram) -> FSParameters:
@@ -23,6 +24,8 @@ def least_error_identity(K: int, inputs: Histogram) -> FSParameters:
         FewSpikesError: K out of range.
     """
     low, high = inputs.low, inputs.high
+    if K > _FINE_STEPS:
+        low, high = low - _ROOM * (high - low), high + _ROOM * (high - low)
     if low == high:
         low, high = low - (abs(low) or 1.0), high + (abs(high) or 1.0)
     middle, ends = _median(inputs, low, high), [low, high]
@@ -30,7 +33,11 @@ def least_error_identity(K: int, inputs: Histogram) -> FSParameters:
     for number in range(_ROUNDS):
         for side in (0, 1):
             width = 1.0 if number == 0 else 0.5**number
-            shares = np.clip(reach[side] + width * np.linspace(-0.9, 0.9, _CANDIDATES), 0.02, 1.0)
+            shares = (
+                [1.0]
+                if K > _FINE_STEPS
+                else np.clip(reach[side] + width * np.linspace(-0.9, 0.9, _CANDIDATES), 0.02, 1.0)
+            )
             trials = [[reach[0], float(s)] if side else [float(s), reach[1]] for s in shares]
             errors = [_error(K, *_range(K, middle, ends, trial), inputs) for trial in trials]
             reach = trials[int(np.argmin(errors))]
@@ -41,9 +48,9 @@ def least_error_identity(K: int, inputs: Histogram) -> FSParameters:
 
 def _median(inputs: Histogram, low: float, high: float) -> float:
     """A value with half of the inputs on either side, not at an end."""
-    half = float(inputs.centres[np.searchsorted(np.cumsum(inputs.counts), inputs.total / 2)])
+    half = inputs.centres[np.searchsorted(np.cumsum(inputs.counts), inputs.total / 2)]
     room = 0.02 * (high - low)
-    return min(max(half, low + room), high - room)
+    return float(min(max(half, low + room), high - room))
 
 
 def _range(K: int, middle: float, ends: list[float], reach: list[float]) -> tuple[float, float]:
@@ -67,4 +74,4 @@ def _error(K: int, low: float, high: float, inputs: Histogram) -> float:
     if not fine:
         return float(np.sum(m2 - 2 * levels * m1 + levels**2 * m0))
     outside = [float(m2[i] - 2 * level * m1[i] + level**2 * m0[i]) for i, level in ((0, low), (2, high))]
-    return sum(outside) + float(m0[1]) * step**2 / 12
+    return float(outside[0] + outside[1] + float(m0[1]) * step * step / 12)

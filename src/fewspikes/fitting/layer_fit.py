@@ -20,12 +20,13 @@ from fewspikes.fitting.target import check_function
 from fewspikes.neuron.activation import Activation
 from fewspikes.neuron.parameters import MAX_STEPS, FSParameters
 
-ALGORITHM = 9  # raise it when fits change, so that kept ones are made again
+ALGORITHM = 10  # raise it when fits change, so that kept ones are made again
 FLOOR = 0.01  # of the weight is spread evenly over the range: a few inputs far out must not come out wild
 # Later inputs go further than those seen: on either side so much of the range is added, and more where few were seen.
 _MARGIN, _UNSEEN, _MOST = 0.02, 1.5, 0.25  # the share is _MARGIN + _UNSEEN n^(-1/3) for n inputs, _MOST at most
 _ROOM = 0.01  # around a constant, of its size
 _SMOOTHING = 0.25  # of the width that is best for drawing a density; a staircase needs it finer
+_PROBES = 65  # values of a function that tell it from another of the same name
 _TRIANGLE = 2.2  # a triangle's half width that smooths like a Gaussian of sigma 1 is 2.45; a little less
 
 
@@ -71,7 +72,8 @@ def fit_site(
     price = checks.price("spike_price", spike_price)
     effort = checks.one_of("effort", effort, EFFORTS)
     settings = {"offset": offset, "spike_price": price, "seed": seed, "effort": effort}
-    name = cache.key({"algorithm": ALGORITHM, "activation": activation.to_json(), "K": K, **settings}, inputs)
+    known = {"algorithm": ALGORITHM, "activation": activation.to_json(), "values": _values(activation, inputs)}
+    name = cache.key({**known, "K": K, **settings}, inputs)
     found = cache.look_up(name, activation.label, K)
     if found is None:
         makes = {"relu": _relu_code, "identity": _identity_code}
@@ -88,6 +90,14 @@ def layer_problem(activation: Activation, inputs: Histogram, offset: bool, spike
     density = smooth(shares(inputs, edges), _half_width(inputs) / float(edges[1] - edges[0]))
     weight = (1 - FLOOR) * density + FLOOR * uniform(edges)
     return sum_up(activation, domain, weight, density, offset=offset, spike_price=spike_price)
+
+
+def _values(activation: Activation, inputs: Histogram) -> list[float]:
+    """Some values of an expression, whose text says which operators it calls and not what these compute."""
+    if not activation.expression:
+        return []
+    found: list[float] = activation(torch.linspace(*_range(inputs), _PROBES, dtype=torch.float64)).tolist()
+    return found
 
 
 def _searched(activation: Activation, K: int, inputs: Histogram, settings: dict[str, Any]) -> FSParameters:

@@ -13,6 +13,7 @@ from fewspikes.neuron.parameters import FSParameters
 _GRID = 256  # candidates over a factor of 2^10 in alpha: neighbours differ by 2.7%
 _ROUNDS = 5  # each takes 11 candidates between the best one's neighbours, a fifth of the distance: to 0.005%
 _FINE_STEPS = 12  # from here on a step is narrower than a bin of the histogram
+_MARGIN = 1.25  # of the range where steps are so fine: later inputs go further, and a wider range costs next to nothing
 # Of the codes with few spikes:
 _WIDER = (1.0, 1.01, 1.02, 1.04, 1.07, 1.1)  # of the range of least error; a wider one has more of the short codes
 _CAPPED = tuple(np.linspace(0.75, 1.0, 6))  # ranges beside a step on the cap, of the cap
@@ -51,7 +52,9 @@ def least_error_relu(K: int, inputs: Histogram, rounding: str = "nearest", cap: 
         above, below = candidates[max(best - 1, 0)], candidates[min(best + 1, len(candidates) - 1)]
         candidates = np.concatenate([np.linspace(above, found, 6), np.linspace(found, below, 6)[1:]])
     # 12 bits keep every multiple of alpha 2^-K exact in float32 for K <= 12; more steps need a finer range.
-    p = relu_parameters(K, round_scale(float(found), 12 if K <= _FINE_STEPS else 24), rounding, cap)
+    fine = K > _FINE_STEPS
+    alpha = round_scale(float(found) * (_MARGIN if fine and cap is None else 1.0), 24 if fine else 12)
+    p = relu_parameters(K, alpha, rounding, cap)
     provenance = {**p.provenance, "method": "closed form, range of least squared error on measured inputs"}
     return FSParameters(p.T, p.h, p.d, p.offset, p.activation, p.domain, provenance)
 

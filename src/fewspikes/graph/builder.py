@@ -9,9 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fewspikes.graph.functions import is_pure, named
-from fewspikes.graph.graph import CONSTANT, INPUT, OUTPUT, SITE, Graph, Node, Ref, Shape, replaced
+from fewspikes.graph.functions import function, is_aten, is_pure, named
+from fewspikes.graph.graph import CONSTANT, INPUT, OUTPUT, SITE, Graph, Node, Ref, Shape, replaced, shape_between, sizes
 from fewspikes.graph.interpreter import execute, lowered
+
+_FEW, _MORE = 97, 98  # images for which shapes are worked out: unlikely to be the size of any axis
 
 
 class Builder:
@@ -33,11 +35,11 @@ class Builder:
         self._instead: dict[str, Any] = {}  # old name -> what stands for it now: a Ref, or one for each of its outputs
         self._names: Counter[str] = Counter()
         self._taken = {node.name for node in graph}
+        self._made: dict[str, Node] = {}
 
     def copy(self, node: Node) -> Ref:
         """The node as it is, reading what stands for its arguments now."""
-        self.nodes.append(replace(node, arguments=self.now(node.arguments)))
-        return Ref(node.name)
+        return self._add(replace(node, arguments=self.now(node.arguments)))
 
     def now(self, argument: Any) -> Any:
         """An argument of the old graph in the new one."""
@@ -58,10 +60,42 @@ class Builder:
         return whole[node.arguments["index"]] if isinstance(whole, tuple) else None
 
     def call(self, operator: str, *args: Any, like: Shape | None = None, **kwargs: Any) -> Ref:
-        """A new node for a call of an ATen operator, named as in "mul.Tensor"; `like`: the shape of its result."""
-        name = operator if operator.startswith("aten.") else f"aten.{operator}"
+        """A new node for a call of an operator; `like`: the shape of its result.
+
+        Args:
+            operator: of ATen as in "mul.Tensor", of another library as in "mylib::roll"; ".default" may be left out.
+            args, kwargs: as the operator takes them, results of other nodes as `Ref`s.
+            like: an image's shape with the batch's in front, as a node has it; without, it is worked out later.
+        """
+        library, _, own = operator.partition("::")
+        name = f"{library}.{own}" if own else operator if operator.startswith("aten.") else f"aten.{operator}"
         name = name if name.count(".") > 1 else f"{name}.default"
         return self.append(name, named(name, args, kwargs), like)
+
+    def put(self, operator: str, *args: Any, **kwargs: Any) -> Ref:
+        """The same of tensors of known shapes and plain arguments; torch tells the shape of the result."""
+        name = self.call(operator, *args, **kwargs).name
+        node = self.nodes.pop()
+        few, more = (self._size(node.operator, args, kwargs, images) for images in (_FEW, _MORE))
+        return self._add(replace(self._made[name], shape=shape_between(few, more, _FEW, _MORE)))
+
+    def node(self, ref: Ref) -> Node:
+        """A node of the new graph."""
+        return self._made[ref.name]
+
+    def shape(self, ref: Ref) -> Shape:
+        """The shape of a tensor of the new graph."""
+        return self.node(ref).shape or ()
+
+    def _size(self, operator: str, args: Any, kwargs: Any, images: int) -> torch.Size:
+        def empty(ref: Ref) -> Tensor:
+            node = self._made[ref.name]
+            dtype = self.tensors[node.arguments["tensor"]].dtype if node.operator == CONSTANT else torch.float32
+            dtype = torch.float32 if dtype.is_floating_point else dtype  # as if all weights and signals had one
+            return torch.empty(sizes(self.shape(ref), images), dtype=dtype, device="meta")
+
+        result: Tensor = function(operator)(*replaced(args, empty), **replaced(kwargs, empty))
+        return result.shape
 
     def constant(self, value: Tensor) -> Ref:
         """A new constant."""
@@ -81,8 +115,12 @@ class Builder:
         while (name := f"{word}_{self._names[word]}") in self._taken:
             self._names[word] += 1
         self._names[word] += 1
-        self.nodes.append(Node(name, operator, arguments, self.path, shape, self.part))
-        return Ref(name)
+        return self._add(Node(name, operator, arguments, self.path, shape, self.part))
+
+    def _add(self, node: Node) -> Ref:
+        self.nodes.append(node)
+        self._made[node.name] = node
+        return Ref(node.name)
 
     def graph(self) -> Graph:
         """The new graph, without what nobody reads and with the constants that are used."""
@@ -121,11 +159,17 @@ def trimmed(graph: Graph, tensors: dict[str, Tensor]) -> Graph:
     return kept
 
 
-def with_constants_folded(graph: Graph, tensors: dict[str, Tensor]) -> Graph:
-    """What does not depend on the inputs, computed once (weight standardisation, position tables, masks)."""
+def with_constants_folded(graph: Graph, tensors: dict[str, Tensor], computes: Callable[[str], bool] = is_aten) -> Graph:
+    """What does not depend on the inputs, computed once (weight standardisation, position tables, masks).
+
+    Args:
+        graph: stays as it is.
+        tensors: its constants, as for `rebuilt`.
+        computes: which operators may be called for it.
+    """
     constant = {node.name for node in graph.of(CONSTANT)}
     for node in graph:
-        if constant.issuperset(node.reads) and is_pure(node.operator):
+        if constant.issuperset(node.reads) and computes(node.operator) and is_pure(node.operator):
             constant.add(node.name)
     ends = {
         name

@@ -3,7 +3,7 @@
 import logging
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, replace
 from io import StringIO
@@ -12,17 +12,18 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch.export.graph_signature import InputKind, OutputKind, OutputSpec
-from torch.utils import _pytree as pytree
 
 from fewspikes.base.errors import FewSpikesError
 from fewspikes.graph.functions import named as by_name
-from fewspikes.graph.graph import CONSTANT, INPUT, OUTPUT, Graph, Node, Ref, Shape, refs, shape_between
+from fewspikes.graph.graph import CONSTANT, INPUT, OUTPUT, Graph, Node, Ref, Shape, replaced, shape_between
 from fewspikes.graph.inputs import InputSpec, as_named, check_autocast, check_finite, specs_of
-from fewspikes.graph.model import check_model, check_together, in_order, inner
-from fewspikes.graph.nested import alike, named_tuple
+from fewspikes.graph.model import check_model, check_together, in_order, inner, misplaced
+from fewspikes.graph.nested import alike, held
 from fewspikes.graph.reasons import is_interruption, reason_of
 
-_NO_FACTORS = ("cond", "ind", "mask")  # in the names of arguments that are no floats beside floats: indices, attn_mask
+Exported = tuple[torch.export.ExportedProgram, Any]  # and what holds the tensors that it returns
+
+_NO_FACTORS = ("cond", "ind", "mask", "repeats")  # in names of arguments that are no floats: indices, attn_mask
 
 
 @dataclass(frozen=True)
@@ -53,11 +54,12 @@ def captured_model(model: nn.Module, example_inputs: Any) -> Captured:
     check_model(model)
     named = in_order(model, as_named(example_inputs), keywords)
     check_finite(named.values(), "example_inputs")
-    inputs = specs_of(named)
+    behind = misplaced(model, named) if keywords else ()
+    inputs = tuple(replace(spec, by_name=spec.name in behind) for spec in specs_of(named))
     check_together(model, named, inputs)
-    exported = _export(model, named, keywords)
+    exported, returned = _export(model, named, keywords)
     device = next(iter(named.values())).device
-    return _translated(exported, inputs, keywords, device)
+    return _translated(exported, returned, inputs, keywords, device)
 
 
 def _pair(value: Tensor) -> Tensor:
@@ -65,14 +67,16 @@ def _pair(value: Tensor) -> Tensor:
     return torch.cat([value, value]) if len(value) == 1 else value.clone()  # torch.export merges equal objects
 
 
-def _export(model: nn.Module, named: dict[str, Tensor], keywords: bool) -> torch.export.ExportedProgram:
+def _export(model: nn.Module, named: dict[str, Tensor], keywords: bool) -> Exported:
     try:
         return _exported(model, {name: _pair(value) for name, value in named.items()}, keywords)
+    except FewSpikesError:
+        raise
     except (Exception, SystemExit) as error:  # torch.export raises nearly every class there is
         if is_interruption(error):
             raise KeyboardInterrupt from error
         batched = {name: torch.stack([value, value]) for name, value in named.items()}
-        reason = reason_of(error, named, lambda: _runs(model, batched, keywords))
+        reason = reason_of(error, model, named, lambda: _runs(model, batched, keywords))
         raise FewSpikesError(f"torch.export could not capture {type(model).__name__}: {reason}") from error
 
 
@@ -84,15 +88,49 @@ def _runs(model: nn.Module, named: dict[str, Tensor], keywords: bool) -> bool:
     return True
 
 
-def _exported(model: nn.Module, named: dict[str, Tensor], keywords: bool) -> torch.export.ExportedProgram:
+def _exported(model: nn.Module, named: dict[str, Tensor], keywords: bool) -> Exported:
+    """The model's graph, which returns its tensors in a row, and its output with a `Ref` to its place for each."""
     args, kwargs = ((), named) if keywords else (tuple(named.values()), {})
     shapes, batch = torch.export.ShapesCollection(), torch.export.Dim("batch")
     for value in named.values():
         shapes[value] = {0: batch}
-    with torch.no_grad(), _quiet():
+    with torch.no_grad(), _quiet(), _tensors_alone(model) as outputs:
         whole = torch.export.export(model, args, kwargs, dynamic_shapes=shapes, strict=False)
-        exported: torch.export.ExportedProgram = whole.run_decompositions({})
-    return exported
+        return whole.run_decompositions({}), outputs[-1]
+
+
+@contextmanager
+def _tensors_alone(model: nn.Module) -> Iterator[list[Any]]:
+    """Inside the block the model returns its tensors in a row, and what held them is added to the list.
+
+    So torch need not know the classes that its output is made of.
+    """
+    outputs: list[Any] = []
+
+    def in_a_row(module: nn.Module, args: Any, output: Any) -> list[Tensor]:
+        tensors: list[Tensor] = []
+
+        def place(value: Any, where: str) -> Ref | None:
+            if value is None:
+                return None
+            if not isinstance(value, Tensor):
+                raise FewSpikesError(
+                    f"the model returns a {type(value).__name__}{f' at {where}' if where else ''}; only tensors, and "
+                    "tuples, lists, dicts, named tuples and dataclasses of these, convert: leave it out"
+                )
+            tensors.append(value)
+            return Ref(str(len(tensors) - 1))
+
+        outputs.append(held(output, place))
+        if not tensors:
+            raise FewSpikesError("the model returns no tensor; its forward must return at least one")
+        return tensors
+
+    hook = model.register_forward_hook(in_a_row)
+    try:
+        yield outputs
+    finally:
+        hook.remove()
 
 
 @contextmanager
@@ -115,9 +153,13 @@ def _nothing(record: logging.LogRecord) -> bool:
 
 
 def _translated(
-    exported: torch.export.ExportedProgram, inputs: tuple[InputSpec, ...], keywords: bool, device: torch.device
+    exported: torch.export.ExportedProgram,
+    returned: Any,
+    inputs: tuple[InputSpec, ...],
+    keywords: bool,
+    device: torch.device,
 ) -> Captured:
-    """The exported graph in our own nodes, with its weights as constants."""
+    """The exported graph in our own nodes, with its weights as constants; `returned` as from `_exported`."""
     signature = exported.graph_signature
     for spec in signature.output_specs:
         if spec.kind not in (OutputKind.USER_OUTPUT, OutputKind.USER_INPUT_MUTATION):  # an input is the caller's copy
@@ -147,12 +189,9 @@ def _translated(
             tensors[name] = tensor.detach()
             nodes.append(Node(node.name, CONSTANT, {"tensor": name}, target.rpartition(".")[0], shape))
         elif node.op == "output":
-            returned = [value for value, spec in zip(node.args[0], signature.output_specs, strict=True) if _asked(spec)]
-            outputs = pytree.tree_unflatten(returned, exported.call_spec.out_spec)
-            value = ours(_plain(outputs))
-            if next(refs(value), None) is None:
-                raise FewSpikesError("the model returns no tensor; its forward must return at least one")
-            nodes.append(Node(node.name, OUTPUT, {"value": value}))
+            specs = signature.output_specs
+            row = [ours(value) for value, spec in zip(node.args[0], specs, strict=True) if _asked(spec)]
+            nodes.append(Node(node.name, OUTPUT, {"value": replaced(returned, _at_place(row))}))
         else:
             _check_dtypes(node)
             arguments = _arguments(_operator(node), ours(node.args), ours(node.kwargs))
@@ -176,6 +215,10 @@ def _check_dtypes(node: fx.Node) -> None:
             f"operator {_operator(node)} at {_path(node) or 'the top of the model'} takes {' and '.join(dtypes)}, "
             "which torch does not multiply; give an example in the weights' dtype, as by x.float()"
         )
+
+
+def _at_place(row: list[Ref]) -> Callable[[Ref], Ref]:
+    return lambda place: row[int(place.name)]
 
 
 def _asked(spec: OutputSpec) -> bool:
@@ -241,28 +284,6 @@ def _weight(exported: torch.export.ExportedProgram, target: str, device: torch.d
         raise FewSpikesError(f"the model's constant {target} is a {type(found).__name__}; only tensors can be captured")
     # torch.tensor(2.0) in a forward is on the CPU wherever the model is.
     return found if device.type == "meta" else found.to(device)
-
-
-def _plain(outputs: Any) -> Any:
-    """Outputs as plain dicts, lists, (named) tuples and nodes, so that they can be saved."""
-    if isinstance(outputs, Mapping):
-        return {_key(key): _plain(value) for key, value in outputs.items()}
-    if isinstance(outputs, list | tuple):
-        values = [_plain(value) for value in outputs]
-        if hasattr(outputs, "_fields"):
-            return named_tuple(type(outputs).__name__, outputs._fields)(*values)
-        return values if type(outputs) is list else tuple(values)
-    if outputs is not None and not isinstance(outputs, fx.Node):
-        raise FewSpikesError(
-            f"the model returns a {type(outputs).__name__}; only tensors in tuples, lists, dicts convert"
-        )
-    return outputs
-
-
-def _key(key: Any) -> Any:
-    if key is None or isinstance(key, bool | int | float | str):
-        return key
-    raise FewSpikesError(f"the model returns a dict with the key {key!r}; only words and numbers can be saved as keys")
 
 
 def _path(node: fx.Node) -> str:

@@ -11,7 +11,7 @@ from fewspikes.base.checks import said
 from fewspikes.base.errors import FewSpikesError
 from fewspikes.graph.functions import named, parameters
 from fewspikes.graph.graph import CONSTANT, INPUT, OUTPUT, SITE, Graph, Node, Ref
-from fewspikes.graph.nested import named_tuple
+from fewspikes.graph.nested import RECORD, TUPLE, Held
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _OUTSIDE = ("nan", "inf", "-inf")  # floats that JSON has no word for
@@ -81,8 +81,9 @@ def _encode(value: Any) -> Any:
         return {"float": str(value)}
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    if hasattr(value, "_fields"):
-        return {"named": [type(value).__name__, [[field, _encode(getattr(value, field))] for field in value._fields]]}
+    if isinstance(value, Held):
+        pairs = zip(value.fields, value.values, strict=True)
+        return {value.kind: [value.name, [[field, _encode(item)] for field, item in pairs]]}
     if isinstance(value, tuple):
         return {"tuple": [_encode(item) for item in value]}
     if isinstance(value, list):
@@ -117,10 +118,10 @@ def _decode(value: Any, nodes: Mapping[str, Node]) -> Any:
         return {str(key): _decode(item, nodes) for key, item in content.items()}
     if kind == "items":
         return {_key(key): _decode(item, nodes) for key, item in content}
-    if kind == "named":
+    if kind in (TUPLE, RECORD):
         name, pairs = content
-        made = named_tuple(name, [field for field, _ in pairs])
-        return made(*(_decode(item, nodes) for _, item in pairs))
+        values = tuple(_decode(item, nodes) for _, item in pairs)
+        return Held(kind, str(name), tuple(str(field) for field, _ in pairs), values)
     found = getattr(torch, str(content), None) if kind == "torch" else None
     if not isinstance(found, torch.dtype | torch.layout | torch.memory_format):
         raise FewSpikesError(f"unknown argument {value!r:.80}")

@@ -30,10 +30,12 @@ class Parameter(NamedTuple):
 
 @cache
 def function(name: str) -> Callable[..., Any]:
-    """The function of an operator.
+    """The function of an operator, of ATen or of another library.
+
+    Whoever has the name from a file asks first whether a row covers it.
 
     Raises:
-        FewSpikesError: no such operator in this torch.
+        FewSpikesError: no such operator in this process.
     """
     if name in PYTHON:
         found: Callable[..., Any] = getattr(operator, name)
@@ -41,12 +43,19 @@ def function(name: str) -> Callable[..., Any]:
     library, _, rest = name.partition(".")
     packet, _, overload = rest.partition(".")
     try:
-        if library != "aten" or not overload:
+        if not overload:
             raise AttributeError
-        found = getattr(getattr(torch.ops.aten, packet), overload)
+        found = getattr(getattr(getattr(torch.ops, library), packet), overload)
+        if not isinstance(found, torch._ops.OpOverload):
+            raise AttributeError
     except AttributeError:
         raise FewSpikesError(f"there is no operator {said(name)} in torch {torch.__version__}") from None
     return found
+
+
+def is_aten(name: str) -> bool:
+    """Whether it is one of torch's own, or of Python's on sizes."""
+    return name in PYTHON or name.startswith("aten.")
 
 
 def _on_sizes(found: Callable[..., Any], *sizes: Any) -> Any:

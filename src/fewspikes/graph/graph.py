@@ -1,7 +1,8 @@
 """A network as a list of calls of operators: frozen, in the order in which they run.
 
-Beside the operators of ATen (named as in "aten.conv2d.default") and Python's own on sizes ("add", "getitem"), a node
-can be one of four things: INPUT, CONSTANT (a weight or a fixed tensor), SITE (a layer of neurons) and OUTPUT, the last.
+Beside the operators of ATen (named as in "aten.conv2d.default"), those of other libraries ("mylib.roll.default") and
+Python's own on sizes ("add", "getitem"), a node can be one of four things: INPUT, CONSTANT (a weight or a fixed
+tensor), SITE (a layer of neurons) and OUTPUT, the last.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -11,7 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from fewspikes.graph.nested import alike
+from fewspikes.graph.nested import alike, parts
 
 INPUT, CONSTANT, SITE, OUTPUT = "input", "constant", "site", "output"
 
@@ -62,8 +63,8 @@ class Node:
 
     @property
     def short(self) -> str:
-        """The operator's name in its schema: "conv2d" of "aten.conv2d.default"."""
-        return self.operator.split(".")[1] if "." in self.operator else self.operator
+        """What its operator goes by, see `short_name`."""
+        return short_name(self.operator)
 
     @property
     def where(self) -> str:
@@ -113,25 +114,31 @@ class Graph:
         return {name: tuple(users) for name, users in found.items()}
 
 
+def short_name(operator: str) -> str:
+    """What an operator goes by, whatever its overload: as in its schema, with the library in front outside of ATen.
+
+    >>> short_name("aten.conv2d.default"), short_name("mylib.roll.default"), short_name("getitem")
+    ('conv2d', 'mylib::roll', 'getitem')
+    """
+    library, _, rest = operator.partition(".")
+    name = rest.partition(".")[0]
+    return name if library == "aten" and name else f"{library}::{name}" if name else operator
+
+
 def refs(value: Any) -> Iterator[Ref]:
     """All references in an argument, however deep."""
     if isinstance(value, Ref):
         yield value
-    elif isinstance(value, Mapping):
-        yield from (ref for item in value.values() for ref in refs(item))
-    elif isinstance(value, list | tuple):
-        yield from (ref for item in value for ref in refs(item))
+    else:
+        yield from (ref for item in parts(value) or () for ref in refs(item))
 
 
 def replaced(value: Any, by: Callable[[Ref], Any]) -> Any:
     """An argument with every reference replaced."""
     if isinstance(value, Ref):
         return by(value)
-    if isinstance(value, Mapping):
-        return {key: replaced(item, by) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return alike(value, (replaced(item, by) for item in value))
-    return value
+    held = parts(value)
+    return value if held is None else alike(value, (replaced(item, by) for item in held))
 
 
 def sizes(shape: Iterable[Size], images: int) -> torch.Size:

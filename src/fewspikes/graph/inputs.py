@@ -14,15 +14,20 @@ from fewspikes.base.errors import FewSpikesError
 
 @dataclass(frozen=True)
 class InputSpec:
-    """Name, shape per image (without the batch axis) and dtype of one input."""
+    """Name, shape per image (without the batch axis) and dtype of one input.
+
+    `by_name`: the model takes something else at its place, which this network leaves out, so a call must name it.
+    """
 
     name: str
     shape: tuple[int, ...]
     dtype: torch.dtype
+    by_name: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """A plain dict for JSON files."""
-        return {"name": self.name, "shape": list(self.shape), "dtype": str(self.dtype).removeprefix("torch.")}
+        plain = {"name": self.name, "shape": list(self.shape), "dtype": str(self.dtype).removeprefix("torch.")}
+        return plain | ({"by_name": True} if self.by_name else {})
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "InputSpec":
@@ -30,7 +35,8 @@ class InputSpec:
         dtype = getattr(torch, content["dtype"])
         if not isinstance(dtype, torch.dtype):
             raise FewSpikesError(f"{content['dtype']!r} is no dtype")
-        return cls(str(content["name"]), tuple(int(n) for n in content["shape"]), dtype)
+        shape = tuple(int(n) for n in content["shape"])
+        return cls(str(content["name"]), shape, dtype, content.get("by_name") is True)
 
 
 def as_named(inputs: Any) -> dict[str, Tensor]:
@@ -46,6 +52,10 @@ def as_named(inputs: Any) -> dict[str, Tensor]:
         named = {f"x{i}" if i else "x": value for i, value in enumerate(inputs)}
     if isinstance(inputs, np.ndarray):
         raise FewSpikesError("inputs must be tensors; give torch.from_numpy(array)")
+    if named and any(value is None for value in named.values()):
+        raise FewSpikesError(
+            "an input is None; leave it out: give a dict of the others, by the names that forward takes"
+        )
     if not named or not all(isinstance(value, Tensor) for value in named.values()):
         raise FewSpikesError(
             f"inputs must be a tensor, a tuple of tensors or a dict of tensors; got {_describe(inputs)}"
@@ -70,6 +80,12 @@ def bound(specs: Sequence[InputSpec], args: Sequence[Any], kwargs: Mapping[str, 
         return bound(specs, (), args[0])
     names = [spec.name for spec in specs]
     rest = names[len(args) :]
+    misplaced = next((spec.name for spec in specs[: len(args)] if spec.by_name), None)
+    if misplaced is not None:
+        raise FewSpikesError(
+            f"the model takes something else in front of {misplaced}, which this network leaves out; give {misplaced} "
+            f"by name: {misplaced}=..."
+        )
     if len(args) > len(names) or set(kwargs) != set(rest):
         raise FewSpikesError(
             f"this network takes the inputs {', '.join(names)}; got {len(args)} by position"

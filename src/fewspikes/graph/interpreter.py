@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from fewspikes.base.tensors import aligned
 from fewspikes.graph.functions import function, in_order, parameters
 from fewspikes.graph.graph import CONSTANT, INPUT, OUTPUT, SITE, Graph, Node, Ref, refs
-from fewspikes.graph.nested import alike
+from fewspikes.graph.nested import Held, alike, parts
 
 Call = Callable[["Step", list[Any], dict[str, Any]], Any]
 
@@ -113,11 +113,11 @@ def filled(pattern: Any, values: Sequence[Any]) -> Any:
     """A pattern with its places filled."""
     if type(pattern) is Place:
         return values[pattern.at]
-    if type(pattern) is dict:
-        return {key: filled(item, values) for key, item in pattern.items()}
-    if isinstance(pattern, list | tuple):
-        return alike(pattern, [filled(item, values) for item in pattern])
-    return pattern
+    held = parts(pattern)
+    if held is None:
+        return pattern
+    items = [filled(item, values) for item in held]
+    return pattern.made(items) if isinstance(pattern, Held) else alike(pattern, items)
 
 
 class Running(nn.Module):
@@ -215,8 +215,5 @@ def _step(node: Node, places: Mapping[str, int], done: tuple[int, ...]) -> Step:
 def _pattern(value: Any, places: Mapping[str, int]) -> Any:
     if isinstance(value, Ref):
         return Place(places[value.name])
-    if isinstance(value, dict):
-        return {key: _pattern(item, places) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return alike(value, (_pattern(item, places) for item in value))
-    return value
+    held = parts(value)
+    return value if held is None else alike(value, [_pattern(item, places) for item in held])

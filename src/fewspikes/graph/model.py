@@ -119,6 +119,14 @@ def in_order(model: nn.Module, named: Mapping[str, Tensor], keywords: bool) -> d
     return {name: named[name] for name in wanted if name in named} if keywords else dict(named)
 
 
+def misplaced(model: nn.Module, named: Mapping[str, Tensor]) -> frozenset[str]:
+    """The inputs, given by name, that forward takes behind one that is not given."""
+    free = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
+    places = [p.name for p in signature(model.forward).parameters.values() if p.kind in free]
+    first = next((i for i, name in enumerate(places) if name not in named), len(places))
+    return frozenset(places[first:]) & frozenset(named)
+
+
 def _listed(wanted: Mapping[str, Parameter]) -> str:
     names: list[str] = [str(p).partition(":")[0].partition("=")[0].strip() for p in wanted.values()]
     by_name = [p.name for p in wanted.values() if p.kind is Parameter.KEYWORD_ONLY]

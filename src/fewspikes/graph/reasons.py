@@ -3,10 +3,15 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 _AXES = 4  # of a batch of pictures; an example with as many has its batch axis
 _REMEDIES = (  # words of torch's own message, what they mean, and what to do
+    (
+        "satisfy the generated guard",
+        "it takes the batch apart, as x[1:] and x.view(4, -1) do, or branches on its size",
+        "a spiking network computes each image by itself: let forward keep the batch whole",
+    ),
     (
         "Constraints violated",
         "its batch size became a fixed number",
@@ -17,11 +22,6 @@ _REMEDIES = (  # words of torch's own message, what they mean, and what to do
         "data-dependent",
         "it branches on the values of a tensor",
         "such a branch cannot be captured: use torch.where, or convert the part of the network without it",
-    ),
-    (
-        "not a known type",
-        "it returns something that is no tensor, tuple, list or dict",
-        "return tensors in tuples, lists, dicts or named tuples",
     ),
     (
         "ScriptModule",
@@ -35,11 +35,14 @@ _USUAL = (
 )
 
 
-def reason_of(error: BaseException, named: Mapping[str, Tensor], runs_batched: Callable[[], bool]) -> str:
+def reason_of(
+    error: BaseException, model: nn.Module, named: Mapping[str, Tensor], runs_batched: Callable[[], bool]
+) -> str:
     """One line for what torch.export, or the model in it, raised.
 
     Args:
         error: what it raised.
+        model: the network.
         named: the example.
         runs_batched: whether the model could be captured with one more axis in front of the example's.
     """
@@ -51,12 +54,24 @@ def reason_of(error: BaseException, named: Mapping[str, Tensor], runs_batched: C
             "front; give x[None]"
         )
     said = str(error).strip() or type(error).__name__
+    turned = next((name for name, module in model.named_modules() if _has_its_batch_second(module)), None)
+    if turned is not None and "Constraints violated" in said:
+        kind = type(model.get_submodule(turned)).__name__
+        return (
+            f"its batch size became a fixed number: {turned or 'the model'} ({kind}) takes the batch on axis 1, and "
+            "axis 0 of every input must be the batch; make it with batch_first=True (the weights stay the same), or "
+            "transpose in forward"
+        )
     for words, meaning, remedy in _REMEDIES:
         if words in said:
             return f"{meaning}; {remedy}"
     whole = [f"{name} is {value.dtype}" for name, value in named.items() if not value.is_floating_point()]
     remedy = f"{', '.join(whole)}: give floats, as by x.float(), where the weights are floats" if whole else _USUAL
     return f"{said.splitlines()[0].rstrip('.')}; {remedy}"
+
+
+def _has_its_batch_second(module: nn.Module) -> bool:
+    return isinstance(module, nn.RNNBase | nn.MultiheadAttention) and not module.batch_first
 
 
 def is_interruption(error: BaseException | None) -> bool:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from math import floor, isfinite
+from math import floor, isclose, isfinite
 from typing import TYPE_CHECKING, Any
 
 from jaxtyping import Float
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 INTERPOLATIONS = ("bicubic", "bilinear", "nearest")
+_RESAMPLING = {0: "nearest", 2: "bilinear", 3: "bicubic"}  # Pillow's numbers
+_UNCROPPED = 384  # pixels from which on ConvNeXt's processor of transformers does not crop
 _VERSION, _FIELDS = 1, ("size", "mean", "std", "resize", "interpolation")
 
 
@@ -133,6 +135,30 @@ class Preprocessing:
         resize = preset.resize_size[0] if len(preset.resize_size) == 1 else preset.resize_size
         return cls((height, width), preset.mean, preset.std, resize, preset.interpolation.value)
 
+    @classmethod
+    def from_transformers(cls, content: Mapping[str, Any]) -> "Preprocessing":
+        """What an image processor of transformers applies, from its preprocessor_config.json.
+
+        Raises:
+            FewSpikesError: it leaves the size of the images open, or does what has no equal here.
+        """
+        kind = content.get("image_processor_type", content.get("feature_extractor_type"))
+        wanted = {"do_resize": True, "do_rescale": True, "rescale_offset": False, "do_pad": False}
+        other = next((name for name, value in wanted.items() if content.get(name, value) is not value), None)
+        factor, mode = content.get("rescale_factor", 1 / 255), _RESAMPLING.get(content.get("resample", 2))
+        if other is None and (not isclose(factor, 1 / 255) or str(kind).startswith("Levit")):
+            other = "how it scales"
+        if other is not None or mode is None:
+            other = other or "resample"
+            raise FewSpikesError(
+                f"{kind} of transformers has no equal here ({other}); give size, mean and std yourself"
+            )
+        size, resize = _of_processor(content)
+        means, stds = content.get("image_mean"), content.get("image_std")
+        if not content.get("do_normalize", True):
+            means, stds = (0.0,) * 3, (1.0,) * 3
+        return cls(size, _numbers("image_mean", means), _numbers("image_std", stds), resize, mode)
+
 
 class _Transform:
     """A class, not a closure, so that a loader's worker processes can receive it."""
@@ -182,6 +208,33 @@ def _resized(size: tuple[int, int], short: int) -> tuple[int, int]:
     """The size whose shorter side is `short`."""
     sides = [side * short // min(size) for side in size]
     return sides[0], sides[1]
+
+
+def _of_processor(content: Mapping[str, Any]) -> tuple[tuple[int, int], int | tuple[int, int]]:
+    """The size of the images, and what they are resized to before the crop, as transformers says them."""
+    resize = _sides(content.get("size"))
+    if isinstance(resize, int) and content.get("crop_pct") is not None and resize < _UNCROPPED:
+        return (resize, resize), int(resize / content["crop_pct"])
+    if isinstance(resize, int) and content.get("crop_pct") is not None:
+        return (resize, resize), (resize, resize)
+    size = _sides(content.get("crop_size")) if content.get("do_center_crop") else resize
+    if resize is None or size is None or isinstance(size, int):
+        raise FewSpikesError(
+            f"transformers' preprocessing does not say the one size of all images; got size {checks.said(resize)} and "
+            f"crop_size {checks.said(content.get('crop_size'))}: give size, mean and std yourself"
+        )
+    return size, resize
+
+
+def _sides(given: Any) -> int | tuple[int, int] | None:
+    """(height, width), or the shorter side; None where it is neither."""
+    if type(given) is int:
+        return given, given
+    if not isinstance(given, Mapping):
+        return None
+    if "height" in given and "width" in given:
+        return _pair("size", (given["height"], given["width"]))
+    return given["shortest_edge"] if set(given) == {"shortest_edge"} else None
 
 
 def _pair(name: str, values: Any) -> tuple[int, int]:

@@ -1,14 +1,16 @@
 """Run the ANN and the spiking network on the same images and say how they differ and what it cost."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from fewspikes.base.errors import FewSpikesError
 from fewspikes.base.progress import track
 from fewspikes.measure.deal import Deal, batch_size
 from fewspikes.measure.measurement import Beside, Measurement, classes_of, measure, reference_of
+from fewspikes.measure.metric import Both, Scores, finite
 from fewspikes.measure.source import Source
 from fewspikes.measure.speed import images_per_second
 from fewspikes.network.report import layers
@@ -37,11 +39,13 @@ class EvaluationReport:
         interval_steps: steps between two images in the pipeline.
         synops_per_image: synapses that the spikes reach; None where the graph does not tell some fan-out.
         macs_per_image: multiply-adds left in the spiking network; ann_macs_per_image: those of the ANN.
-        ann_images_per_second, snn_images_per_second: on this machine, forward passes alone, nothing counted.
+        ann_images_per_second, snn_images_per_second: on this machine, forward passes alone, nothing counted: the
+            median over a few batches.
         clipped_fraction: gate inputs outside the domain that the parameters were made for.
         relative_error: the output's mean squared error over the variance of the ANN's from image to image, each
             element's by itself (the mean over its tensors).
         cosine: of all outputs with the ANN's.
+        metric: what the user's metric gave by name, as {"ann": ..., "snn": ...}; None without one.
     """
 
     model: str
@@ -68,10 +72,12 @@ class EvaluationReport:
     clipped_fraction: float
     relative_error: float
     cosine: float
+    metric: dict[str, Scores] | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """A plain dict for JSON."""
-        return asdict(self)
+        """A plain dict for JSON; a score of the metric that is not finite is None."""
+        scores = None if self.metric is None else {name: finite(pair) for name, pair in self.metric.items()}
+        return asdict(self) | {"metric": scores}
 
     def __str__(self) -> str:
         low, high = self.drop_ci95 or (None, None)
@@ -84,6 +90,7 @@ class EvaluationReport:
             ("drop", none if self.drop is None else f"{self.drop:.2f} points (95%: {low:.2f} to {high:.2f})"),
             ("same class", "no classes" if self.agreement is None else f"{self.agreement:.2f}%"),
             ("output's error", f"{self.relative_error:.3g} of its variance, cosine {self.cosine:.6f}"),
+            *((f"{name} ANN / SNN", f"{s['ann']:.6g} / {s['snn']:.6g}") for name, s in (self.metric or {}).items()),
             ("neurons", f"{self.neurons:,} in {layers(self.layers)}, K = {k}"),
             ("spikes", f"{self.spikes_per_image:,.0f} per image, {self.spikes_per_neuron:.3f} per neuron"),
             ("time steps", f"{self.latency_steps} to the answer, one image every {self.interval_steps}"),
@@ -92,7 +99,8 @@ class EvaluationReport:
             ("images/s ANN / SNN", f"{self.ann_images_per_second:.3g} / {self.snn_images_per_second:.3g}"),
             ("inputs clipped", f"{100 * self.clipped_fraction:.4f}%"),
         ]
-        return "\n".join([self.model, *(f"  {name:<24}{value}" for name, value in rows)])
+        width = max(24, *(len(name) + 2 for name, _ in rows))
+        return "\n".join([self.model, *(f"  {name:<{width}}{value}" for name, value in rows)])
 
 
 def evaluate(
@@ -100,6 +108,7 @@ def evaluate(
     loader: Any,
     reference: nn.Module | None = None,
     *,
+    metric: Any = None,
     name: str | None = None,
     synops: bool = True,
     progress: bool | None = None,
@@ -112,23 +121,44 @@ def evaluate(
             gives accuracies.
         reference: the ANN, in eval mode; by default the graph of `snn` with its original activations, which is the
             changed network where conversion changed it (circuits={"max": "average"}).
+        metric: of the user's own, for outputs that are no classes or with them: a function metric(outputs, targets) of
+            all images, both in the structure that they come in, that returns a number or a dict of numbers; or an
+            object with update(outputs, targets), called batch by batch of the loader, and compute(), as those of
+            torchmetrics. Outputs are on the CPU; targets are what follows a batch's inputs. It scores both networks.
         name: what the report calls the network.
         synops: count synaptic operations, too.
         progress: a bar on stderr; None shows it when stderr is a terminal.
 
     Raises:
-        FewSpikesError: data that do not fit, NaN or inf, labels for some batches only or outside the classes, outputs
-            of other shapes than the reference's, or a reference in training mode.
+        FewSpikesError: data that do not fit, NaN or inf, a metric without targets, labels for some batches only or
+            outside the classes, outputs of other shapes than the reference's, or a reference in training mode.
     """
     if not isinstance(snn, SpikingNetwork):
         more = "; give the spiking network that it came from" if isinstance(snn, Countable) else ""
         raise FewSpikesError(f"evaluate needs a converted network; got {type(snn).__name__}{more}")
     ann = reference_of(snn, reference)
-    source = Source(loader, snn.inputs, snn.dtype, "evaluation data", snn.device, classes_of(snn))
+    both = None if metric is None else Both(metric)
+    expect, heard = (None, None) if both is None else (both.expect, both.snn.add)
+    source = Source(loader, snn.inputs, snn.dtype, "evaluation data", snn.device, classes_of(snn), expect)
     deal = Deal(track(source, "evaluating", source.total, progress), batch_size(snn.report.neurons), keep=_TIMED)
-    found = measure(snn, Beside(deal, ann, keep=False), synops=synops)
-    speeds = [images_per_second(network, deal.kept.batches) for network in (ann, snn)]
-    return _report(snn, name or (type(reference).__name__ if reference is not None else "network"), found, *speeds)
+    beside = Beside(deal, ann if both is None else _heard(ann, both.ann.add), keep=False)
+    found = measure(snn, beside, synops=synops, heard=heard)
+    called: list[Callable[..., Any]] = [ann, lambda *inputs: snn(snn.by_name(inputs))]
+    speeds = [images_per_second(network, deal.kept.batches) for network in called]
+    found = found if source.labelled else found.without_labels()
+    report = _report(snn, name or (type(reference).__name__ if reference is not None else "network"), found, *speeds)
+    return report if both is None else replace(report, metric=both.scores())
+
+
+def _heard(ann: Callable[..., Any], heard: Callable[[Any, int], None]) -> Callable[..., Any]:
+    """The ANN, whose outputs somebody listens to."""
+
+    def called(*inputs: Tensor) -> Any:
+        output = ann(*inputs)
+        heard(output, len(inputs[0]))
+        return output
+
+    return called
 
 
 def _report(

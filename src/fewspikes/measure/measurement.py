@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -11,13 +11,15 @@ from torch import Tensor, nn
 from fewspikes.base.errors import FewSpikesError
 from fewspikes.base.sums import total
 from fewspikes.graph.model import inner
+from fewspikes.graph.nested import tensors_of
 from fewspikes.measure.counting import count
 from fewspikes.measure.expectation import expected_loss
-from fewspikes.measure.outputs import Variance, compared, tensors_of
+from fewspikes.measure.outputs import Variance, compared
 from fewspikes.measure.source import Batch, Labelled
 from fewspikes.network.spiking import SpikingNetwork
 
 Answered = tuple[Batch, Tensor | None, list[Tensor]]  # inputs, labels, the ANN's outputs
+Heard = Callable[[Any, int], None]
 _KEPT = 256 << 20  # bytes of the ANN's outputs that are kept
 
 
@@ -64,6 +66,10 @@ class Measurement:
             return None
         return max(100.0 - self.agreement if self.drop is None else self.drop, self.expected_loss)
 
+    def without_labels(self) -> "Measurement":
+        """The same, as if there had been no labels."""
+        return replace(self, ann_top1=None, ann_top5=None, snn_top1=None, snn_top5=None, drop=None, drop_ci95=None)
+
     def cost(self, spike_price: float) -> float:
         """error + spike_price x spikes per neuron."""
         return self.error + spike_price * self.spikes_per_neuron
@@ -98,7 +104,12 @@ class Beside:
 
 
 def measure(
-    snn: SpikingNetwork, beside: Iterable[Answered], *, synops: bool = False, expected: bool = False
+    snn: SpikingNetwork,
+    beside: Iterable[Answered],
+    *,
+    synops: bool = False,
+    expected: bool = False,
+    heard: Heard | None = None,
 ) -> Measurement:
     """Run `snn` over the images.
 
@@ -107,6 +118,7 @@ def measure(
         beside: inputs, labels (None without) and the ANN's outputs.
         synops: count synaptic operations, too.
         expected: also say what loss is to be expected, which keeps all outputs.
+        heard: called with the output for each batch, in the network's own structure, and with how many images it has.
 
     Raises:
         FewSpikesError: outputs of other shapes than the ANN's.
@@ -114,7 +126,10 @@ def measure(
     tally = _Tally()
     with torch.inference_mode(), count(snn, synops=synops) as counts:
         for inputs, labels, wanted in beside:
-            tally.add(wanted, compared(snn(*inputs)), labels, len(inputs[0]), expected)
+            output = snn(snn.by_name(inputs))
+            if heard is not None:
+                heard(output, len(inputs[0]))
+            tally.add(wanted, compared(output), labels, len(inputs[0]), expected)
     unknown = counts.synops is None or bool(counts.unknown_synops)
     return tally.result(
         expected_loss=tally.expected(),

@@ -1,22 +1,14 @@
 """The tensors of a network's output, whatever holds them, and how much they vary from image to image."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from fewspikes.base.sums import mean, total
+from fewspikes.graph.nested import tensors_of
 
 _CONSTANT = 1e-12  # variance over mean square that is no more than rounding
-
-
-def tensors_of(output: Any) -> list[Tensor]:
-    """All tensors in a network's output, in order."""
-    if isinstance(output, Tensor):
-        return [output]
-    parts = output.values() if isinstance(output, Mapping) else output if isinstance(output, tuple | list) else ()
-    return [tensor for part in parts for tensor in tensors_of(part)]
 
 
 def floats(output: Any) -> list[Tensor]:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from fewspikes.base.progress import track
 from fewspikes.base.sums import row_sums, total
 from fewspikes.measure.deal import Images
+from fewspikes.measure.gradients import check_gradients
 from fewspikes.measure.outputs import Variance, floats, per_image
 from fewspikes.measure.source import Batch
 from fewspikes.network.spiking import SpikingNetwork
@@ -172,6 +173,7 @@ class Probed:
 
 def probe(snn: SpikingNetwork, batches: Sequence[Batch], seed: int = 0) -> Iterator[Probed]:
     """Run the ANN forwards and, for random signs, backwards; what is yielded is emptied before the next one."""
+    check_gradients(snn, "measuring what a site's error does to the output")
     random = torch.Generator().manual_seed(seed)
     scales = _scales(snn, batches)
     for batch in batches:

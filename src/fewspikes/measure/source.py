@@ -1,6 +1,6 @@
 """What the caller gives as data, as checked batches: inputs in the network's order, and labels for those who ask."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,11 @@ class Source:
         what: how messages call the data.
         device: where the batches go.
         classes: how many the network tells apart, for who needs labels; None: nobody looks at what follows the inputs.
+        targets: called with how many images each batch has and with what follows its inputs, whatever that is; labels
+            are then what they happen to be.
+
+    Attributes:
+        labelled: whether all targets so far were labels; those of other batches are -1.
 
     Raises:
         FewSpikesError: a one-shot iterator, no images, a batch that does not fit or holds NaN or inf; and, if they are
@@ -41,7 +46,9 @@ class Source:
         what: str,
         device: torch.device | None = None,
         classes: int | None = None,
+        targets: Callable[[int, Any], None] | None = None,
     ) -> None:
+        self.labelled, self._targets = True, targets
         self._specs, self._dtype, self._what, self._device, self._classes = specs, dtype, what, device, classes
         self._batches = _batches(given, specs, what)
 
@@ -69,14 +76,27 @@ class Source:
             raise FewSpikesError(f"{self._what} is empty; at least one batch with one image is needed")
 
     def _checked(self, batch: Any) -> Labelled:
-        inputs, target = _split(batch, [spec.name for spec in self._specs], self._what)
+        inputs, label, targets = _split(batch, [spec.name for spec in self._specs], self._what)
         check_inputs(self._specs, inputs, self._dtype, self._what)
         if any(value.is_meta and self._device != value.device for value in inputs):
             raise FewSpikesError(f"{self._what} is on the meta device and holds no values; give tensors that do")
         check_finite(inputs, self._what)
-        wanted = self._classes is not None and target is not None and len(inputs[0]) > 0
-        labels = checked(target, len(inputs[0]), self._classes or 0).to(self._device) if wanted else None
-        return tuple(value.to(self._device) for value in inputs), labels
+        if self._targets is not None and len(inputs[0]):
+            self._targets(len(inputs[0]), targets)
+        labels = self._labels(label, len(inputs[0])) if len(inputs[0]) else None
+        return tuple(value.to(self._device) for value in inputs), None if labels is None else labels.to(self._device)
+
+    def _labels(self, given: Any, images: int) -> Tensor | None:
+        """The labels, if somebody wants them."""
+        if self._classes is None or given is None:
+            return None
+        try:
+            return checked(given, images, self._classes)
+        except FewSpikesError:
+            if self._targets is None:
+                raise
+            self.labelled = False
+            return torch.full((images,), -1)
 
 
 def checked(given: Any, images: int, classes: int) -> Tensor:
@@ -95,7 +115,8 @@ def checked(given: Any, images: int, classes: int) -> Tensor:
     is_whole = not labels.is_floating_point() and labels.dtype != torch.bool
     if labels.shape != (images,) or not is_whole:
         raise FewSpikesError(
-            f"labels must be {images} whole numbers; got {labels.dtype} of shape {tuple(labels.shape)}"
+            f"labels must be {images} whole numbers; got {labels.dtype} of shape {tuple(labels.shape)}; for targets "
+            "that are no classes give evaluate a metric"
         )
     values = labels.cpu().numpy()  # torch has no smallest of unsigned numbers
     least, most = int(values.min()), int(values.max())
@@ -125,18 +146,28 @@ def _batches(given: Any, specs: tuple[InputSpec, ...], what: str) -> Iterable[An
     return found
 
 
-def _split(batch: Any, names: list[str], what: str) -> tuple[tuple[Any, ...], Any]:
-    """Inputs in the network's order, and what comes with them."""
+def _split(batch: Any, names: list[str], what: str) -> tuple[tuple[Any, ...], Any, Any]:
+    """Inputs in the network's order, their labels, and all that comes with them.
+
+    That is one thing by itself, several in a tuple, and with inputs by name a dict of what else it holds.
+    """
     if isinstance(batch, tuple | list) and batch and isinstance(batch[0], Mapping):  # (inputs by name, labels, ...)
-        inputs, target = _split(batch[0], names, what)
-        return inputs, batch[1] if len(batch) > 1 else target
+        inputs, label, others = _split(batch[0], names, what)
+        return (inputs, label, others) if len(batch) == 1 else (inputs, batch[1], _alone(batch[1:]))
     if isinstance(batch, Mapping):
         missing = [name for name in names if name not in batch]
         if missing:
             has = ", ".join(map(str, batch))
             raise FewSpikesError(f"{what}: a batch lacks {', '.join(missing)}; it has {has}")
-        return tuple(batch[name] for name in names), batch.get("labels", batch.get("label"))
+        others = {key: value for key, value in batch.items() if key not in names}
+        return tuple(batch[name] for name in names), batch.get("labels", batch.get("label")), others or None
     if not isinstance(batch, Tensor | tuple | list):
         raise FewSpikesError(f"{what}: a batch is a tensor, a dict or a tuple; got {type(batch).__name__}")
     items = (batch,) if isinstance(batch, Tensor) else tuple(batch)
-    return items[: len(names)], items[len(names)] if len(items) > len(names) else None
+    rest = items[len(names) :]
+    return items[: len(names)], next(iter(rest), None), _alone(rest)
+
+
+def _alone(items: Sequence[Any]) -> Any:
+    """One item by itself, several in a tuple; None of none."""
+    return tuple(items) if len(items) > 1 else next(iter(items), None)

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from statistics import median
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from fewspikes.measure.source import Batch
 
 
 def images_per_second(network: Callable[..., Any], batches: Sequence[Batch]) -> float:
-    """Images a second over `batches`, after one pass of the first to warm up.
+    """Images a second, the median over `batches`, after one pass of the first to warm up.
 
     Args:
         network: called with the inputs of a batch.
@@ -19,12 +20,14 @@ def images_per_second(network: Callable[..., Any], batches: Sequence[Batch]) -> 
     with torch.inference_mode():
         network(*batches[0])
         _wait(batches[0])
-        started = time.perf_counter()
-        for batch in batches:
-            network(*batch)
-        _wait(batches[0])
-        seconds = time.perf_counter() - started
-    return sum(len(batch[0]) for batch in batches) / max(seconds, 1e-9)
+        return median(_of_one(network, batch) for batch in batches)
+
+
+def _of_one(network: Callable[..., Any], batch: Batch) -> float:
+    started = time.perf_counter()
+    network(*batch)
+    _wait(batch)
+    return len(batch[0]) / max(time.perf_counter() - started, 1e-9)
 
 
 def _wait(batch: Batch) -> None:

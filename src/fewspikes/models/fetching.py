@@ -16,11 +16,18 @@ from fewspikes.images.extras import require
 _SECONDS = 5.0  # a server that has not answered by then is not there
 
 
+_REMEDY = "give them with --weights FILE.safetensors, or count only with --random-weights"
+
+
 @contextmanager
-def fetching(name: str) -> Iterator[None]:
+def fetching(name: str, remedy: str = _REMEDY) -> Iterator[None]:
     """Turn whatever goes wrong while weights are fetched into one line with the remedies.
 
     What libraries print meanwhile goes to stderr, because stdout is for results.
+
+    Args:
+        name: of the model.
+        remedy: what to do without a network.
 
     Raises:
         FewSpikesError: the work inside failed.
@@ -32,10 +39,7 @@ def fetching(name: str) -> Iterator[None]:
         raise
     except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise FewSpikesError(
-            f"the trained weights of {name} could not be fetched ({reason}); give them with "
-            "--weights FILE.safetensors, or count only with --random-weights"
-        ) from error
+        raise FewSpikesError(f"the trained weights of {name} could not be fetched ({reason}); {remedy}") from error
 
 
 def ask_url(url: str) -> None:
@@ -55,13 +59,20 @@ def cached_or_asked(hf_hub_id: str, filename: str | None) -> Path | None:
 
     Without this the client asks the hub before it looks at its cache, and asks six times for each file.
     """
-    hub_client = require("huggingface_hub", "timm's trained weights")
+    hub_client = require("huggingface_hub", f"fetching {hf_hub_id}")
     repository, _, revision = hf_hub_id.partition("@")
     names = [filename] if filename else ["model.safetensors", "pytorch_model.bin"]
     for name in names:
         cached: Any = hub_client.try_to_load_from_cache(repository, name, revision=revision or None)
         if isinstance(cached, str):
             return Path(cached)
-    url = hub_client.hf_hub_url(repository, names[0], revision=revision or None)
-    require("huggingface_hub.utils", "timm's trained weights").get_session().head(url, timeout=_SECONDS)
+    ask_hub(hf_hub_id, names[0])
     return None
+
+
+def ask_hub(hf_hub_id: str, filename: str) -> None:
+    """Return at once if Hugging Face's hub answers; raise what its client raises if not."""
+    hub_client = require("huggingface_hub", f"fetching {hf_hub_id}")
+    repository, _, revision = hf_hub_id.partition("@")
+    url = hub_client.hf_hub_url(repository, filename, revision=revision or None)
+    require("huggingface_hub.utils", f"fetching {hf_hub_id}").get_session().head(url, timeout=_SECONDS)

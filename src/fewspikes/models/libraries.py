@@ -34,7 +34,7 @@ def from_timm(name: str, pretrained: bool) -> Found:
             model = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=_cached_file(timm, name))
     else:
         model = timm.create_model(name, pretrained=False)
-    return model.eval(), _own_preprocessing(lambda: Preprocessing.from_timm(model))
+    return model.eval(), own_preprocessing(lambda: Preprocessing.from_timm(model))
 
 
 def from_torchvision(name: str, pretrained: bool) -> Found:
@@ -54,7 +54,7 @@ def from_torchvision(name: str, pretrained: bool) -> Found:
             model = models.get_model(name, weights=weights)
     else:
         model = models.get_model(name, weights=None, **_untrained_options(models, name))
-    return model.eval(), _own_preprocessing(lambda: Preprocessing.from_torchvision(name))
+    return model.eval(), own_preprocessing(lambda: Preprocessing.from_torchvision(name))
 
 
 def _check_timm_name(timm: Any, name: str) -> None:
@@ -87,7 +87,8 @@ def _untrained_options(models: Any, name: str) -> dict[str, Any]:
     return options
 
 
-def _own_preprocessing(find: Callable[[], Preprocessing]) -> Preprocessing | None:
+def own_preprocessing(find: Callable[[], Preprocessing]) -> Preprocessing | None:
+    """What is found, or None and a warning that says why."""
     try:
         return find()
     except FewSpikesError as error:

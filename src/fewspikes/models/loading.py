@@ -12,6 +12,7 @@ from fewspikes.images import Preprocessing
 from fewspikes.models.cifar_resnet import CIFAR_PREPROCESSING, resnet8, resnet14, resnet20, resnet44, resnet50
 from fewspikes.models.efficientnet_cifar import CIFAR_EFFICIENTNET_PREPROCESSING, cifar_efficientnet
 from fewspikes.models.efficientnet_lite import LITE0_PREPROCESSING, efficientnet_lite0
+from fewspikes.models.hugging_face import from_hugging_face
 from fewspikes.models.libraries import Found, from_timm, from_torchvision
 from fewspikes.models.names import did_you_mean
 from fewspikes.models.user_file import call_user_function
@@ -22,7 +23,7 @@ _CIFAR: dict[str, Callable[[], nn.Module]] = {build.__name__: build for build in
 CIFAR_NETWORKS = tuple(_CIFAR)
 _OURS = (*_CIFAR, "efficientnet_lite0")
 _TRAINED = Path(__file__).parent / "trained"  # our own, NAME.safetensors
-_FORMS = "timm:NAME, torchvision:NAME, fewspikes:NAME or path/to/file.py:function"
+_FORMS = "timm:NAME, torchvision:NAME, hf:NAME, hf:FOLDER, fewspikes:NAME or path/to/file.py:function"
 
 
 @dataclass(frozen=True)
@@ -38,10 +39,12 @@ def load_model(spec: str, weights: str | None = None, random: bool = False) -> L
     """Build a network and give it its weights.
 
     Args:
-        spec: timm:NAME, torchvision:NAME, fewspikes:NAME (resnet8, resnet14, resnet20, resnet44, resnet50 and
-            cifar_efficientnet for CIFAR, and efficientnet_lite0) or path/to/file.py:function, a function without
-            arguments that returns the trained nn.Module. The first three come in eval mode; the last as it was made.
-        weights: a .safetensors file with exactly the network's tensors; None: the library's own trained weights.
+        spec: timm:NAME, torchvision:NAME, hf:NAME or hf:FOLDER (of transformers: from its hub, or what save_pretrained
+            wrote), fewspikes:NAME (resnet8, resnet14, resnet20, resnet44, resnet50 and cifar_efficientnet for CIFAR,
+            and efficientnet_lite0) or path/to/file.py:function, a function without arguments that returns the trained
+            nn.Module. The last comes as it was made, the others in eval mode.
+        weights: a file or a folder with exactly the network's tensors, see `load_weights`; None: the library's own
+            trained weights.
         random: untrained weights, drawn from torch's global generator: good for counting neurons, not for accuracy.
 
     Raises:
@@ -60,7 +63,8 @@ def load_model(spec: str, weights: str | None = None, random: bool = False) -> L
     model, preprocessing = _build(source, name, pretrained=weights is None and not random, random=random)
     if weights is not None:
         load_weights(model, weights)
-    return LoadedModel(model, preprocessing, name if source in _BUILDERS else f"{Path(source).name}:{name}")
+    short = Path(name).name if source == "hf" else name
+    return LoadedModel(model, preprocessing, short if source in _BUILDERS else f"{Path(source).name}:{name}")
 
 
 def trained_weights(name: str) -> Path:
@@ -113,5 +117,6 @@ def _from_fewspikes(name: str, pretrained: bool) -> Found:
 _BUILDERS: dict[str, Callable[[str, bool], Found]] = {
     "timm": from_timm,
     "torchvision": from_torchvision,
+    "hf": from_hugging_face,
     "fewspikes": _from_fewspikes,
 }

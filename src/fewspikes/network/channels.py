@@ -1,7 +1,7 @@
 """Where the channels of a site are, and where a scale per channel costs nothing."""
 
 from fewspikes.graph.graph import INPUT, OUTPUT, SITE, Node
-from fewspikes.network.segments import Segment, Segments
+from fewspikes.network.segments import Segments
 from fewspikes.operators.call import IMAGES
 from fewspikes.operators.rule import Digital, Kind, Linear
 from fewspikes.reach.boxes import Box, identity
@@ -72,14 +72,10 @@ def _axis_of(box: Box, axis: int) -> int:
     return _NONE
 
 
-def moved_axis(segments: Segments, source: str, axis: int, segment: Segment) -> int | None:
-    """Where a segment puts an axis of one of its sources at its end; None where it is lost or split up."""
-    try:
-        boxes = [box for relation in segments.reached(source, (segment,)) for box in relation]
-    except Unknown:
-        return None
-    found = {_axis_of(box, axis) for box in boxes}
-    return found.pop() if len(found) == 1 and min(found) >= 0 else None
+def moved_axis(segments: Segments, node: Node, read: str, axis: int) -> int | None:
+    """Where an operator puts an axis of what it reads; None where it is lost or split up."""
+    found = _moved(segments, node, read, axis)
+    return found if found >= 0 else None
 
 
 def gain_is_free(segments: Segments, site: str) -> str:

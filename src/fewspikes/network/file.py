@@ -15,7 +15,7 @@ from fewspikes.base.files import as_path, shown
 from fewspikes.base.seals import Kind
 from fewspikes.base.tensors import has_channels_last, read_tensors, write_tensors
 from fewspikes.graph.encoding import graph_from_json, graph_to_json
-from fewspikes.graph.graph import CONSTANT, SITE, Graph, sizes
+from fewspikes.graph.graph import CONSTANT, SITE, Graph, short_name, sizes
 from fewspikes.graph.inputs import InputSpec, check_finite
 from fewspikes.network.sites import SiteDiagnosis
 from fewspikes.network.spiking import SpikingNetwork
@@ -23,9 +23,11 @@ from fewspikes.network.structure import Structure
 from fewspikes.neuron.layer import PER_CHANNEL, FSNeuron
 from fewspikes.neuron.parameters import FSParameters
 from fewspikes.operators.call import fixed_of
-from fewspikes.operators.expressions import activation_from_json
+from fewspikes.operators.expressions import activation_from_json, operators_in
+from fewspikes.operators.given import rules_with
 from fewspikes.operators.rewriting import Site, with_sizes
-from fewspikes.operators.rules import is_known
+from fewspikes.operators.rule import Rule, Rules
+from fewspikes.operators.rules import is_function, is_known
 
 K = TypeVar("K")
 NETWORK = Kind("fewspikes-network", 2, "saved network", "convert the model again")
@@ -33,6 +35,7 @@ _SITES = "sites"
 _TENSOR = re.compile(r"(weights|constants)(\.[A-Za-z0-9_]+)+")
 _DTYPES = (torch.float32, torch.float64, torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool)
 _MOST_ELEMENTS = 1 << 33  # of one tensor for one image, 32 GiB: no network has it, a forged file may ask for it
+_SHOWN, _LONGEST = 20, 80  # operators in a message, and characters of one
 _MOST_AXES = 64  # torch has no more
 
 
@@ -60,14 +63,21 @@ def save(snn: SpikingNetwork, path: str | os.PathLike[str], preprocessing: Mappi
     write_tensors(path, NETWORK, _describe(snn, given), snn.tensors | _of_sites(snn))
 
 
-def load(path: str | os.PathLike[str]) -> SpikingNetwork:
+def load(path: str | os.PathLike[str], *, rules: Sequence[Rule] = ()) -> SpikingNetwork:
     """Read a network written by `save`, on the CPU. Nothing in the file is executed.
 
     It computes what was saved bit for bit, and may be loaded within `torch.inference_mode`.
 
+    Args:
+        path: the file.
+        rules: those that the network was converted with. A file can call no operator outside of ATen but those that
+            these name.
+
     Raises:
-        FewSpikesError: no such file, truncated, changed since it was written, of another kind or version.
+        FewSpikesError: no such file, truncated, changed since it was written, of another kind or version; rules that
+            it was converted with and that are not given, or that clash.
     """
+    known = rules_with(rules)
     path = as_path(path)
     if not path.is_file():
         raise FewSpikesError(
@@ -75,7 +85,7 @@ def load(path: str | os.PathLike[str]) -> SpikingNetwork:
         )
     content, tensors = read_tensors(path, NETWORK)
     with NETWORK.reading(path), torch.inference_mode(False):
-        return _rebuild(content, tensors)
+        return _rebuild(content, tensors, known)
 
 
 def _of_sites(snn: SpikingNetwork) -> dict[str, Tensor]:
@@ -113,7 +123,16 @@ def _describe(snn: SpikingNetwork, preprocessing: Mapping[str, Any] | None) -> d
         "calibration_images": snn.calibration_images,
         "settings": snn.settings,
         "preprocessing": None if preprocessing is None else dict(preprocessing),
+        **_rules_of(snn),
     }
+
+
+def _rules_of(snn: SpikingNetwork) -> dict[str, Any]:
+    """The operators that a file of the network needs a user's rules for, if there are any."""
+    calls = [node.operator for node in snn.graph]
+    calls += [operator for site in snn.sites for operator in operators_in(site.activation)]
+    needed = sorted({short_name(name) for name in calls if "." in name and not (is_known(name) or is_function(name))})
+    return {"rules": needed} if needed else {}
 
 
 def _as_computed(spec: InputSpec, dtype: torch.dtype) -> InputSpec:
@@ -121,27 +140,28 @@ def _as_computed(spec: InputSpec, dtype: torch.dtype) -> InputSpec:
     return replace(spec, dtype=dtype) if spec.dtype.is_floating_point else spec
 
 
-def _rebuild(content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> SpikingNetwork:
+def _rebuild(content: Mapping[str, Any], tensors: Mapping[str, Tensor], rules: Rules) -> SpikingNetwork:
+    _check_rules(content, rules)
     entries = _of_kind(list, content, "sites")
     names = [(_of_kind(str, entry, "name"), _of_kind(str, entry, "node")) for entry in entries]
     if len(dict(names)) < len(names):
         raise FewSpikesError("two of its sites have one name")
     sites = tuple(
-        Site(*n, activation_from_json(e["activation"]), str(e.get("part", "")))
+        Site(*n, activation_from_json(e["activation"], rules), str(e.get("part", "")))
         for n, e in zip(names, entries, strict=True)
     )
     neurons = {site.name: _neuron(entry, tensors) for site, entry in zip(sites, entries, strict=True)}
     last = _of_kind(list, content, "channels_last")
     tensors = {name: _laid(tensor, name in last) for name, tensor in tensors.items() if name.split(".")[0] != _SITES}
-    graph = graph_from_json(_of_kind(list, content, "graph"), is_known)
+    graph = graph_from_json(_of_kind(list, content, "graph"), lambda operator: is_known(operator, rules))
     _check_names(graph, sites, tensors)
     inputs = tuple(InputSpec.from_json(spec) for spec in _of_kind(list, content, "inputs"))
     odd = next((t.dtype for t in tensors.values() if t.dtype not in _DTYPES), None)
     if odd is not None:
         raise FewSpikesError(f"a weight of {odd}, which no converted network has")
     check_finite(tensors.values(), "a weight in the file")
-    keywords = _of_kind(bool, content, "keywords")
-    structure = Structure(with_sizes(graph, inputs, tensors), inputs, sites, fixed_of(tensors), keywords)
+    sized, keywords = with_sizes(graph, inputs, tensors, rules), _of_kind(bool, content, "keywords")
+    structure = Structure(sized, inputs, sites, fixed_of(tensors), keywords, rules)
     _check_sizes(structure.graph)
     notes, settings = [str(note) for note in _of_kind(list, content, "notes")], _of_kind(dict, content, "settings")
     images = checks.whole("the number of calibration images", content["calibration_images"], 0)
@@ -152,6 +172,16 @@ def _rebuild(content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Spiki
     snn = snn.with_diagnosis(diagnosis) if diagnosis else snn
     snn.preprocessing = None if content["preprocessing"] is None else _of_kind(dict, content, "preprocessing")
     return snn
+
+
+def _check_rules(content: Mapping[str, Any], rules: Rules) -> None:
+    """The rules that the network was converted with must be there again."""
+    missing = [str(name)[:_LONGEST] for name in content.get("rules", ()) if not rules.covers(str(name))]
+    if missing:
+        raise FewSpikesError(
+            f"it was converted with rules for {', '.join(missing[:_SHOWN])}{', ...' * (len(missing) > _SHOWN)}; give "
+            "them again, load(path, rules=[...]): see docs/rules.md"
+        )
 
 
 def _of_kind(kind: type[K], content: Mapping[str, Any], name: str) -> K:

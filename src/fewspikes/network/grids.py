@@ -4,7 +4,7 @@ The outputs of a layer with a binary code are whole multiples of its last d. So 
 b + relu(a - b) loses nothing where the ReLU has the same steps: on it the staircase is the identity.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from math import inf
@@ -12,35 +12,42 @@ from math import inf
 import numpy as np
 import torch
 
-from fewspikes.graph.graph import Node, Ref, refs
+from fewspikes.graph.graph import Node, refs
 from fewspikes.network.channels import channel_axis, moved_axis
 from fewspikes.network.segments import Segments
 from fewspikes.neuron.activation import Activation
 from fewspikes.neuron.layer import FSNeuron
 from fewspikes.neuron.parameters import FSParameters
+from fewspikes.operators.probing import factors
 from fewspikes.operators.rewriting import Site
-from fewspikes.operators.rule import Circuit, Linear
+from fewspikes.operators.rule import Linear
 
 _RELU = Activation("relu")
 
 
 @dataclass(frozen=True)
 class Follower:
-    """A layer that compares outputs of another one, `leader`; `axis`: where the leader's channels are here, if known."""
+    """A layer that compares outputs of another, the leader.
+
+    Attributes:
+        leader: the other's name.
+        axis: where the leader's channels are among the gate inputs, or None.
+    """
 
     leader: str
     axis: int | None
 
 
 def followers(segments: Segments, sites: Sequence[Site]) -> dict[str, Follower]:
-    """By name, the layers whose gate inputs are differences of one layer's outputs, moved and compared before."""
-    by_node = {site.node: site for site in sites}
-    found: dict[str, Follower] = {}
+    """By name, the layers of ReLUs whose gate inputs are differences of two values on one layer's grid."""
+    names = {site.node: site.name for site in sites}
+    seeking = _Values(segments, frozenset(names))
+    found = {}
     for site in sites:
-        if site.activation == _RELU and _is_comparison(segments, site):
-            follower = _follower(segments, site, by_node, found)
-            if follower is not None:
-                found[site.name] = follower
+        value = seeking.compared(site.node) if site.activation == _RELU else None
+        if value is not None:
+            seeking.following[site.node] = value
+            found[site.name] = Follower(names[value.leader], value.axis)
     return found
 
 
@@ -62,40 +69,79 @@ def is_binary(code: FSParameters) -> bool:
     return bool(code.d[-1] > 0 and np.all(code.d == code.d[-1] * 2.0 ** np.arange(code.K - 1, -1, -1)))
 
 
-def _is_comparison(segments: Segments, site: Site) -> bool:
-    rows = segments.rules.of(Circuit, site.part)
-    return any(row.kind == "max" for row in rows)
+class _Values:
+    """Which tensors hold values of one layer's grid, none of them beyond those that the layer has.
 
+    Such are its outputs, moved or with the other sign, and maxima and minima of such: b + relu(a - b), a - relu(a - b).
+    """
 
-def _follower(
-    segments: Segments, site: Site, by_node: Mapping[str, Site], found: Mapping[str, Follower]
-) -> Follower | None:
-    """Whom a layer follows; None where more than moves and differences lie between, or several layers before."""
-    (segment,) = segments.of(site.node)
-    if not all(_keeps(segments, node, site.part) for node in segment.nodes):
-        return None
-    leaders, axes = set(), set()
-    for name in segment.sources:
-        source = by_node.get(name)
-        if source is None:
+    def __init__(self, segments: Segments, sites: frozenset[str]) -> None:
+        self.segments, self.sites = segments, sites
+        self.following: dict[str, Follower] = {}  # by node, whom it follows; here leaders are nodes, too
+        self._known: dict[str, Follower | None] = {}
+
+    def compared(self, site: str) -> Follower | None:
+        """The grid of a site's gate inputs where they are a difference of two values of one."""
+        terms = self._terms(self.segments.graph[site].arguments["input"].name)
+        if sorted(terms.values()) != [-1.0, 1.0]:
             return None
-        before = found.get(source.name)
-        leaders.add(source.name if before is None else before.leader)
-        axis = channel_axis(segments, name) if before is None else before.axis
-        axes.add(None if axis is None else moved_axis(segments, name, axis, segment))
-    return Follower(leaders.pop(), axes.pop() if len(axes) == 1 else None) if len(leaders) == 1 else None
+        return self._common(self.of(name) for name in terms)
 
+    def of(self, name: str) -> Follower | None:
+        """The grid of a node's result."""
+        if name not in self._known:
+            self._known[name] = self._found(name)
+        return self._known[name]
 
-def _keeps(segments: Segments, node: Node, part: str) -> bool:
-    """Whether an operator leaves values on their grid: it moves them, or compares them for a maximum."""
-    if node.operator == "getitem":
-        return True
-    call, rule = segments.call(node), segments.fates[node.name].rule
-    if not isinstance(rule, Linear):
+    def _found(self, name: str) -> Follower | None:
+        node = self.segments.graph[name]
+        if name in self.sites:
+            own = Follower(name, channel_axis(self.segments, name))
+            return self.following.get(name, own)
+        fate = self.segments.fates.get(name)
+        rule = None if fate is None else fate.rule
+        if isinstance(rule, Linear) and rule.adds:
+            terms = self._terms(name)
+            return self._common(self.of(read) for read in terms) if self._is_extreme(terms) else None
+        if node.operator != "getitem" and not (isinstance(rule, Linear) and self._only_moves(node, rule)):
+            return None
+        return self._common(self._moved(node, read) for read in node.reads if read in self.segments.carriers)
+
+    def _moved(self, node: Node, read: str) -> Follower | None:
+        before = self.of(read)
+        if before is None or before.axis is None:
+            return before
+        return Follower(before.leader, moved_axis(self.segments, node, read, before.axis))
+
+    def _terms(self, name: str) -> dict[str, float]:
+        """What a sum adds up, with its factors; nothing where it is no sum."""
+        fate = self.segments.fates.get(name)
+        if fate is None or not isinstance(fate.rule, Linear) or not fate.rule.adds:
+            return {}
+        return factors(self.segments.call(self.segments.graph[name])) or {}
+
+    def _is_extreme(self, terms: Mapping[str, float]) -> bool:
+        """Whether a sum is -x, b + relu(a - b) or a - relu(a - b)."""
+        if list(terms.values()) == [-1.0]:
+            return True
+        sites = [name for name in terms if name in self.following]
+        for site in sites if len(terms) == 2 else []:
+            (other,) = (name for name in terms if name != site)
+            difference = self._terms(self.segments.graph[site].arguments["input"].name)
+            if terms[other] == 1.0 and difference.get(other) == -terms[site] and abs(terms[site]) == 1.0:
+                return True
         return False
-    if rule.adds:
-        terms = [call.node.arguments[name] for name in rule.terms]
-        alone = all(isinstance(term, Ref) and term.name in segments.carriers for term in terms)
-        return node.part == part and alone and call.get("alpha", 1) == 1
-    nothing_else = all(ref.name in segments.carriers for name in rule.terms for ref in refs(node.arguments[name]))
-    return rule.moves and nothing_else and all(call.get(name) in (0, None) for name in rule.zero)
+
+    def _only_moves(self, node: Node, rule: Linear) -> bool:
+        """Whether all that comes out is on the grid of what goes in."""
+        call = self.segments.call(node)
+        nothing_else = all(r.name in self.segments.carriers for name in rule.terms for r in refs(node.arguments[name]))
+        return rule.moves and nothing_else and all(call.get(name) in (0, None) for name in rule.zero)
+
+    def _common(self, values: Iterable[Follower | None]) -> Follower | None:
+        """The grid that several values are on; the channels' axis where they agree on it."""
+        found = list(values)
+        leaders = {None if value is None else value.leader for value in found}
+        axes = {None if value is None else value.axis for value in found}
+        leader = leaders.pop() if len(leaders) == 1 else None
+        return None if leader is None else Follower(leader, axes.pop() if len(axes) == 1 else None)

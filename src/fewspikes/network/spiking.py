@@ -115,7 +115,10 @@ class SpikingNetwork(Countable):
         self.eval()
 
     def forward(self, *args: Tensor, **kwargs: Tensor) -> Any:
-        """The network's output for a batch, in the structure of the original model's (as plain dicts, tuples, lists).
+        """The network's output for a batch, in the structure of the original model's.
+
+        Named tuples and dataclasses come as what the model returned; loaded or unpickled, where its code may not be, as
+        named tuples and records with the same fields. Other dicts come as plain ones.
 
         Raises:
             FewSpikesError: an input of another shape or dtype than the network was converted for, autocast, or
@@ -158,6 +161,10 @@ class SpikingNetwork(Countable):
     def sites(self) -> tuple[Site, ...]:
         """The layers of neurons, in the order of the graph."""
         return self.structure.sites
+
+    def by_name(self, batch: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Inputs in the network's order, by their names."""
+        return dict(zip((spec.name for spec in self.inputs), batch, strict=True))
 
     @property
     def keywords(self) -> bool:

@@ -16,6 +16,8 @@ from fewspikes.network.segments import Segments
 from fewspikes.network.synapses import FanOut, fan_outs
 from fewspikes.network.timing import interval_steps, latency_steps
 from fewspikes.operators.rewriting import Site
+from fewspikes.operators.rule import Rules
+from fewspikes.operators.rules import RULES
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +30,7 @@ class Structure:
         sites: the layers of neurons, in the order of the graph.
         fixed: the constants that say what reaches what (indices, masks), by name, see `call.fixed_of`.
         keywords: whether the original model is called with its inputs by name.
+        rules: the rows, with those of the user's that it was converted with.
     """
 
     graph: Graph
@@ -35,6 +38,7 @@ class Structure:
     sites: tuple[Site, ...]
     fixed: Mapping[str, Tensor]
     keywords: bool = False
+    rules: Rules = RULES
 
     def __getstate__(self) -> dict[str, Any]:
         """What pickle takes: all that follows from it is worked out again."""
@@ -47,7 +51,7 @@ class Structure:
     @cached_property
     def segments(self) -> Segments:
         """The linear maps between the sites."""
-        return Segments(self.graph, self.fixed)
+        return Segments(self.graph, self.fixed, self.rules)
 
     @cached_property
     def fan_out(self) -> dict[str, FanOut]:
@@ -96,7 +100,7 @@ class Structure:
     def scale_is_free(self, site: str) -> str:
         """Why a scale per channel would cost something at a site, or "" where it folds into the weights around it.
 
-        A homogeneous activation is the same at every scale, up to a gain; it must meet weights on every way to the output.
+        A homogeneous activation is the same at every scale, up to a gain; it must meet weights on every way out.
         """
         activation = self.site(site).activation
         return self.gain_is_free(site) if activation.degree else f"{activation.label} is not positively homogeneous"

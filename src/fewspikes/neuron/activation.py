@@ -60,8 +60,8 @@ _OTHER_NAMES = {"swish": "silu", "hard_swish": "hardswish", "hard_sigmoid": "har
 class Activation:
     """An activation function: one by name, or any elementwise expression of one signal.
 
-    Names: relu, silu, sigmoid, tanh, gelu, gelu_tanh, hardswish, hardsigmoid, softplus, elu, leaky_relu, mish, identity,
-    exp, reciprocal, rsqrt, square; all as in torch. ReLU6 is `Activation("relu", cap=6.0)`.
+    Names: relu, silu, sigmoid, tanh, gelu, gelu_tanh, hardswish, hardsigmoid, softplus, elu, leaky_relu, mish,
+    identity, exp, reciprocal, rsqrt, square; all as in torch. ReLU6 is `Activation("relu", cap=6.0)`.
 
     Args:
         name: one of the names, or what an expression is to be called.
@@ -149,7 +149,7 @@ class Activation:
 
     @property
     def degree(self) -> float | None:
-        """n where f(a x) = a^n f(x) for a > 0, up to a cap, so that a scale per channel changes nothing but the code."""
+        """n where f(a x) = a^n f(x) for a > 0, up to a cap: then a scale per channel changes nothing but the code."""
         return self.power if self.expression else _KINDS[self.name].degree
 
     def to_json(self) -> dict[str, Any]:

@@ -100,7 +100,8 @@ class Call:
         return found if found is not None and _is_structure(found) else None
 
     def _constant(self, node: Node) -> Tensor | None:
-        return self.tensors.get(node.arguments["tensor"])
+        found = self.tensors.get(node.arguments["tensor"])
+        return None if found is None or found.is_meta else found.cpu()
 
     def _computed(self, node: Node) -> Tensor | None:
         """What an operator makes of fixed tensors and of sizes."""

@@ -5,6 +5,7 @@ from typing import Any
 
 from fewspikes.base.errors import FewSpikesError
 from fewspikes.graph.builder import Builder
+from fewspikes.graph.graph import CONSTANT, Ref
 from fewspikes.operators.call import Call
 from fewspikes.operators.folding import scaled_and_shifted
 from fewspikes.operators.rule import circuit
@@ -33,26 +34,31 @@ def viewed(call: Call, g: Builder) -> Any:
     return g.call("reshape", self, size, like=call.node.shape)
 
 
-def _takes_everything(call: Call) -> bool:
+def takes_everything(call: Call) -> bool:
+    """Whether a slice leaves nothing out."""
     given = call.node.arguments
     return given["start"] in (0, None) and given["end"] in (None, 2**63 - 1) and given["step"] == 1
 
 
-@circuit("slice", takes=_takes_everything, early=True)
+@circuit("slice", takes=takes_everything, early=True)
 def whole_slice(call: Call, g: Builder) -> Any:
     """A slice that takes everything."""
     return g.now(call.node.arguments["self"])
 
 
-@circuit("batch_norm", "native_batch_norm", "_native_batch_norm_legit_no_training")
+def _has_running_statistics(call: Call) -> bool:
+    given = [call.node.arguments.get(name) for name in ("running_mean", "running_var")]
+    constant = all(isinstance(ref, Ref) and call.graph[ref.name].operator == CONSTANT for ref in given)
+    return constant and not call.get("training")
+
+
+@circuit("batch_norm", "native_batch_norm", "_native_batch_norm_legit_no_training", takes=_has_running_statistics)
 def normalised(call: Call, g: Builder) -> Any:
     """A batch norm with running statistics: a scale and a shift per channel, folded into the map before it."""
     given = call.node.arguments
     mean, variance = (g.value(given.get(name)) for name in ("running_mean", "running_var"))
-    if given.get("training") or mean is None or variance is None:
-        raise FewSpikesError(
-            f"{call.node.where} uses the batch's own statistics; only running statistics can be converted"
-        )
+    assert mean is not None
+    assert variance is not None
     weight, bias = (g.value(given[name]) for name in ("weight", "bias"))
     scale = (variance.double() + float(given["eps"])).rsqrt()
     scale = scale if weight is None else scale * weight.double()

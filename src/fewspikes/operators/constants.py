@@ -28,7 +28,7 @@ def number(name: str, graph: Graph, tensors: Mapping[str, Tensor], rules: Rules)
         found = None if row is None or row.fill is None else row.fill(call)
         return None if isinstance(found, Ref) else found
     value = tensors[node.arguments["tensor"]]
-    if not value.numel() or value.is_complex():
+    if not value.numel() or value.is_complex() or value.is_meta:
         return None
     first = value.flatten()[0]
     return first.item() if bool((value == first).all()) else None

@@ -27,7 +27,7 @@ from fewspikes.operators.constants import Number, number
 from fewspikes.operators.homogeneity import degree
 from fewspikes.operators.rule import Elementwise as ElementwiseRow
 from fewspikes.operators.rule import Linear, Neurons, Rules, Written
-from fewspikes.operators.rules import RULES, is_function
+from fewspikes.operators.rules import RULES, is_elementwise_call, is_function
 
 _X = Node("x", INPUT, {})
 _FILLED = "aten.full_like.default"  # how a number stands where torch wants a tensor
@@ -108,7 +108,7 @@ class Elementwise:
     def _is_elementwise(self, call: Call) -> bool:
         """Whether it is, all but the signal are numbers, and they do not spread the signal over a larger shape."""
         node = call.node
-        if not is_function(node.operator, self.rules):
+        if not is_elementwise_call(call):
             return False
         signals, others = (
             [ref.name for ref in refs(node.arguments) if (ref.name in self.carriers) is wanted]
@@ -188,7 +188,7 @@ class Elementwise:
 
         for node in cone:
             arguments = {key: replaced(value, ours) for key, value in node.arguments.items()}
-            if not self.rules.has(Linear, node.short):  # torch takes numbers for tensors in sums and products alone
+            if self.rules.find(Linear, self._call(node)) is None:  # torch takes numbers for tensors in sums alone
                 arguments |= {key: add(_FILLED, _filled(arguments[key])) for key in self._as_tensors(node, arguments)}
             names[node.name] = add(node.operator, arguments)
         return Graph((*made, Node(OUTPUT, OUTPUT, {"value": names[cone[-1].name]})))
@@ -208,12 +208,18 @@ def activation_from_json(content: Mapping[str, Any], rules: Rules = RULES) -> Ac
     return _expressed(str(text), rules) if text else Activation.from_json(dict(content))
 
 
+def operators_in(activation: Activation) -> list[str]:
+    """The operators that an activation's expression calls."""
+    function = activation.function
+    return [node.operator for node in function.graph] if isinstance(function, _Function) else []
+
+
 def _expressed(text: str, rules: Rules) -> Activation:
     row = _written(rules).get(text)
     if row is not None and row.activation is not None:
         return row.activation
     try:
-        function = _Function(text)
+        function = _Function(text, rules)
         if [node.name for node in function.graph.of(INPUT)] != ["x"] or function.graph.of(CONSTANT):
             raise FewSpikesError("it is no function of one x")
         if function(torch.zeros(2)).shape != (2,):
@@ -227,13 +233,13 @@ def _expressed(text: str, rules: Rules) -> Activation:
 class _Function:
     """An expression as a function of a tensor."""
 
-    def __init__(self, text: str) -> None:
-        self.text = text
-        self.graph = graph_from_json(parsed(text), is_function)
+    def __init__(self, text: str, rules: Rules) -> None:
+        self.text, self.rules = text, rules
+        self.graph = graph_from_json(parsed(text), lambda operator: is_function(operator, rules))
         self.program = lowered(self.graph)
 
-    def __reduce__(self) -> tuple[type["_Function"], tuple[str]]:
-        return _Function, (self.text,)
+    def __reduce__(self) -> tuple[type["_Function"], tuple[str, Rules]]:
+        return _Function, (self.text, self.rules)
 
     def __call__(self, x: Tensor) -> Tensor:
         values = self.program.values((x,), str)

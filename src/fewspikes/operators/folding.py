@@ -86,7 +86,9 @@ def _padding_before(call: Call) -> Node | None:
         return None
     before = Call(call.graph[ref.name], call.graph, call.rules, call.carriers, tensors=call.tensors)
     rule = call.rules.find(Linear, before) if before.node.arguments else None
-    is_padding = rule is not None and rule.moves and "value" in rule.zero and not before["value"]
+    if rule is None or rule in call.rules.own:
+        return None
+    is_padding = rule.moves and "value" in rule.zero and not before["value"]
     is_padding = is_padding and before.get("mode", "constant") == "constant"
     return before.node if is_padding else None
 

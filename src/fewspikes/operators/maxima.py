@@ -5,6 +5,7 @@ grid, and the maximum is exact; see `network.grids`.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -98,7 +99,7 @@ class _Tensor:
 
 def _one_apart(windows: Sequence[Sequence[int]]) -> bool:
     """Whether each window is the one before it, moved on by one."""
-    pairs = zip(windows, windows[1:], strict=False)
+    pairs = pairwise(windows)
     return len(windows) > 1 and all(list(before[1:]) == list(after[:-1]) for before, after in pairs)
 
 
@@ -121,6 +122,7 @@ def _of_two(*operators: str, made: Callable[[Builder, Ref, Ref, Shape | None], R
 
     @circuit(*operators, takes=lambda call: {"self", "other"} <= call.signals, **_NEURONS)
     def expand(call: Call, g: Builder) -> Ref:
+        """The larger, or smaller, of two signals: b + relu(a - b), a - relu(a - b)."""
         shape, terms = call.node.shape, [g.now(call.node.arguments[name]) for name in ("self", "other")]
         sizes = [call.graph[call.node.arguments[name].name].shape for name in ("self", "other")]
         spread_out = [
@@ -148,6 +150,7 @@ def _over_axes(*operators: str, sign: int) -> Circuit:
 
     @circuit(*operators, takes=lambda call: 0 not in _axes(call), **_NEURONS)
     def expand(call: Call, g: Builder) -> Ref:
+        """The largest, or smallest, along some axes: the first half against the second, until one is left."""
         first = call.node.arguments["self"]
         found = _signed(_Tensor(g, g.now(first), call.graph[first.name].shape or ()), sign)
         for axis in _axes(call):
@@ -168,6 +171,7 @@ def _pool(axes: int) -> Circuit:
 
     @circuit(f"max_pool{axes}d", **_NEURONS)
     def expand(call: Call, g: Builder) -> Ref:
+        """The largest of each window, axis by axis."""
         first = call.node.arguments["self"]
         found = _Tensor(g, g.now(first), call.graph[first.name].shape or ())
         start = len(call.shape) - axes
@@ -195,6 +199,7 @@ def _adaptive(axes: int) -> Circuit:
 
     @circuit(f"adaptive_max_pool{axes}d")
     def expand(call: Call, g: Builder) -> Any:
+        """The maxima of its windows, axis by axis, where nobody reads their indices."""
         first, users = call.node.arguments["self"], call.graph.users(call.node.name)
         if any(user.arguments.get("index") != 0 for user in users):
             return None
@@ -227,6 +232,7 @@ def _adaptively_averaged(axes: int) -> Circuit:
         note="put average pools in place of the max pools",
     )
     def average(call: Call, g: Builder) -> Any:
+        """The average over the same windows."""
         first, like = g.now(call.node.arguments["self"]), call.graph.users(call.node.name)[0].shape
         return (g.call(f"adaptive_avg_pool{axes}d", first, call["output_size"], like=like), None)
 
@@ -260,6 +266,13 @@ def between_signals(call: Call, g: Builder) -> Ref:
         if given.get(name) is not None:
             found = g.call(word, found, g.now(given[name]), like=call.node.shape)
     return found
+
+
+@circuit("aminmax", takes=lambda call: call["dim"] is not None)
+def both_ends(call: Call, g: Builder) -> Any:
+    """Minimum and maximum along an axis."""
+    self, like = g.now(call.node.arguments["self"]), call.graph.users(call.node.name)[0].shape
+    return tuple(g.call(word, self, [call["dim"]], call["keepdim"], like=like) for word in ("amin", "amax"))
 
 
 def _pooled(call: Call) -> Iterable[Box]:
@@ -299,6 +312,7 @@ ROWS = (
     with_place,
     without_nan,
     between_signals,
+    both_ends,
     digital_pools,
     digital_maxima,
     digital_extremes,

@@ -131,12 +131,7 @@ def _piece_sizes(call: Call, total: int) -> list[int]:
     return [min(size, total - first) for first in range(0, total, size)]
 
 
-def _keeps_images_apart(call: Call) -> bool:
-    """Without axes all elements move in a row, from image to image."""
-    return bool(call["dims"]) and all(dim % len(call.shape) for dim in call["dims"])
-
-
-@moves("roll", takes=_keeps_images_apart)
+@moves("roll", takes=lambda call: bool(call["dims"]))
 def rolled(call: Call) -> Iterable[Box]:
     """Positions shifted around along some axes."""
     relation = call.boxes()
@@ -159,22 +154,25 @@ def enlarged(call: Call) -> Iterable[Box]:
     return along(call, range(2, len(call.shape)))
 
 
-@moves("flip", takes=lambda call: all(dim % len(call.shape) for dim in call["dims"]))
+@moves("flip")
 def flipped(call: Call) -> Iterable[Box]:
     """Some axes the other way round."""
-    return along(call, sorted(dim % len(call.shape) for dim in call["dims"]))
+    relation = call.boxes()
+    for axis in {dim % len(call.shape) for dim in call["dims"]}:
+        moved = torch.eye(call.shape[axis], dtype=torch.bool).flip(0)
+        relation = tuple(boxes.contract(box, axis, moved) for box in relation)
+    return relation
 
 
-def _repeats_within_images(call: Call) -> bool:
-    repeats = call.get("repeats", call.get("dims"))
-    return len(repeats) <= len(call.shape_of("self")) and [1, *repeats][-len(call.shape)] == 1
-
-
-@moves("repeat", "tile", takes=_repeats_within_images)
+@moves("repeat", "tile")
 def repeated(call: Call) -> Iterable[Box]:
-    """Axes one after another as often as it says."""
-    axes = zip(call.shape_of("self"), call.shape, strict=True)
-    return along(call, [axis for axis, (before, after) in enumerate(axes) if before != after])
+    """Axes, and new ones in front of them, one after another as often as it says."""
+    repeats, count = call.get("repeats", call.get("dims")), len(call.shape)
+    for box in call.boxes():
+        box = replace(box, axes=((),) * (count - len(box.axes)) + box.axes)
+        for axis, times in enumerate(repeats, count - len(repeats)):
+            box = boxes.contract(box, axis, torch.eye(box.shape[axis], dtype=torch.bool).repeat(1, times))
+        yield box
 
 
 ROWS = (

@@ -7,6 +7,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from fewspikes.graph.functions import function, in_order
+from fewspikes.graph.graph import Ref
 from fewspikes.operators.call import Call
 from fewspikes.reach.boxes import Box, contract
 
@@ -28,6 +29,27 @@ def along(call: Call, axes: Iterable[int]) -> list[Box]:
     return relation
 
 
+def factors(call: Call) -> dict[str, float] | None:
+    """By node, the factor that an operator that adds up takes its tensor with; None where it adds anything else.
+
+    Asked of the operator itself, with one term 1 and the others 0.
+    """
+    given = {key: value for key, value in call.node.arguments.items() if isinstance(value, Ref)}
+    names = [ref.name for ref in given.values()]
+    if not set(names) <= call.carriers or len(set(names)) < len(names):
+        return None
+    found = {}
+    for ref in given.values():
+        terms = {key: torch.tensor(float(other == ref), dtype=torch.float64) for key, other in given.items()}
+        args, kwargs = in_order(call.node.operator, {name: call[name] for name in call.node.arguments} | terms)
+        found[ref.name] = float(function(call.node.operator)(*args, **kwargs))
+    args, kwargs = in_order(
+        call.node.operator,
+        {name: call[name] for name in call.node.arguments} | {key: torch.zeros(()) for key in given},
+    )
+    return None if float(function(call.node.operator)(*args, **kwargs)) else found
+
+
 def _matrix(call: Call, name: str, axis: int, axes: list[int]) -> Bool[Tensor, "inputs outputs"]:
     """Which outputs along an axis each input along it reaches."""
     shape = [size if at in axes else 1 for at, size in enumerate(call.shape_of(name))]
@@ -37,6 +59,6 @@ def _matrix(call: Call, name: str, axis: int, axes: list[int]) -> Bool[Tensor, "
         one_hot.movedim(axis, 1)[torch.arange(len(places)), places] = 1.0
         given = {argument: call[argument] for argument in call.node.arguments} | {name: one_hot}
         args, kwargs = in_order(call.node.operator, given)
-        reached = function(call.node.operator)(*args, **kwargs).movedim(axis, 1).flatten(2) != 0
-        found.append(reached.any(2))
+        reached = function(call.node.operator)(*args, **kwargs).movedim(axis, 1) != 0
+        found.append(reached.reshape(*reached.shape[:2], -1).any(2))
     return torch.cat(found)

@@ -11,17 +11,23 @@ from torch import Tensor
 from fewspikes.base.errors import FewSpikesError, warn
 from fewspikes.graph.builder import Builder, rebuilt, with_constants_folded
 from fewspikes.graph.capture import Captured
-from fewspikes.graph.graph import SITE, Graph, Node, Ref
+from fewspikes.graph.functions import is_aten
+from fewspikes.graph.graph import INPUT, SITE, Graph, Node, Ref, short_name
 from fewspikes.graph.inputs import InputSpec, check_finite
 from fewspikes.graph.shapes import with_shapes
 from fewspikes.neuron.activation import Activation
+from fewspikes.operators import rule
+from fewspikes.operators.batch import batch_problems
 from fewspikes.operators.call import Call
 from fewspikes.operators.choices import Choices
 from fewspikes.operators.expressions import Elementwise, Found
 from fewspikes.operators.folding import with_pads_folded
+from fewspikes.operators.fourier import with_real_pairs
+from fewspikes.operators.given import Tested
 from fewspikes.operators.grouping import with_constants_grouped
-from fewspikes.operators.identities import LINEAR_PART, Entry, with_input_spikes, with_linear_parts
-from fewspikes.operators.rule import Linear, Rules
+from fewspikes.operators.identities import Entry, with_input_spikes, with_linear_parts
+from fewspikes.operators.indexing import picks_by_masks
+from fewspikes.operators.rule import Digital, Linear, Rules, Shapes
 from fewspikes.operators.rules import RULES, carriers, fates
 from fewspikes.operators.rules import choices as kinds_of
 
@@ -30,7 +36,7 @@ from fewspikes.operators.rules import choices as kinds_of
 class Site:
     """One layer of neurons: its name in reports, its node in the graph, and what it imitates.
 
-    `part`: the operator whose circuit it is part of, "input" or "linear" for an identity; "" for one of the model's own.
+    `part`: the operator whose circuit it is part of, "input" or "linear" for an identity; "" for the model's own.
     """
 
     name: str
@@ -65,18 +71,24 @@ def prepared(captured: Captured, circuits: Mapping[str, str] | None = None, rule
         FewSpikesError: operators without a row, or nothing to convert.
     """
     tensors, notes, choices = dict(captured.tensors), list[str](), Choices(kinds_of(rules), circuits)
-    graph = with_constants_folded(_plain(captured.graph, tensors, rules), tensors)
-    graph = _expanded(graph, tensors, choices, rules, notes)
+    own = _own_rules(captured, rules)
+    graph = _folded(captured.graph, tensors, rules)
+    masked = picks_by_masks(graph, tensors)
+    graph = _folded(_plain(graph, captured.inputs, tensors, rules, own), tensors, rules)
+    graph = with_sizes(graph, captured.inputs, tensors, rules) if masked else graph
+    graph = with_real_pairs(graph, tensors, rules, _dtype(captured))
+    graph = _expanded(graph, captured.inputs, tensors, choices, rules, notes, own)
     graph = with_pads_folded(graph, tensors, rules, carriers(graph, rules))
-    graph = with_constants_folded(graph, tensors)
+    graph = _folded(graph, tensors, rules)
+    _test_neurons(own, graph, tensors, rules)
     graph = with_constants_grouped(graph, tensors, rules, carriers(graph, rules))
-    dtype = next((spec.dtype for spec in captured.inputs if spec.dtype.is_floating_point), torch.get_default_dtype())
-    graph, entries = with_input_spikes(graph, tensors, choices, dtype, carriers(graph, rules))
+    graph, entries = with_input_spikes(graph, tensors, choices, _dtype(captured), carriers(graph, rules))
     signals = carriers(graph, rules)
     ends = frozenset(layer.end.name for layer in Elementwise(graph, tensors, rules, signals).found())
     graph = with_linear_parts(graph, tensors, choices, rules, signals, ends)
     graph, sites = _with_sites(graph, tensors, rules)
-    fates(graph, tensors, rules)
+    graph = _tested(own, graph, captured, tensors, rules) if rules.own else graph
+    fates(graph, tensors, rules, batch_problems(graph, tensors, rules))
     check_finite(tensors.values(), "a constant of the network, after batch norms were folded,")
     if not sites:
         raise FewSpikesError(
@@ -87,6 +99,47 @@ def prepared(captured: Captured, circuits: Mapping[str, str] | None = None, rule
     return Prepared(with_sizes(graph, captured.inputs, tensors, rules), tensors, sites, tuple(notes), found)
 
 
+def _dtype(captured: Captured) -> torch.dtype:
+    """The floating dtype that a model computes in."""
+    dtypes = [*(t.dtype for t in captured.tensors.values()), *(spec.dtype for spec in captured.inputs)]
+    return next((dtype for dtype in dtypes if dtype.is_floating_point), torch.float32)
+
+
+def _own_rules(captured: Captured, rules: Rules) -> Tested:
+    """The user's rules, to be tested."""
+    names = (node.name for node in captured.graph.of(INPUT))
+    return Tested(rules, {name: spec.dtype for name, spec in zip(names, captured.inputs, strict=True)})
+
+
+def _calls(graph: Graph, tensors: Mapping[str, Tensor], rules: Rules) -> list[Call]:
+    """The calls of operators of a graph."""
+    signals = carriers(graph, rules)
+    return [Call(node, graph, rules, signals, tensors=tensors) for node in graph if "." in node.operator]
+
+
+def _test_neurons(own: Tested, graph: Graph, tensors: Mapping[str, Tensor], rules: Rules) -> None:
+    """Test the user's rules of activations and elementwise operators."""
+    for call in _calls(graph, tensors, rules) if rules.own else ():
+        for kind in (rule.Neurons, rule.Elementwise):
+            own.test(rules.find(kind, call) if call.signals else None, call, tensors)
+
+
+def _tested(own: Tested, graph: Graph, captured: Captured, tensors: Mapping[str, Tensor], rules: Rules) -> Graph:
+    """The graph with shapes (not by the user's word), the user's rules of what is no neuron or circuit tested."""
+    graph = with_sizes(graph, captured.inputs, tensors)
+    for call in _calls(graph, tensors, rules):
+        if call.signals:
+            kinds = (Shapes, Linear, Digital)
+            own.test(next((row for kind in kinds if (row := rules.find(kind, call))), None), call, tensors)
+    own.warn_of_unused(_calls(captured.graph, captured.tensors, rules))
+    return graph
+
+
+def _folded(graph: Graph, tensors: dict[str, Tensor], rules: Rules) -> Graph:
+    """The graph with what is constant computed; operators outside of ATen are called only if a row covers them."""
+    return with_constants_folded(graph, tensors, lambda operator: is_aten(operator) or rules.covers(operator))
+
+
 def with_sizes(graph: Graph, inputs: Sequence[InputSpec], tensors: Mapping[str, Tensor], rules: Rules = RULES) -> Graph:
     """The graph with each node's shape, worked out anew."""
     return with_shapes(graph, inputs, tensors, lambda name, given: _sizes(rules, name, given))
@@ -94,24 +147,35 @@ def with_sizes(graph: Graph, inputs: Sequence[InputSpec], tensors: Mapping[str, 
 
 def _sizes(rules: Rules, operator: str, given: Mapping[str, Any]) -> Sequence[int] | None:
     """The shape that an operator gives where its row tells."""
-    name = operator.split(".")[1] if "." in operator else operator
-    row = next((row for row in rules.of(Linear, name) if row.sizes is not None), None)
+    row = next((row for row in rules.of(Linear, short_name(operator)) if row.sizes is not None), None)
     return None if row is None or row.sizes is None else row.sizes(given)
 
 
-def _plain(graph: Graph, tensors: dict[str, Tensor], rules: Rules) -> Graph:
+def _plain(graph: Graph, inputs: Sequence[InputSpec], tensors: dict[str, Tensor], rules: Rules, own: Tested) -> Graph:
     """The graph without identities, every view a reshape."""
     signals = carriers(graph, rules)
 
     def change(node: Node, made: Builder) -> object:
         call = Call(node, graph, rules, signals, tensors=tensors)
         row = rules.circuits(call, Choices({}))
-        return row.expand(call, made) if row is not None and row.early else None
+        if row is None or not row.early:
+            return None
+        own.test(row, call, tensors)
+        return row.expand(call, made)
 
-    return rebuilt(graph, tensors, change)
+    changed = rebuilt(graph, tensors, change)
+    return with_sizes(changed, inputs, tensors) if own.used else changed
 
 
-def _expanded(graph: Graph, tensors: dict[str, Tensor], choices: Choices, rules: Rules, notes: list[str]) -> Graph:
+def _expanded(
+    graph: Graph,
+    inputs: Sequence[InputSpec],
+    tensors: dict[str, Tensor],
+    choices: Choices,
+    rules: Rules,
+    notes: list[str],
+    own: Tested,
+) -> Graph:
     """The graph with each circuit in the place of its operator, until there is none left."""
     changed: dict[str, list[str]] = {}
     while True:
@@ -122,6 +186,7 @@ def _expanded(graph: Graph, tensors: dict[str, Tensor], choices: Choices, rules:
             nonlocal done
             call = Call(node, before, rules, signals, tensors=tensors)  # noqa: B023
             row = rules.circuits(call, choices)
+            own.test(row, call, tensors)
             made.part = node.part or node.short
             instead = None if row is None else row.expand(call, made)
             made.part = node.part
@@ -136,6 +201,7 @@ def _expanded(graph: Graph, tensors: dict[str, Tensor], choices: Choices, rules:
         graph = rebuilt(graph, tensors, change)
         if not done:
             break
+        graph = with_sizes(graph, inputs, tensors) if own.used else graph  # a user's circuit may leave them out
     for what, paths in changed.items():
         message = f"{what} at {', '.join(path or 'the top of the model' for path in paths)}: a changed network"
         warn(f"{message}; it is compared with the ANN changed likewise")
@@ -164,9 +230,9 @@ def _with_sites(graph: Graph, tensors: dict[str, Tensor], rules: Rules) -> tuple
 
 
 def _place(node: Node, layer: Found | None) -> str:
-    """What a layer of neurons is called if no other is: its module's path, or what it computes."""
-    if layer is None:
-        return f"{node.path}.{node.part}" if node.part == LINEAR_PART else node.path
+    """What a layer of neurons is called if no other is: its module's path and circuit, or what it computes."""
+    if node.part or layer is None:
+        return ".".join(word for word in (node.path, node.part) if word)
     return node.path or (layer.end.short if layer.activation.expression else layer.activation.name)
 
 

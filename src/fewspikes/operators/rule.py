@@ -5,18 +5,23 @@ A row is a function under a decorator that says what class it makes:
     @linear("conv1d", "conv2d", weight="weight", without=("bias",), outputs=(0, 1))
     def convolved(call): ...          # which outputs each element of its inputs reaches
 
-An operator goes by its name in torch's schema ("conv2d" for aten.conv2d.default and aten.conv2d.padding). It may have
-a row of several classes: `mul` is a weighted sum where one factor is constant, and left digital where both are signals.
+An operator goes by its name in torch's schema ("conv2d" for aten.conv2d.default and aten.conv2d.padding), outside of
+ATen with the library in front ("mylib::roll"). It may have a row of several classes: `mul` is a weighted sum where one
+factor is constant, and left digital where both are signals.
 """
 
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from importlib import import_module
 from typing import Any, TypeVar
+
+import torch
 
 from fewspikes.base.errors import FewSpikesError
 from fewspikes.graph.builder import Builder
-from fewspikes.graph.graph import Ref
+from fewspikes.graph.graph import Ref, short_name
 from fewspikes.neuron.activation import Activation
 from fewspikes.operators.call import Call
 from fewspikes.operators.choices import Choices
@@ -38,6 +43,20 @@ Pieces = Callable[[Call], Iterable[Iterable[Box]]]
 Sizes = Callable[[Mapping[str, Any]], Sequence[int] | None]
 
 
+def _name(function: Any) -> str:
+    return str(getattr(function, "__qualname__", "")).rpartition(".")[2]
+
+
+def _row(module: str, name: str) -> "Rule":
+    """The row at the top of a module."""
+    found: Rule = getattr(import_module(module), name)
+    return found
+
+
+def _zero(value: Any) -> Any:
+    return torch.zeros_like(value) if isinstance(value, torch.Tensor) else 0
+
+
 def always(call: Call) -> bool:
     """Any call."""
     return True
@@ -48,12 +67,37 @@ class Rule:
     """A row.
 
     Attributes:
-        operators: names in torch's schema.
+        operators: names in torch's schema, or one of them.
         takes: whether the row is true of a call; it is asked after the class's own conditions.
+        replaces: of a user's rule: it stands before the library's own row of its class, which is a clash otherwise.
     """
 
     operators: tuple[str, ...]
     takes: Callable[[Call], bool] = field(default=always, kw_only=True)
+    replaces: bool = field(default=False, kw_only=True)
+
+    def __post_init__(self) -> None:
+        given = (self.operators,) if isinstance(self.operators, str) else self.operators
+        object.__setattr__(self, "operators", tuple(str(name).removeprefix("aten::") for name in given))
+
+    def __reduce__(self) -> Any:
+        """What pickle takes: the name of a row that stands at the top of a module, as its function no longer does."""
+        function = self.function
+        if getattr(sys.modules.get(getattr(function, "__module__", "")), str(_name(function)), None) is self:
+            return _row, (function.__module__, _name(function))
+        return super().__reduce__()
+
+    @property
+    def function(self) -> Any:
+        """The function that the row was made of; None for a row without."""
+        own = (getattr(self, name, None) for name in ("reach", "activation", "expand", "expressions"))
+        return next((value for value in own if callable(value) and not isinstance(value, Activation)), None)
+
+    @property
+    def label(self) -> str:
+        """How messages call it: its function's name, its class and its operators."""
+        name, kind = _name(self.function), f"{type(self).__name__} of {', '.join(self.operators)}"
+        return f"rule {name} ({kind})" if name else f"rule {kind}"
 
     def applies(self, call: Call) -> bool:
         """Whether the row is true of this call."""
@@ -71,8 +115,8 @@ class Linear(Rule):
         terms: the arguments that it adds up, each of which may be a signal or not. Without, exactly one is: the first
             argument, or either of two where `weight` or `either` says so.
         either: whether self and other may change places.
-        without: arguments that are left out of the homogeneous call.
-        zero: arguments that are 0 in it.
+        without: arguments that are left out of the homogeneous call, which must be optional.
+        zero: arguments that are 0 in it, numbers or tensors.
         outputs: the axis of the weight, and of the result, that count the output channels.
         pads: the argument that says how many zeros it puts on both sides of its input's last axes.
         moves: elements are moved, not computed: whole numbers stay whole, channels keep their codes.
@@ -119,7 +163,7 @@ class Linear(Rule):
         """
         found = dict(arguments)
         found |= {name: None for name in self.without if name in found}
-        found |= {name: 0 for name in self.zero if found.get(name) is not None}
+        found |= {name: _zero(found[name]) for name in self.zero if found.get(name) is not None}
         return found | {name: call.silenced(name, found[name]) for name in self.terms if name in found}
 
 
@@ -192,25 +236,32 @@ class Shapes(Rule):
 
     Attributes:
         fill: the number that it fills a tensor with.
+        reach: which image each position belongs to, where it counts the images.
     """
 
     fill: Callable[[Call], Any] | None = field(default=None, kw_only=True)
+    reach: Reach | None = field(default=None, kw_only=True)
 
 
 class Rules:
     """Rows by the operator's name, of each class one at most (circuits: one for each choice).
 
+    Args:
+        rows: the library's.
+        own: a user's, which are asked first.
+
     Raises:
         FewSpikesError: two rows of one class for one operator.
     """
 
-    def __init__(self, rows: Iterable[Rule]) -> None:
-        self.rows = tuple(rows)
+    def __init__(self, rows: Iterable[Rule], own: Iterable[Rule] = ()) -> None:
+        self.own = tuple(own)
+        self.rows = (*self.own, *rows)
         self._of: dict[tuple[type[Rule], str], list[Rule]] = {}
         for row in self.rows:
             for name in row.operators:
                 same = self._of.setdefault((type(row), name), [])
-                if same and not isinstance(row, Circuit):
+                if same and not isinstance(row, Circuit) and not all(other.replaces for other in same):
                     raise FewSpikesError(f"operator {name} has two rows of the class {type(row).__name__}")
                 same.append(row)
 
@@ -232,6 +283,10 @@ class Rules:
     def has(self, kind: type[Rule], name: str) -> bool:
         """Whether an operator has a row of a class."""
         return (kind, name) in self._of
+
+    def covers(self, operator: str) -> bool:
+        """Whether there is a row of any class for an operator, by its full name."""
+        return short_name(operator) in {name for _, name in self._of}
 
     def names(self, kind: type[Rule]) -> list[str]:
         """The operators with a row of a class, in order."""

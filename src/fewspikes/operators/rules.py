@@ -7,18 +7,21 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from fewspikes.base.errors import FewSpikesError
-from fewspikes.graph.functions import PYTHON, is_elementwise
-from fewspikes.graph.graph import CONSTANT, INPUT, OUTPUT, SITE, Graph
+from fewspikes.graph.functions import PYTHON, is_aten, is_elementwise
+from fewspikes.graph.graph import CONSTANT, INPUT, OUTPUT, SITE, Graph, short_name
 from fewspikes.operators import (
     bookkeeping,
     circuits,
     composed,
+    filling,
     identities,
     indexing,
     limits,
     maxima,
     moving,
     neurons,
+    products,
+    rearranging,
     summing,
     weighted,
 )
@@ -27,14 +30,43 @@ from fewspikes.operators.choices import WITHOUT_ROWS
 from fewspikes.operators.constants import GROUPS
 from fewspikes.operators.rule import Circuit, Digital, Elementwise, Kind, Linear, Neurons, Rule, Rules, Shapes
 
-_ROOMS = (weighted, summing, moving, indexing, neurons, circuits, composed, limits, maxima, identities, bookkeeping)
-RULES = Rules(row for room in _ROOMS for row in room.ROWS)
+
+class _Library(Rules):
+    """The rows that the library has of itself."""
+
+    def __reduce__(self) -> str:
+        """What pickle takes: where they stand."""
+        return "RULES"
+
+
+_ROOMS = (
+    weighted,
+    summing,
+    moving,
+    indexing,
+    filling,
+    products,
+    rearranging,
+    neurons,
+    circuits,
+    composed,
+    limits,
+    maxima,
+    identities,
+    bookkeeping,
+)
+RULES = _Library(row for room in _ROOMS for row in room.ROWS)
 _SHOWN = 3  # paths in a message
 _NOTHING = frozenset((INPUT, CONSTANT, OUTPUT))
 _LOGITS = "a classifier that ends here: return the logits, which name the same class"
 _AT_THE_END = dict.fromkeys(("softmax", "log_softmax", "argmax"), _LOGITS)
 _DROPOUT = "active in eval mode: call F.dropout(x, training=self.training), or take it out"
-_ANYWHERE = dict.fromkeys(("dropout", "native_dropout", "feature_dropout", "alpha_dropout", "bernoulli"), _DROPOUT)
+_NORM = "it uses the batch's own statistics, which mixes its images: train it with running statistics"
+_NORMS = ("batch_norm", "native_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_functional")
+_DROPOUTS = ("dropout", "native_dropout", "feature_dropout", "alpha_dropout", "bernoulli")
+_MASK = "a mask that is constant and a number that is finite convert: -inf, which a softmax takes, does not yet"
+_ANYWHERE = dict.fromkeys(_DROPOUTS, _DROPOUT) | dict.fromkeys(_NORMS, _NORM)
+_ANYWHERE |= dict.fromkeys(("masked_fill", "where"), _MASK)
 
 
 class Fate(NamedTuple):
@@ -54,16 +86,19 @@ def carriers(graph: Graph, rules: Rules = RULES) -> frozenset[str]:
     return frozenset(found)
 
 
-def fates(graph: Graph, tensors: Mapping[str, Tensor], rules: Rules = RULES) -> dict[str, Fate]:
+def fates(
+    graph: Graph, tensors: Mapping[str, Tensor], rules: Rules = RULES, problems: Mapping[str, str] | None = None
+) -> dict[str, Fate]:
     """What becomes of each node that is a call; inputs, constants and the output are left out.
 
     Args:
         graph: with shapes.
         tensors: its constants, those that are structure at least.
         rules: the rows.
+        problems: what else is wrong, in words, by node.
 
     Raises:
-        FewSpikesError: operators that no row covers, all of them, with how often and where.
+        FewSpikesError: problems, and operators that no row covers, all of them, with how often and where.
     """
     signals = carriers(graph, rules)
     found, refused = {}, list[Call]()
@@ -75,8 +110,12 @@ def fates(graph: Graph, tensors: Mapping[str, Tensor], rules: Rules = RULES) -> 
                 refused.append(call)
             else:
                 found[node.name] = fate
-    if refused:
-        raise FewSpikesError(f"no rule for {_listed(refused)}; {remedy(rules)}")
+    told = dict(problems or {})
+    unknown = [call for call in refused if call.node.name not in told]
+    if unknown:
+        told[""] = f"no rule for {_listed(unknown)}; {remedy(rules)}"
+    if told:
+        raise FewSpikesError("; ".join(told.values()))
     return found
 
 
@@ -103,16 +142,23 @@ def is_known(operator: str, rules: Rules = RULES) -> bool:
     """Whether a converted network may hold an operator: what a file of one is checked by."""
     if operator in PYTHON:
         return True
-    name = operator.split(".")[1] if operator.count(".") == 2 else ""
+    name = short_name(operator) if operator.count(".") == 2 else ""
     return any(rules.has(kind, name) for kind in (Linear, Digital, Shapes))
 
 
 def is_function(operator: str, rules: Rules = RULES) -> bool:
     """Whether an operator may stand in an activation's expression: elementwise, and nothing else."""
-    if operator in PYTHON or operator.count(".") != 2 or not operator.startswith("aten."):
+    if operator in PYTHON or operator.count(".") != 2:
         return False
-    name = operator.split(".")[1]
-    return rules.has(Elementwise, name) or rules.has(Neurons, name) or is_elementwise(operator)
+    name = short_name(operator)
+    known = rules.has(Elementwise, name) or rules.has(Neurons, name)
+    return known or (is_aten(operator) and is_elementwise(operator))
+
+
+def is_elementwise_call(call: Call) -> bool:
+    """Whether a call is of such an operator, and what the row leaves out is not among it."""
+    rows = call.rules.of(Elementwise, call.node.short)
+    return is_function(call.node.operator, call.rules) and (not rows or any(row.applies(call) for row in rows))
 
 
 def _listed(refused: Sequence[Call]) -> str:
@@ -158,16 +204,18 @@ def choices(rules: Rules = RULES) -> dict[str, tuple[str, ...]]:
     """What may become of each kind of thing that is no weighted sum, or need not stay one; the first is the default."""
     found = {row.kind: ["digital"] for row in rules.rows if isinstance(row, Digital) and row.kind not in WITHOUT_ROWS}
     for row in rules.rows:
-        if isinstance(row, Circuit) and row.kind is not None and row.choice not in found[row.kind]:
+        if isinstance(row, Circuit) and row.kind is not None and row.choice not in found.setdefault(row.kind, []):
             found[row.kind].append(str(row.choice))
     return {kind: tuple(values) for kind, values in found.items()} | WITHOUT_ROWS
 
 
 def remedy(rules: Rules = RULES) -> str:
     """What to do about an operator without a row."""
+    sums = len(listed(rules)["weighted sums"])
     return (
-        f"replace it by operators that have one ({', '.join(sorted(listed(rules)['weighted sums']))}, and anything "
-        "elementwise of one signal), or convert the part of the network without it"
+        f"write it in operators that have one (docs/operators.md lists the {sums} weighted sums; anything elementwise "
+        "of one signal is a neuron), convert the part of the network without it, or register a rule: rules=[...]; "
+        "see docs/rules.md"
     )
 
 

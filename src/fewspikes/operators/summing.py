@@ -95,7 +95,7 @@ def interpolated(call: Call) -> Iterable[Box]:
     return along(call, range(2, len(call.shape)))
 
 
-@linear("cumsum", takes=lambda call: call.axis() > 0)
+@linear("cumsum")
 def cumulated(call: Call) -> Iterable[Box]:
     """Sums of all positions up to each one, along an axis."""
     axis, size = call.axis(), call.shape[call.axis()]
@@ -111,10 +111,11 @@ def broadcast(call: Call, *terms: str) -> list[Box]:
 
 def summed_over(call: Call, dims: Sequence[int], keepdim: bool) -> list[Box]:
     """All positions along some axes at one, or without these axes."""
-    return [_summed(box, dims, keepdim) for box in call.boxes()]
+    return [sums_of(box, dims, keepdim) for box in call.boxes()]
 
 
-def _summed(box: Box, dims: Sequence[int], keepdim: bool) -> Box:
+def sums_of(box: Box, dims: Sequence[int], keepdim: bool) -> Box:
+    """A box with all positions along some axes as one."""
     for dim in dims:
         box = boxes.dense(box, dim, 1)
     if keepdim:

@@ -84,20 +84,10 @@ def mapped(call: Call) -> Iterable[Box]:
 @linear("matmul", weight="other", outputs=(-1, -1))
 def multiplied(call: Call) -> Iterable[Box]:
     """Matrix product with a constant on the right: all positions of the last axis."""
-    return _multiplied(call, "other")
-
-
-@linear("mm", weight="mat2", outputs=(-1, -1))
-def multiplied_flat(call: Call) -> Iterable[Box]:
-    """The same of two matrices."""
-    return _multiplied(call, "mat2")
-
-
-def _multiplied(call: Call, right: str) -> Iterable[Box]:
-    other, axis = call.shape_of(right), len(call.shape_of("self")) - 1
+    other, axis = call.shape_of("other"), len(call.shape_of("self")) - 1
     if len(other) == 1:
         return [boxes.drop(boxes.dense(box, axis, 1), axis) for box in call.boxes()]
     return [boxes.broadcast(boxes.dense(box, axis, other[-1]), call.shape) for box in call.boxes()]
 
 
-ROWS = (convolved, transposed, mapped, multiplied, multiplied_flat)
+ROWS = (convolved, transposed, mapped, multiplied)

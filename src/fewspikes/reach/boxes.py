@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from math import prod
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 from torch.nn import functional
 
@@ -164,6 +165,20 @@ def pad(box: Box, axis: int, left: int, right: int) -> Box:
     return box.swap([box.factor_of(label)], [replace(factor, table=functional.pad(factor.table, (left, right)))])
 
 
+def kept(box: Box, mask: Tensor) -> Box:
+    """The pairs whose target a mask, broadcast to the shape of the target, has true."""
+    mask = mask.reshape((1,) * (len(box.axes) - mask.ndim) + mask.shape)
+    axes = [axis for axis, size in enumerate(mask.shape) if size > 1]
+    for axis in axes:
+        box = box.single(axis)
+    labels = [box.axes[axis][0] for axis in axes]
+    old = [factor for factor in box.factors if not set(labels).isdisjoint(factor.labels)]
+    if not old:
+        return box if bool(mask) else box.swap((), [Factor(torch.zeros((), dtype=torch.bool), ())])
+    factor = join(old).last(*labels)
+    return box.swap(old, replace(factor, table=factor.table & mask.squeeze()).separated())
+
+
 def insert(box: Box, axis: int) -> Box:
     """A new axis of one position."""
     return replace(box, axes=(*box.axes[:axis], (), *box.axes[axis:]))
@@ -195,6 +210,22 @@ def tidy(box: Box) -> Box:
         if kept or not bool(table):
             factors.append(Factor(table, tuple(kept)))
     return Box(tuple(factors), tuple(tuple(n for n in axis if n not in unit) for axis in box.axes))
+
+
+def reached(box: Box, position: Sequence[int]) -> Bool[Tensor, "*shape"]:
+    """The target elements that one source element reaches.
+
+    >>> reached(dense(identity((2, 3)), axis=1, size=2), (1, 0)).int().tolist()
+    [[0, 0], [1, 1]]
+    """
+    parts, shape, box = [], box.shape, tidy(box)
+    for factor in box.factors:
+        sources = [n for n in factor.labels if n < 0]
+        atoms = [n for n in factor.labels if n >= 0]
+        table = factor.ordered([*sources, *atoms]).table
+        parts.append(Factor(table[tuple(position[-1 - n] for n in sources)], tuple(atoms)))
+    atoms = [label for axis in box.axes for label in axis]
+    return join(parts).ordered(atoms).table.reshape(shape)
 
 
 def is_empty(box: Box) -> bool:

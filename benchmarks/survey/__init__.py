@@ -1,0 +1,1 @@
+"""What `coverage.py` converts, and what it measures of each model."""
