@@ -188,7 +188,7 @@ class Elementwise:
 
         for node in cone:
             arguments = {key: replaced(value, ours) for key, value in node.arguments.items()}
-            if not self.rules.has(Linear, node.short):  # torch takes numbers for tensors in sums and products alone
+            if self.rules.find(Linear, self._call(node)) is None:  # torch takes numbers for tensors in sums alone
                 arguments |= {key: add(_FILLED, _filled(arguments[key])) for key in self._as_tensors(node, arguments)}
             names[node.name] = add(node.operator, arguments)
         return Graph((*made, Node(OUTPUT, OUTPUT, {"value": names[cone[-1].name]})))
