@@ -156,7 +156,8 @@ def test_how_it_was_made_is_kept_and_comes_back_from_json():
     images = torch.randn(32, 3, 8, 8)
     snn = fs.convert(small(), IMAGES, images, K=5, seed=3, circuits={"max": "average"})
     again = Settings.from_json(json.loads(json.dumps(snn.settings)))
-    assert again == Settings(fs.Codes(K=5), None, {"max": "average", "product": "digital"}, None, 3)
+    chosen = {"max": "average", "product": "digital", "input": "analog", "linear": "collapsed"}
+    assert again == Settings(fs.Codes(K=5), None, chosen, None, 3)
     budget = fs.Budget(drop=1.0, steps=9, minimise="spikes")
     whole = Settings(fs.Codes(spike_price=0.1), budget, circuits_of("digital"), 2.5)
     assert Settings.from_json(json.loads(json.dumps(whole.to_json()))) == whole
@@ -169,15 +170,23 @@ def test_how_it_was_made_is_kept_and_comes_back_from_json():
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ("gated", r"'every kind': 'gated' is not built; there is max: digital or average; product: digital"),
-        ({"max": "neurons"}, "'max': 'neurons' is not built"),
-        ({"softmax": "digital"}, "'softmax': 'digital' is not built"),
+        ("gated", r"'every kind': 'gated' is not built; there is max: digital or average or neurons; product: digital"),
+        ({"product": "neurons"}, "'product': 'neurons' is not built"),
+        (
+            {"softmax": "digital"},
+            r"'softmax' is no kind \(max, product, input, linear\) and fits the path of no module",
+        ),
+        ({"layer9.*": "neurons"}, r"'layer9.\*' is no kind .* and fits the path of no module"),
+        ({"layer9.*": 3}, r"circuits: modules 'layer9.\*': 3 is not built"),
     ],
 )
 def test_a_circuit_that_is_not_built_raises(given, message):
     with pytest.raises(fs.FewSpikesError, match=message):
         fs.convert(small(), IMAGES, circuits=given)
-    assert circuits_of("average") == {"max": "average", "product": "digital"}
+    usual = {"max": "digital", "product": "digital", "input": "analog", "linear": "collapsed"}
+    assert circuits_of("digital") == usual
+    assert circuits_of("average") == usual | {"max": "average"}
+    assert circuits_of("neurons") == usual | {"max": "neurons", "input": "spikes"}
 
 
 def test_a_warning_points_at_the_line_of_the_caller():

@@ -114,13 +114,11 @@ product = Digital(
 )
 ranked = Digital(
     ("argmax", "argmin", "topk", "sort", "argsort"),
-    kind="ranking",
     takes=lambda call: _is_returned(call, call.node),
     reason="an order is no weighted sum of spikes; it is read from the network's outputs",
 )
 rounded = Digital(
     (_CAST,),
-    kind="rounding",
     takes=lambda call: call.node.is_whole and _is_returned(call, call.node),
     reason="whole numbers are made of the network's outputs",
 )

@@ -1,6 +1,6 @@
 """What the user chose: what becomes of each kind of thing, everywhere or in some modules."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 
 # Kinds that no operator stands for: how the network's inputs come, and what lies between two weighted maps.
@@ -24,6 +24,11 @@ class Choices:
         self.kinds, given = kinds, dict(chosen or {})
         self._by_kind = {kind: given.pop(kind, values[0]) for kind, values in kinds.items()}
         self._patterns = tuple(reversed(given.items()))
+
+    def without_a_place(self, paths: Iterable[str]) -> str | None:
+        """The first pattern that none of these modules' paths fits, or None."""
+        known = set(paths)
+        return next((p for p, _ in reversed(self._patterns) if not any(fnmatchcase(q, p) for q in known)), None)
 
     def of(self, kind: str, path: str) -> str:
         """What becomes of a kind at a module's path; "" for a kind that there is none of."""

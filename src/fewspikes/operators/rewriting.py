@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fewspikes.base.checks import said
 from fewspikes.base.errors import FewSpikesError, warn
 from fewspikes.graph.builder import Builder, rebuilt, with_constants_folded
 from fewspikes.graph.capture import Captured
@@ -71,6 +72,7 @@ def prepared(captured: Captured, circuits: Mapping[str, str] | None = None, rule
         FewSpikesError: operators without a row, or nothing to convert.
     """
     tensors, notes, choices = dict(captured.tensors), list[str](), Choices(kinds_of(rules), circuits)
+    _check_patterns(choices, captured.graph)
     own = _own_rules(captured, rules)
     graph = _folded(captured.graph, tensors, rules)
     masked = picks_by_masks(graph, tensors)
@@ -105,6 +107,16 @@ def _dtype(captured: Captured) -> torch.dtype:
     """The floating dtype that a model computes in."""
     dtypes = [*(t.dtype for t in captured.tensors.values()), *(spec.dtype for spec in captured.inputs)]
     return next((dtype for dtype in dtypes if dtype.is_floating_point), torch.float32)
+
+
+def _check_patterns(choices: Choices, graph: Graph) -> None:
+    """Raise where a pattern fits no module and no input: a kind that there is none of, perhaps."""
+    paths = {node.name if node.operator == INPUT else node.path for node in graph}
+    pattern = choices.without_a_place(paths)
+    if pattern is not None:
+        raise FewSpikesError(
+            f"circuits: {said(pattern)} is no kind ({', '.join(choices.kinds)}) and fits the path of no module"
+        )
 
 
 def _own_rules(captured: Captured, rules: Rules) -> Tested:

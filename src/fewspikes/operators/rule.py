@@ -220,13 +220,13 @@ class Digital(Rule):
 
     Attributes:
         reason: why.
-        kind: its name in `circuits=`.
+        kind: its name in `circuits=`; "" where nothing else can become of it.
         multiplies: one multiplication for each element of the result.
         reach: as of `Linear`, for where channels go; None where they are lost.
     """
 
     reason: str = field(kw_only=True)
-    kind: str = field(kw_only=True)
+    kind: str = field(default="", kw_only=True)
     multiplies: bool = field(default=False, kw_only=True)
     reach: Reach | None = field(default=None, kw_only=True)
 

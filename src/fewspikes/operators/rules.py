@@ -234,7 +234,11 @@ def _how(call: Call) -> str:
 
 def choices(rules: Rules = RULES) -> dict[str, tuple[str, ...]]:
     """What may become of each kind of thing that is no weighted sum, or need not stay one; the first is the default."""
-    found = {row.kind: ["digital"] for row in rules.rows if isinstance(row, Digital) and row.kind not in WITHOUT_ROWS}
+    found = {
+        row.kind: ["digital"]
+        for row in rules.rows
+        if isinstance(row, Digital) and row.kind and row.kind not in WITHOUT_ROWS
+    }
     for row in rules.rows:
         if isinstance(row, Circuit) and row.kind is not None and row.choice not in found.setdefault(row.kind, []):
             found[row.kind].append(str(row.choice))
