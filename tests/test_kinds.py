@@ -8,25 +8,10 @@ from kinds import KINDS
 from kinds.comparing import batches, difference, equal, first, run, tensors
 
 NEAR = 1e-5  # relative difference of the ANN form; rounding makes 4e-7
-NOT_YET = {  # kinds that need operators without a row
-    "text_cnn",
-    "bag_of_words",
-    "recommender",
-    "table",
-    "positions",
-    "frames",
-    "ranking",
-}
 
 
 @pytest.mark.filterwarnings("ignore::fewspikes.FewSpikesWarning")
-@pytest.mark.parametrize(
-    "kind",
-    [
-        pytest.param(kind, id=kind.name, marks=[pytest.mark.xfail(strict=False)] if kind.name in NOT_YET else [])
-        for kind in KINDS
-    ],
-)
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 def test_a_network_of_each_kind_converts_and_its_ann_form_is_the_network(kind, tmp_path):
     model, seen, other = kind.build(), kind.inputs(16), kind.inputs(3)
     snn = fs.convert(model, first(seen, 1), batches(seen, 8), K=8, effort="quick", repair=False)

@@ -231,6 +231,8 @@ def _check_dtypes(node: fx.Node) -> None:
 
 def _check_sizes(graph: fx.Graph, inputs: list[str]) -> None:
     """Sizes and numbers may depend on the batch's size and on constants, never on the values of what goes in."""
+    from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols  # loads sympy, as torch.export has by now
+
     unknown, depending, first = set[fx.Node](), set[fx.Node](), list[str]()
     for node in graph.nodes:
         if node.name in inputs or not depending.isdisjoint(node.all_input_nodes):
