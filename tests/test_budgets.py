@@ -215,7 +215,7 @@ def test_exploring_is_quick_and_the_last_network_is_built_in_full(problem):
 
 
 def test_too_few_steps_say_the_least():
-    with pytest.raises(fs.FewSpikesError, match=r"steps=1 cannot be met.* 2 sites .*so 2 is the least"):
+    with pytest.raises(fs.FewSpikesError, match=r"steps=1 cannot be met: .* a step at least, so 2 is the least"):
         branched().allocate(steps=1)
 
 

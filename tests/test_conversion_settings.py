@@ -170,13 +170,15 @@ def test_how_it_was_made_is_kept_and_comes_back_from_json():
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ("gated", r"'every kind': 'gated' is not built; there is max: digital or average or neurons; product: digital"),
+        ("gated", "circuits: every kind: 'gated' is not built; there is max: digital or average or neurons; product"),
         ({"product": "neurons"}, "'product': 'neurons' is not built"),
         (
             {"softmax": "digital"},
             r"'softmax' is no kind \(max, product, input, linear\) and fits the path of no module",
         ),
         ({"layer9.*": "neurons"}, r"'layer9.\*' is no kind .* and fits the path of no module"),
+        (7, r"circuits= takes one word or a dict such as .*; got 7"),
+        ([], r"circuits= takes one word or a dict such as .*; got \[\]"),
         ({"layer9.*": 3}, r"circuits: modules 'layer9.\*': 3 is not built"),
     ],
 )

@@ -27,7 +27,7 @@ _DISTILLING_IMAGES = 8192  # learning needs more
 
 def convert(
     model: Annotated[str, typer.Argument(metavar="MODEL", help=options.MODEL_HELP)],
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="The file to write, by custom NAME.fs.")] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="The file to write, usually NAME.fs.")] = None,
     steps: Annotated[
         int | None, typer.Option("-K", help="Time steps, 1 to 24. Default: 8 with --data; the paper's without.")
     ] = None,

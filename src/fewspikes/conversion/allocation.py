@@ -62,9 +62,10 @@ def allocate(
         )
     chains = Chains(snn)
     if budget.steps is not None and budget.steps < chains.longest:
+        given = "".join(f", {name} its {k}" for name, k in zip(chains.sites, chains.fixed, strict=True) if k)
         raise FewSpikesError(
-            f"steps={budget.steps} cannot be met: the longest chain has {chains.longest} sites and each takes "
-            f"a step at least, so {chains.longest} is the least"
+            f"steps={budget.steps} cannot be met: on the longest chain each site takes a step at least{given}, "
+            f"so {chains.longest} is the least"
         )
     found = curves(snn, parameters, images, _most_steps(budget, chains), progress)
     held_out = partial(measure, beside=Beside(held, snn.as_ann()), expected=budget.drop is not None)

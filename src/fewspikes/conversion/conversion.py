@@ -43,7 +43,7 @@ def convert(
 ) -> SpikingNetwork:
     """Convert a trained network into a spiking network of FS-neurons. The model stays as it is.
 
-    The input image is analog current into the first layer, as in the paper: it is not encoded into spikes.
+    The input image is analog current into the first layer, as in the paper, unless `circuits` sends it as spikes.
 
     Args:
         model: in eval mode, float32 or float64, on any device.
@@ -54,8 +54,10 @@ def convert(
             pass deals each image its role; the first 512 also repair, half of them proposing and half deciding.
         K: time steps of every site, or by site name, or a `Budget`; None: 8 with images, without them the paper's.
         codes: which code each site gets; alpha, rounding, offset, spike_price, effort and repair are shortcuts into it.
-        circuits: what becomes of what is no weighted sum, by kind or one word for all: {"max": "digital"} leaves max
-            pools to a digital processor, {"max": "average"} changes the network.
+        circuits: what becomes of what is no weighted sum, by kind, by a pattern of modules' paths, or one word for all:
+            {"max": "digital"} leaves maxima to a digital processor, {"max": "neurons"} makes them of neurons,
+            {"max": "average"} changes the network; {"input": "spikes"} sends the inputs as spikes, which needs images;
+            {"linear": "relay"} or "neurons" parts two weighted maps; "neurons" is maxima and inputs.
         rules: for operators that the library has no row for, see `fewspikes.rules`. Each rule that applies is tested
             against its operator on random numbers.
         seed: of the searches, and of distilling.

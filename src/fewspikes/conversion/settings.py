@@ -12,6 +12,7 @@ from fewspikes.operators.choices import WITHOUT_ROWS
 from fewspikes.operators.rule import Rules
 from fewspikes.operators.rules import RULES, choices
 
+_EVERY = "every kind"
 EFFORTS = ("quick", "normal", "long")
 
 
@@ -178,15 +179,17 @@ def circuits_of(given: str | Mapping[str, str] | None, rules: Rules = RULES) -> 
     built = choices(rules)
     if isinstance(given, str):
         chosen = {kind: given for kind, values in built.items() if kind not in WITHOUT_ROWS and given in values}
-        chosen = chosen | ({"input": "spikes"} if given == "neurons" else {}) if chosen else {"every kind": given}
-    else:
+        chosen = chosen | ({"input": "spikes"} if given == "neurons" else {}) if chosen else {_EVERY: given}
+    elif given is None or isinstance(given, Mapping):
         chosen = {str(key): value for key, value in (given or {}).items()}
+    else:
+        raise FewSpikesError(f'circuits= takes one word or a dict such as {{"max": "neurons"}}; got {said(given)}')
     every = {value for values in built.values() for value in values}
     for key, value in chosen.items():
-        is_pattern = key not in built and key != "every kind"
+        is_pattern = key not in built and key != _EVERY
         if value not in (every if is_pattern else built.get(key, ())):
             listed = "; ".join(f"{known}: {' or '.join(values)}" for known, values in built.items())
-            what = f"modules {said(key)}" if is_pattern else said(key)
+            what = f"modules {said(key)}" if is_pattern else key if key == _EVERY else said(key)
             raise FewSpikesError(f"circuits: {what}: {said(value)} is not built; there is {listed}")
     return {kind: values[0] for kind, values in built.items()} | chosen
 

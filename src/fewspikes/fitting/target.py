@@ -43,8 +43,8 @@ def check_function(function: Function, label: str, domain: tuple[float, float]) 
     at = _pole(function, label, domain)
     if at is not None:
         raise FewSpikesError(
-            f"{label} is not finite at x = {at:g}; choose a domain without that point, "
-            "or a function that stays finite, such as 1 / (|x| + 0.1)"
+            f"{label} is not finite at x = {at:g}, within {domain[0]:.4g} to {domain[1]:.4g} (what a site sees, with a "
+            "margin); choose a domain without that point, or a function that stays finite, such as 1 / (|x| + 0.1)"
         )
     order = torch.randperm(_PROBES, generator=torch.Generator().manual_seed(0))
     tries = ((x[order], y[order]), (x[: _PROBES // 2], y[: _PROBES // 2]), (x[None, 1:].T, y[None, 1:].T))

@@ -44,7 +44,7 @@ def save(snn: SpikingNetwork, path: str | os.PathLike[str], preprocessing: Mappi
 
     Args:
         snn: the converted network.
-        path: the file; by custom it ends in .fs. It is written aside and renamed; equal networks give equal bytes.
+        path: the file; its name usually ends in .fs. It is written aside and renamed; equal networks give equal bytes.
         preprocessing: how images become inputs, as plain JSON data; by default what the network already carries.
 
     Raises:

@@ -115,7 +115,8 @@ def _check_patterns(choices: Choices, graph: Graph) -> None:
     pattern = choices.without_a_place(paths)
     if pattern is not None:
         raise FewSpikesError(
-            f"circuits: {said(pattern)} is no kind ({', '.join(choices.kinds)}) and fits the path of no module"
+            f"circuits: {said(pattern)} is no kind ({', '.join(choices.kinds)}) and fits the path of no module that "
+            "computes something; give a kind, or a module's whole path, in which * stands for anything: 'layer1.*'"
         )
 
 

@@ -79,7 +79,10 @@ _NORM = "it uses the batch's own statistics, which mixes its images: train it wi
 _NORMS = ("batch_norm", "native_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_functional")
 _DROPOUTS = ("dropout", "native_dropout", "feature_dropout", "alpha_dropout", "bernoulli")
 _ORDER = "an order is no weighted sum of spikes: return it, or leave it to the code that calls the network"
-_WHOLE = "a signal becomes whole numbers here: return them, or leave this to the code that calls the network"
+_WHOLE = (
+    "a signal becomes whole numbers here, or floats of half precision: return whole numbers, or leave them to the code "
+    "that calls the network, and keep floats in float32"
+)
 _COMPLEX = "complex numbers: compute with the real and the imaginary parts as two real tensors"
 _ANYWHERE = dict.fromkeys(_DROPOUTS, _DROPOUT) | dict.fromkeys(_NORMS, _NORM) | {"_to_copy": _WHOLE}
 _ANYWHERE |= dict.fromkeys(("argmax", "argmin", "topk", "sort", "argsort"), _ORDER)
