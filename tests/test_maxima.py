@@ -78,6 +78,8 @@ POOLS: dict[str, Any] = {
     "max of an axis": lambda x: x.max(3).values,
     "min of an axis": lambda x: x.min(1, keepdim=True)[0],
     "aminmax": lambda x: torch.cat(torch.aminmax(x, dim=3), 1),
+    "of a stack": lambda x: torch.stack([x, x.flip(2), x.flip(3)]).amax(0),
+    "of a stack and an axis": lambda x: torch.stack([x, x.flip(2)]).amin((0, 3)),
     "maximum": lambda x: torch.maximum(x, x.flip(1)),
     "torch.max": lambda x: torch.max(x, x.flip(2)),
     "fmin": lambda x: torch.fmin(x, x.flip(3)),
