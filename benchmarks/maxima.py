@@ -16,9 +16,9 @@ import timm
 import torch
 
 import fewspikes as fs
-from fewspikes.base.files import write_aside
-from fewspikes.bench.conditions import conditions
-from fewspikes.images.images import loader, open_images
+from fewspikes.base.files import write_json
+from fewspikes.bench import conditions
+from fewspikes.images import loader, open_images
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from vgg import PREPROCESSING, trained_vgg
@@ -42,11 +42,11 @@ def main() -> None:
         "images": given.images,
         "calibration_images": CALIBRATION,
         "seed": SEED,
-        **conditions(),
         "vgg": [pools(k, train, test) for k in STEPS],
         "multiply_adds": [left(name, size) for name, size in (("resnet50", 224), ("tf_efficientnet_lite0", 224))],
+        "conditions": conditions(),
     }
-    write_aside(Path(given.output), (json.dumps(found, indent=1) + "\n").encode())
+    write_json(Path(given.output), found)
     print(json.dumps(found, indent=1))
 
 

@@ -17,7 +17,7 @@ _PAPER = ("table1", "table2", "table3", "claims")
 
 def main() -> None:
     """Write the page."""
-    compared = *networks(), *coverage(), *integers(), *peers(), *baselines(), *activity(), *attack()
+    compared = *networks(), *coverage(), *maxima(), *integers(), *peers(), *baselines(), *activity(), *attack()
     parts = [_HEAD, *accuracies(), *neurons(), *activations(), *compared, *paper()]
     write_aside(FOLDER / "README.md", ("\n".join(parts) + "\n").encode())
 
@@ -170,6 +170,46 @@ def coverage() -> Iterator[str]:
             for row in rows
         )
         yield from table(columns, lines)
+
+
+def maxima() -> Iterator[str]:
+    """Max pools as neurons, and inputs as spikes."""
+    content = read("maxima")
+    if content is None:
+        return
+    yield from section("Max pools as neurons", content["command"], content)
+    yield (
+        f"A VGG with four max pools, trained on CIFAR-10, on {content['images']:,} test images: the same codes with "
+        "its pools digital and as neurons.\n"
+    )
+    columns = ["K", "same bits", "ANN", "digital", "neurons", "neurons (digital)", "spikes per neuron", "steps"]
+    lines = (
+        [
+            row["K"],
+            "yes" if row["equal_bits"] else "no",
+            f"{row['ann_top1']:.2f}%",
+            f"{row['digital_top1']:.2f}%",
+            f"{row['neurons_top1']:.2f}%",
+            f"{row['neurons_neurons']:,} ({row['digital_neurons']:,})",
+            f"{row['neurons_spikes_per_neuron']:.3f} ({row['digital_spikes_per_neuron']:.3f})",
+            f"{row['neurons_latency_steps']} ({row['digital_latency_steps']})",
+        ]
+        for row in content["vgg"]
+    )
+    yield from table(columns, lines)
+    yield "Multiply-adds per image that are left where inputs and maxima are spikes:\n"
+    columns = ["network", "ANN", "inputs analog, maxima digital", "both as spikes", "operators left digital"]
+    lines = (
+        [
+            row["model"],
+            f"{row['ann_macs']:,}",
+            f"{row['macs_with_analog_inputs']:,}",
+            f"{row['macs_with_spikes']:,}",
+            row["left_digital"],
+        ]
+        for row in content["multiply_adds"]
+    )
+    yield from table(columns, lines)
 
 
 def _operators(counts: dict[str, int]) -> str:

@@ -252,6 +252,10 @@ def test_the_version_is_the_packages():
             "--frontier works on images; give --data DIR",
         ),
         (("convert", "{folder}/net.py:small", "--max-drop", "0.2"), "--max-drop works on images; give --data DIR"),
+        (
+            ("convert", "{folder}/net.py:small", "--size", "8", "--circuits", "neurons"),
+            "no tables for 1 of 3 sites: x.input is identity; give images",
+        ),
         (("convert", "{folder}/net.py:small", "--distil", "1"), "--distil works on images; give --data DIR"),
         (("convert", "{folder}/net.py:small", "--data", "{folder}"), "give --mean, --std and --size"),
         (

@@ -27,6 +27,7 @@ NEAR = 1e-4  # relative difference that the ANN form may have from the model
 _SMALL, _LARGE = 1 << 10, 1 << 19  # elements of an input: of smaller ones there are more images, of larger ones fewer
 _TIMES, _FEW = 16, 4  # how many times as many, and how few
 _AT_ONCE, _OTHER_BATCH, _LONGEST = 4, 3, 400
+_LEARNED = 16  # images of which batch norms know: of few, one number an image (a pooled map) says nothing
 _REFUSED = re.compile(r"operator (\w\S*)( of several signals| with these arguments)?(?: \((\d+) times\))?")
 T = TypeVar("T")
 
@@ -126,7 +127,7 @@ def shaken(model: nn.Module, inputs: Callable[[int], Any]) -> nn.Module:
         if norm.affine:
             norm.bias.add_(1.0)
     if norms:
-        run(model, inputs(_AT_ONCE))
+        run(model, inputs(_images(inputs(1), _LEARNED)))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
         norm.running_mean.add_(0.1 * norm.running_var.sqrt() * torch.randn_like(norm.running_mean))

@@ -59,7 +59,11 @@ def convert(
     ] = None,
     circuits: Annotated[
         list[str] | None,
-        typer.Option(metavar="KIND=VALUE", help="max=digital, or max=average (changes the network)."),
+        typer.Option(
+            metavar="WORD|KIND=VALUE",
+            help="max=neurons, max=average (changes the network), input=spikes, linear=neurons, 'stem.*=digital' for "
+            "modules; neurons alone: maxima and inputs as spikes. May be repeated.",
+        ),
     ] = None,
     weights: options.Weights = None,
     random_weights: options.RandomWeights = False,
@@ -160,12 +164,16 @@ def _check_data(data: Path | None, needing: dict[str, Any], about: dict[str, Any
         warn(f"{name} has no effect without --data")
 
 
-def _kinds(given: list[str] | None) -> dict[str, str]:
-    """What becomes of each kind of circuit, from KIND=VALUE."""
+def _kinds(given: list[str] | None) -> str | dict[str, str]:
+    """What becomes of each kind of circuit, from one word or from KIND=VALUE."""
+    if given and len(given) == 1 and "=" not in given[0]:
+        return given[0]
     pairs = [text.partition("=") for text in given or []]
     for kind, sign, value in pairs:
         if not (kind and sign and value):
-            raise FewSpikesError(f"--circuits takes KIND=VALUE, such as max=average; got {kind}{sign}{value}")
+            raise FewSpikesError(
+                f"--circuits takes one word, or KIND=VALUE such as max=neurons; got {kind}{sign}{value}"
+            )
     return {kind: value for kind, _, value in pairs}
 
 
