@@ -6,11 +6,13 @@ import pickle
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 import fewspikes as fs
 from captured import Net
+from fewspikes.graph.builder import Builder
 from fewspikes.graph.capture import captured_model
-from fewspikes.graph.graph import Ref
+from fewspikes.graph.graph import Graph, Ref
 from fewspikes.operators.call import Call, fixed_of
 from fewspikes.operators.rules import RULES, carriers
 
@@ -109,3 +111,10 @@ def test_an_index_of_the_batch_is_refused() -> None:
     net = Net(lambda x: torch.relu(torch.relu(x).index_select(0, torch.zeros(1, dtype=torch.int64))))
     with pytest.raises(fs.FewSpikesError, match="mixed by operator aten.index_select"):
         fs.convert(net.eval(), torch.zeros(2, 4))
+
+
+def test_what_circuits_add_is_where_the_weights_are() -> None:
+    with FakeTensorMode():  # knows of devices that are not here
+        tensors = {"weight": torch.ones(3, device="cuda:1")}
+        Builder(Graph(()), tensors).constant(torch.tensor([2, 0]))
+    assert {tensor.device for tensor in tensors.values()} == {torch.device("cuda:1")}

@@ -105,8 +105,8 @@ def test_a_budget_keeps_the_inputs_steps() -> None:
         fs.convert(net, images, images, K=fs.Budget(steps=8), circuits={"input": "spikes"})
 
 
-def spacing(*values: float, channel: bool = True) -> tuple[list[float], list[float]] | None:
-    found = Levels.of(torch.tensor([values], dtype=torch.float64), 0).spacing
+def spacing(*values: float) -> tuple[list[float], list[float]] | None:
+    found = Levels.of(torch.tensor([values * 2], dtype=torch.float64), 0).spacing
     return None if found is None else (found.lowest.tolist(), found.step.tolist())
 
 
@@ -115,10 +115,27 @@ def test_the_spacing_of_levels() -> None:
     assert spacing(0.0, 6.0, 9.0, 3 * 255.0) == ([0.0], [3.0])
     assert spacing(10.0, 11.0, 13.0) == ([10.0 - 126], [1.0])  # what was not seen lies on both sides
     assert spacing(0.0, 1.0, 2.5, 256.0) is None
-    assert spacing(7.0) == ([7.0 - 127 * 7.0], [7.0]) or spacing(7.0) == ([7.0], [7.0])
+    assert spacing(7.0) is None
     assert Levels.of(torch.arange(257.0)[None], 0).values is None
     more = Levels.of(torch.arange(256.0)[None], 0) + Levels.of(torch.tensor([[300.0]]), 0)
     assert more.values is None
+
+
+def test_a_channel_of_one_value_is_spaced_as_the_others_are() -> None:
+    found = Levels.of(torch.tensor([[1.0, 1.0, 1.0], [0.0, 0.5, 127.5], [4.0, 5.0, 4.0]]), 0).spacing
+    assert found is None  # of the second channel each value was seen once: any two or three values are spaced somehow
+    twice = torch.tensor([[1.0, 1.0, 1.0], [0.0, 0.5, 127.5], [4.0, 5.0, 4.0]]).repeat(1, 2)
+    found = Levels.of(twice[:, 3:], 0, Levels.of(twice[:, :3], 0)).spacing
+    assert found is not None
+    assert found.step.tolist() == [0.5, 0.5, 1.0]
+    assert found.lowest.tolist() == [1.0 - 127 * 0.5, 0.0, 4.0 - 127]
+
+
+def test_two_vectors_of_floats_are_no_8_bit_values() -> None:
+    torch.manual_seed(0)
+    net, images = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 4)).eval(), torch.randn(2, 6)
+    snn = fs.convert(net, images, images, circuits={"input": "spikes"})
+    assert not snn.report.circuits[0].exact
 
 
 def test_values_between_weighted_maps_go_by_neurons_or_are_relayed() -> None:

@@ -78,6 +78,8 @@ POOLS: dict[str, Any] = {
     "max of an axis": lambda x: x.max(3).values,
     "min of an axis": lambda x: x.min(1, keepdim=True)[0],
     "aminmax": lambda x: torch.cat(torch.aminmax(x, dim=3), 1),
+    "of a stack": lambda x: torch.stack([x, x.flip(2), x.flip(3)]).amax(0),
+    "of a stack and an axis": lambda x: torch.stack([x, x.flip(2)]).amin((0, 3)),
     "maximum": lambda x: torch.maximum(x, x.flip(1)),
     "torch.max": lambda x: torch.max(x, x.flip(2)),
     "fmin": lambda x: torch.fmin(x, x.flip(3)),
@@ -128,6 +130,38 @@ def test_calibrated_maxima_are_exact_where_ranges_differ_by_channel(repair: bool
     if repair:
         assert source.scaled  # or this would show nothing
         assert all(snn.neurons[site.name].scale is not None for site in rest)
+
+
+IN_OTHER_ORDER: dict[str, Any] = {
+    "halves of the channels": lambda y: torch.maximum(y[:, :2], y[:, 2:]),
+    "over the channels": lambda y: y.amax(1),
+    "next channel": lambda y: torch.maximum(y, y.roll(1, 1)),
+    "picked channels": lambda y: torch.maximum(y, y[:, [3, 2, 1, 0]]),
+    "other signs": lambda y: torch.maximum(y, -y.flip(2)),
+    "both of other sign": lambda y: torch.maximum(-y, -y.flip(2)),
+    "rows": lambda y: torch.maximum(y, y.roll(1, 2)),
+}
+
+
+@pytest.mark.parametrize("name", IN_OTHER_ORDER)
+def test_what_is_called_exact_is_where_channels_of_other_ranges_and_other_signs_meet(name: str) -> None:
+    torch.manual_seed(0)
+    weights = torch.randn(5, 256)
+    scales = torch.tensor([1.0, 0.2, 5.0, 0.05])[:, None, None]
+    net = made(
+        lambda x, c: F.linear(
+            y := IN_OTHER_ORDER[name](torch.relu(c(x) * scales)).flatten(1), weights[:, : y.shape[1]]
+        ),
+        nn.Conv2d(3, 4, 3, padding=1),
+    )
+    images = torch.randn(64, 3, 8, 8)
+    snn = converted(net, images, images, K=6)
+    (circuit,) = snn.report.circuits
+    assert circuit.exact == (name in ("rows", "both of other sign", "over the channels"))
+    free = {site.name: snn.neurons[site.name] for site in snn.sites if site.name not in circuit.sites}
+    same = torch.equal(snn(images), snn.running(free)(images))
+    assert same or not circuit.exact
+    assert (snn(images) - net(images)).norm() / (net(images) - net(images).mean(0)).norm() < 0.1
 
 
 def test_a_maximum_over_sites_without_a_common_grid_is_fitted_and_measured() -> None:

@@ -98,11 +98,12 @@ class Builder:
         return result.shape
 
     def constant(self, value: Tensor) -> Ref:
-        """A new constant."""
+        """A new constant, on the device of the weights."""
+        device = next((tensor.device for tensor in self.tensors.values() if not tensor.is_meta), value.device)
         number = sum(name.startswith("constants.") for name in self.tensors)
         while (name := f"constants.{number}") in self.tensors:
             number += 1
-        self.tensors[name] = value.detach()
+        self.tensors[name] = value.detach().to(device)
         return self.append(CONSTANT, {"tensor": name}, tuple(value.shape), value.dtype)
 
     def site(self, source: Ref, shape: Shape | None) -> Ref:

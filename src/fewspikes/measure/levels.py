@@ -27,9 +27,15 @@ class Spacing(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Levels:
-    """The distinct values of an input by channel, sorted; None once a channel has more than 256. Add to merge."""
+    """The distinct values of an input by channel. Add to merge.
+
+    Attributes:
+        values: sorted; None once a channel has more than 256.
+        seen: how many values each channel had in all.
+    """
 
     values: tuple[Vector, ...] | None
+    seen: int = 0
 
     @classmethod
     def of(cls, x: Tensor, axis: int, known: "Levels | None" = None) -> "Levels":
@@ -42,48 +48,55 @@ class Levels:
         """
         if known is not None and known.values is None:
             return known
-        found = []
+        found, seen = [], x.numel() // x.shape[axis]
         for channel, part in enumerate(x.movedim(axis, 0).flatten(1)):
             before = part.new_empty(0) if known is None else torch.from_numpy(known.values[channel]).to(part)  # type: ignore[index]
             values = _joined(part.contiguous(), before)
             if values is None:
                 return cls(None)
             found.append(values.double().cpu().numpy())
-        return cls(tuple(found))
+        return cls(tuple(found), seen + (0 if known is None else known.seen))
 
     def __add__(self, other: "Levels") -> "Levels":
         if self.values is None or other.values is None or len(self.values) != len(other.values):
             return Levels(None)
         both = tuple(np.union1d(a, b) for a, b in zip(self.values, other.values, strict=True))
-        return Levels(both if max(map(len, both)) <= MOST else None)
+        return Levels(both if max(map(len, both)) <= MOST else None, self.seen + other.seen)
 
     @property
     def spacing(self) -> Spacing | None:
-        """How they are spaced, if equally in each channel and within 8 bits."""
-        if self.values is None:
+        """How they are spaced, if equally in each channel and within 8 bits.
+
+        Values of which none was seen twice tell nothing, nor do those of a channel that has one only: it is spaced as
+        the others are.
+        """
+        if self.values is None or self.seen <= max(map(len, self.values)):
             return None
-        found = [_spacing(values) for values in self.values]
-        if any(one is None for one in found):
+        found = [_spacing(values) for values in self.values if len(values) > 1]
+        steps = [one[1] for one in found if one is not None]
+        if not steps or len(steps) < len(found):
             return None
-        lowest, step = zip(*found, strict=True)  # type: ignore[arg-type]
+        spaced, least = iter(found), min(steps)
+        both = [next(spaced) if len(v) > 1 else (_below(float(v[0]), 0, least), least) for v in self.values]
+        lowest, step = zip(*both, strict=True)  # type: ignore[arg-type]
         return Spacing(np.array(lowest), np.array(step))
 
     def to_json(self) -> Any:
         """Plain data for JSON files."""
-        return None if self.values is None else [values.tolist() for values in self.values]
+        return None if self.values is None else {"seen": self.seen, "values": [one.tolist() for one in self.values]}
 
     @classmethod
     def from_json(cls, content: Any) -> "Levels":
         """The reverse of `to_json`; raises FewSpikesError where it is none."""
         if content is None:
             return cls(None)
-        values = tuple(np.array(entry, np.float64) for entry in content)
+        values, seen = tuple(np.array(entry, np.float64) for entry in content["values"]), int(content["seen"])
         sound = all(
             v.ndim == 1 and 0 < len(v) <= MOST and np.isfinite(v).all() and (np.diff(v) > 0).all() for v in values
         )
         if not values or not sound:
             raise FewSpikesError("the levels of an input must be up to 256 rising numbers for each channel")
-        return cls(values)
+        return cls(values, seen)
 
 
 def of_sites(entries: Mapping[str, Any]) -> dict[str, Levels]:
@@ -103,9 +116,7 @@ def _joined(values: Tensor, known: Tensor) -> Tensor | None:
 
 
 def _spacing(values: Vector) -> tuple[float, float] | None:
-    """The lowest of 256 values and their step; what is not seen is taken to lie on both sides of what is."""
-    if len(values) == 1:
-        return float(values[0]), abs(float(values[0])) or 1.0
+    """The lowest of 256 values and their step, from two of them or more."""
     apart = values - values[0]
     step = float(np.diff(values).min())
     for _ in range(BITS):  # Euclid's algorithm: 2 and 3 steps apart are 1 step
@@ -120,4 +131,9 @@ def _spacing(values: Vector) -> tuple[float, float] | None:
     step = float(apart[-1]) / count  # the farthest tells it best
     if np.abs(apart / step - np.round(apart / step)).max() > _CLOSE:
         return None
-    return float(values[0]) - (MOST - 1 - count) // 2 * step, step
+    return _below(float(values[0]), count, step), step
+
+
+def _below(least: float, count: int, step: float) -> float:
+    """The lowest of 256 values of which so many steps are seen: what is not seen is taken to lie on both sides."""
+    return least - float((MOST - 1 - count) // 2) * step

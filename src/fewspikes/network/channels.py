@@ -5,7 +5,7 @@ from fewspikes.network.segments import Segments
 from fewspikes.operators.call import IMAGES
 from fewspikes.operators.rule import Digital, Kind, Linear, Lookup
 from fewspikes.reach.boxes import Box, identity
-from fewspikes.reach.factors import Unknown
+from fewspikes.reach.factors import Unknown, is_identity
 
 _ANY = -1  # the axis of what keeps the axes that it came with: it agrees with every other
 _NONE = -2  # no axis, or several
@@ -48,8 +48,8 @@ def _axis_after(segments: Segments, node: Node, seen: dict[str, int]) -> int:
     return found.pop() if len(found) == 1 else _NONE if found else _ANY
 
 
-def _moved(segments: Segments, node: Node, read: str, axis: int) -> int:
-    """Where an operator puts the channels of what it reads."""
+def _moved(segments: Segments, node: Node, read: str, axis: int, in_place: bool = False) -> int:
+    """Where an operator puts the channels of what it reads; in place, where each keeps its position."""
     rule = segments.fates[node.name].rule
     if axis < 0 or not isinstance(rule, Linear | Digital) or rule.reach is None:
         return axis if axis < 0 else _NONE
@@ -58,25 +58,29 @@ def _moved(segments: Segments, node: Node, read: str, axis: int) -> int:
         boxes = list(rule.reach(segments.call(node, known)))
     except Unknown:
         return _NONE
-    found = {_axis_of(box, axis) if isinstance(box, Box) else _NONE for box in boxes}
+    found = {_axis_of(box, axis, in_place) if isinstance(box, Box) else _NONE for box in boxes}
     return found.pop() if len(found) == 1 else _NONE
 
 
-def _axis_of(box: Box, axis: int) -> int:
-    """The target's axis of which each position is connected to one position of the source's axis at most, and back."""
+def _axis_of(box: Box, axis: int, in_place: bool) -> int:
+    """The target's axis of which each position is connected to one position of the source's axis at most, and back.
+
+    In place, to the same one.
+    """
     source = -1 - axis
     factor = box.factor_of(source)
     for at, atoms in enumerate(box.axes):
         if atoms and set(factor.labels) == {source, *atoms}:
             table = factor.ordered([source, *atoms]).table.flatten(1)
-            if int(table.sum(0).max()) <= 1 and int(table.sum(1).max()) <= 1:
+            one_to_one = int(table.sum(0).max()) <= 1 and int(table.sum(1).max()) <= 1
+            if is_identity(table) if in_place else one_to_one:
                 return at
     return _NONE
 
 
 def moved_axis(segments: Segments, node: Node, read: str, axis: int) -> int | None:
-    """Where an operator puts an axis of what it reads; None where it is lost or split up."""
-    found = _moved(segments, node, read, axis)
+    """Where an operator puts an axis of what it reads; None where it is lost, split up or in another order."""
+    found = _moved(segments, node, read, axis, in_place=True)
     return found if found >= 0 else None
 
 

@@ -5,7 +5,7 @@ b + relu(a - b) loses nothing where the ReLU has the same steps: on it the stair
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from math import inf
 
@@ -32,10 +32,12 @@ class Follower:
     Attributes:
         leader: the other's name.
         axis: where the leader's channels are among the gate inputs, or None.
+        negative: whether what it compares has the other sign.
     """
 
     leader: str
     axis: int | None
+    negative: bool = False
 
 
 def followers(segments: Segments, sites: Sequence[Site]) -> dict[str, Follower]:
@@ -72,7 +74,8 @@ def is_binary(code: FSParameters) -> bool:
 class _Values:
     """Which tensors hold values of one layer's grid, none of them beyond those that the layer has.
 
-    Such are its outputs, moved or with the other sign, and maxima and minima of such: b + relu(a - b), a - relu(a - b).
+    Such are its outputs, moved, all with the other sign, and maxima and minima of such: b + relu(a - b),
+    a - relu(a - b). A value and one of the other sign may be farther apart than the grid is long.
     """
 
     def __init__(self, segments: Segments, sites: frozenset[str]) -> None:
@@ -97,12 +100,14 @@ class _Values:
         node = self.segments.graph[name]
         if name in self.sites:
             own = Follower(name, channel_axis(self.segments, name))
-            return self.following.get(name, own)
+            return replace(self.following.get(name, own), negative=False)
         fate = self.segments.fates.get(name)
         rule = None if fate is None else fate.rule
         if isinstance(rule, Linear) and rule.adds:
             terms = self._terms(name)
-            return self._common(self.of(read) for read in terms) if self._is_extreme(terms) else None
+            if list(terms.values()) == [-1.0]:
+                return self._negated(next(iter(terms)))
+            return self._extreme(terms)
         if node.operator != "getitem" and not (isinstance(rule, Linear) and self._only_moves(node, rule)):
             return None
         return self._common(self._moved(node, read) for read in node.reads if read in self.segments.carriers)
@@ -111,7 +116,11 @@ class _Values:
         before = self.of(read)
         if before is None or before.axis is None:
             return before
-        return Follower(before.leader, moved_axis(self.segments, node, read, before.axis))
+        return replace(before, axis=moved_axis(self.segments, node, read, before.axis))
+
+    def _negated(self, read: str) -> Follower | None:
+        before = self.of(read)
+        return None if before is None else replace(before, negative=not before.negative)
 
     def _terms(self, name: str) -> dict[str, float]:
         """What a sum adds up, with its factors; nothing where it is no sum."""
@@ -120,17 +129,15 @@ class _Values:
             return {}
         return factors(self.segments.call(self.segments.graph[name])) or {}
 
-    def _is_extreme(self, terms: Mapping[str, float]) -> bool:
-        """Whether a sum is -x, b + relu(a - b) or a - relu(a - b)."""
-        if list(terms.values()) == [-1.0]:
-            return True
+    def _extreme(self, terms: Mapping[str, float]) -> Follower | None:
+        """The grid of b + relu(a - b) or a - relu(a - b), that of a and b; None for other sums."""
         sites = [name for name in terms if name in self.following]
         for site in sites if len(terms) == 2 else []:
             (other,) = (name for name in terms if name != site)
             difference = self._terms(self.segments.graph[site].arguments["input"].name)
             if terms[other] == 1.0 and difference.get(other) == -terms[site] and abs(terms[site]) == 1.0:
-                return True
-        return False
+                return self.following[site]
+        return None
 
     def _only_moves(self, node: Node, rule: Linear) -> bool:
         """Whether all that comes out is on the grid of what goes in."""
@@ -141,7 +148,7 @@ class _Values:
     def _common(self, values: Iterable[Follower | None]) -> Follower | None:
         """The grid that several values are on; the channels' axis where they agree on it."""
         found = list(values)
-        leaders = {None if value is None else value.leader for value in found}
-        axes = {None if value is None else value.axis for value in found}
-        leader = leaders.pop() if len(leaders) == 1 else None
-        return None if leader is None else Follower(leader, axes.pop() if len(axes) == 1 else None)
+        grids = {None if value is None else replace(value, axis=None) for value in found}
+        axes = {value.axis for value in found if value is not None}
+        grid = grids.pop() if len(grids) == 1 else None
+        return None if grid is None else replace(grid, axis=axes.pop() if len(axes) == 1 else None)

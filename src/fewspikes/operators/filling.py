@@ -18,7 +18,6 @@ from fewspikes.operators.indexing import (
     joined,
     keeps_images_apart,
     length,
-    on_device,
     permuted,
     pick,
     placed,
@@ -84,7 +83,7 @@ def triangle(call: Call, g: Builder) -> Ref:
     ones = torch.ones(call.shape[-2:], dtype=torch.bool)
     mask = ones.tril(call["diagonal"]) if call.node.short == "tril" else ones.triu(call["diagonal"])
     x = g.now(call.node.arguments["self"])
-    return g.call("where.ScalarOther", on_device(g, mask), x, 0.0, like=call.node.shape)
+    return g.call("where.ScalarOther", g.constant(mask), x, 0.0, like=call.node.shape)
 
 
 @circuit("diag_embed")
@@ -98,7 +97,7 @@ def on_a_diagonal(call: Call, g: Builder) -> Ref | None:
         return None
     row = g.put("unsqueeze", g.now(call.node.arguments["self"]), -1)
     return g.call(
-        "where.ScalarOther", on_device(g, torch.eye(call.shape[-1], dtype=torch.bool)), row, 0.0, like=call.node.shape
+        "where.ScalarOther", g.constant(torch.eye(call.shape[-1], dtype=torch.bool)), row, 0.0, like=call.node.shape
     )
 
 
@@ -122,7 +121,7 @@ def made_for_a_signal(call: Call, g: Builder) -> Ref:
     dtype = call["dtype"] or (dtypes or [torch.float32])[0]
     (row,) = call.rules.of(Shapes, call.node.short)
     number = 0 if row.fill is None else row.fill(call)
-    return on_device(g, torch.full(call.shape, number, dtype=dtype))
+    return g.constant(torch.full(call.shape, number, dtype=dtype))
 
 
 @circuit("copy")
@@ -200,7 +199,7 @@ def written(g: Builder, x: Ref, source: Ref, found: dict[int, Tensor], adds: boo
 
 def _put_along(g: Builder, x: Ref, source: Ref, axis: int, index: Int64[Tensor, "index"], adds: bool) -> Ref:
     if adds:
-        return g.put("index_add", x, axis, on_device(g, index), source)
+        return g.put("index_add", x, axis, g.constant(index), source)
     return overwritten(g, x, source, axis, index)
 
 
@@ -251,7 +250,7 @@ def _filled_at(call: Call, g: Builder, found: dict[int, Tensor], value: Any) -> 
     first = min(found)
     name = "where.self" if isinstance(value, Ref) else "where.ScalarSelf"
     x = g.now(call.node.arguments["self"])
-    return g.call(name, on_device(g, mask.flatten(0, first)), g.now(value), x, like=call.node.shape)
+    return g.call(name, g.constant(mask.flatten(0, first)), g.now(value), x, like=call.node.shape)
 
 
 @circuit("index_put")

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fewspikes.graph.builder import Builder, rebuilt
 from fewspikes.graph.graph import CONSTANT, Graph, Node, Ref, refs, replaced
-from fewspikes.operators.indexing import length, on_device
+from fewspikes.operators.indexing import length
 from fewspikes.operators.rule import Linear, Rules, Shapes
 
 _TRANSFORM = re.compile(r"fft_(i?)(r?)fft(2|n|)")
@@ -213,7 +213,7 @@ def _through(g: Builder, value: Any, step: Step, dtype: torch.dtype) -> Any:
             x = g.put("slice.Tensor", x, step.axis, 0, matrix.shape[0])
         last = len(g.shape(x)) - 1
         turned = x if step.axis == last else g.put("transpose.int", x, step.axis, last)
-        product = g.put("matmul", turned, on_device(g, matrix))
+        product = g.put("matmul", turned, g.constant(matrix))
         return product if step.axis == last else g.put("transpose.int", product, step.axis, last)
 
     if step.real and step.inverse:

@@ -111,17 +111,11 @@ def length(g: Builder, x: Ref, axis: int) -> int:
     return size
 
 
-def on_device(g: Builder, values: Tensor) -> Ref:
-    """A constant on the device of the weights."""
-    device = next((tensor.device for tensor in g.tensors.values() if not tensor.is_meta), values.device)
-    return g.constant(values.to(device))
-
-
 def pick(g: Builder, x: Ref, axis: int, index: Int64[Tensor, "index"]) -> Ref:
     """Positions along an axis in the order of an index: a slice where it is one."""
     first, steps = int(index[0]), index.diff().unique().tolist() or [1]
     if len(steps) > 1 or steps[0] < 1:
-        return g.put("index_select", x, axis, on_device(g, index))
+        return g.put("index_select", x, axis, g.constant(index))
     if first == 0 and (len(index), steps[0]) == (g.shape(x)[axis], 1):
         return x
     return g.put("slice.Tensor", x, axis, first, int(index[-1]) + 1, steps[0])
@@ -195,7 +189,7 @@ def indexed_by_masks(call: Call, g: Builder) -> Ref:
     for ref in call.node.arguments["indices"]:
         found = call.fixed_behind(ref)
         is_mask = found is not None and found.dtype == torch.bool
-        indices += [on_device(g, at) for at in found.nonzero(as_tuple=True)] if is_mask else [g.now(ref)]  # type: ignore
+        indices += [g.constant(at) for at in found.nonzero(as_tuple=True)] if is_mask else [g.now(ref)]  # type: ignore
     return g.call("index.Tensor", g.now(call.node.arguments["self"]), indices, like=call.node.shape)
 
 

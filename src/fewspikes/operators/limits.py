@@ -5,6 +5,7 @@
 So a limit has a ReLU's codes, and one code serves all channels, whatever their constants.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -50,7 +51,7 @@ def between(call: Call, g: Builder) -> Any:
     if not (_is_near(low) and _is_near(high)):
         return None
     if isinstance(low, Tensor) or isinstance(high, Tensor):
-        return _scaled(call, g, x, *torch.broadcast_tensors(*(torch.as_tensor(limit) for limit in (low, high))))
+        return _scaled(call, g, x, *_alike(low, high))
     if low >= high or (low == 0 and not any(isinstance(limit, Ref) for limit in limits)):
         return None
     if low == 0:
@@ -95,6 +96,13 @@ def _below(call: Call, g: Builder, x: Ref, limit: Limit) -> Ref:
         g.call("rsub.Scalar", x, c, like=shape) if not isinstance(c, Ref) else g.call("sub.Tensor", c, x, like=shape)
     )
     return _plus(call, g, g.call("neg", g.call("relu", under, like=shape), like=shape), c)
+
+
+def _alike(*limits: Number | Tensor) -> Sequence[Tensor]:
+    """Limits of which one is a tensor, all as tensors of its shape and device."""
+    device = next(limit.device for limit in limits if isinstance(limit, Tensor))
+    whole: Sequence[Tensor] = torch.broadcast_tensors(*(torch.as_tensor(limit, device=device) for limit in limits))
+    return whole
 
 
 def _scaled(call: Call, g: Builder, x: Ref, low: Tensor, high: Tensor) -> Ref:

@@ -145,10 +145,16 @@ def _axes(call: Call) -> list[int]:
     return sorted(axis % count for axis in ([given] if isinstance(given, int) else given or range(count)))
 
 
+def _within_images(call: Call) -> bool:
+    """Whether none of the axes is the batch."""
+    shape = call.graph[call.node.arguments["self"].name].shape or ()
+    return bool(shape) and all(isinstance(shape[axis], int) for axis in _axes(call))
+
+
 def _over_axes(*operators: str, sign: int) -> Circuit:
     """A maximum (sign 1) or minimum (-1) over some axes of the images."""
 
-    @circuit(*operators, takes=lambda call: 0 not in _axes(call), **_NEURONS)
+    @circuit(*operators, takes=_within_images, **_NEURONS)
     def expand(call: Call, g: Builder) -> Ref:
         """The largest, or smallest, along some axes: the first half against the second, until one is left."""
         first = call.node.arguments["self"]
@@ -299,9 +305,7 @@ digital_pools = Digital(
     reason=f"{_REASON}, circuits={{'max': 'average'}} changes the network instead",
 )
 digital_maxima = Digital(("maximum", "minimum"), kind="max", reach=_compared, reason=_REASON)
-digital_extremes = Digital(
-    ("amax", "amin"), kind="max", reach=_extreme, reason=_REASON, takes=lambda call: 0 not in _axes(call)
-)
+digital_extremes = Digital(("amax", "amin"), kind="max", reach=_extreme, reason=_REASON, takes=_within_images)
 
 ROWS = (
     *(row(axes) for axes in (1, 2, 3) for row in (_pool, _adaptively_averaged, _adaptive)),

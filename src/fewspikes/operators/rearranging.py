@@ -9,7 +9,7 @@ from torch import Tensor
 from fewspikes.graph.builder import Builder
 from fewspikes.graph.graph import Batch, Ref
 from fewspikes.operators.call import Call
-from fewspikes.operators.indexing import keeps_images_apart, length, on_device, permuted, pick, reshaped
+from fewspikes.operators.indexing import keeps_images_apart, length, permuted, pick, reshaped
 from fewspikes.operators.rule import circuit
 
 
@@ -126,7 +126,7 @@ def _added_up(g: Builder, x: Ref, axis: int, size: int, index: Int64[Tensor, "in
     images = g.call("sym_size.int", x, 0)
     sizes = [size if not isinstance(size, Batch) else images for size in shape]
     zeros = g.call("new_zeros", x, sizes, like=shape)
-    return g.put("index_add", zeros, axis, on_device(g, index), x)
+    return g.put("index_add", zeros, axis, g.constant(index), x)
 
 
 ROWS = (turned, shifted_by_half, mirrored, put_together, differences, cross_product, patches, pictures)
