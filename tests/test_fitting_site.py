@@ -294,3 +294,11 @@ def test_inputs_far_smaller_than_a_bin_are_fitted():
     p = fs.fitting.fit_site(Activation("silu"), 4, Histogram.of(x))
     assert np.isfinite(p.numbers).all()
     assert np.abs(p.numbers).max() < 1e-36
+
+
+def test_the_margin_stops_short_of_a_pole_that_no_input_reaches():
+    x = 0.05 + torch.rand(400, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    p = fit_site(Activation("reciprocal"), 10, Histogram.of(x))
+    assert 0 < p.domain[0] <= float(x.min())
+    with pytest.raises(fs.FewSpikesError, match="reciprocal is not finite at x"):
+        fit_site(Activation("reciprocal"), 10, Histogram.of(torch.cat([x, -x])))

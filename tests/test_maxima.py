@@ -224,3 +224,16 @@ def test_a_trained_vgg_is_the_same_bits_with_its_pools_as_neurons(data: Any, ste
     assert any(site.scaled for site in neurons.report.sites)  # ranges of their own do not spoil it
     assert all(torch.equal(neurons(x), same(x)) for x, _ in test)
     assert fs.evaluate(neurons, test, reference=model).drop < 5
+
+
+def test_a_pattern_that_changes_nothing_says_so() -> None:
+    net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.MaxPool2d(2)).eval()
+    x = torch.rand(2, 1, 8, 8)
+    with pytest.warns(fs.FewSpikesWarning, match="circuits: '0': 'neurons' changes nothing"):
+        fs.convert(net, x, circuits={"0": "neurons"})
+
+
+def test_every_call_of_a_module_is_a_circuit_of_its_own() -> None:
+    net = made(lambda x: F.max_pool2d(F.max_pool2d(torch.relu(x), 2), 2))
+    circuits = converted(net, torch.rand(2, 1, 8, 8)).report.circuits
+    assert [(circuit.operator, len(circuit.sites)) for circuit in circuits] == [("max_pool2d", 2)] * 2

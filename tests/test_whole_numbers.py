@@ -209,6 +209,11 @@ def replaces(self: Inside, x: Tensor) -> Tensor:
     return F.relu(self.state)
 
 
+def keeps(self: Inside, x: Tensor) -> Tensor:
+    self.memory = x if self.memory is None else self.memory  # for ever what came first: the same for the same input
+    return F.relu(x + self.memory)
+
+
 def remembers(self: Inside, x: Tensor) -> Tensor:
     self.memory = x if self.memory is None else self.memory * 0.5 + x
     return F.relu(self.memory)
@@ -219,6 +224,7 @@ BAD: dict[str, tuple[Callable[..., Any], str]] = {
     "loop": (loops, r"it branches on the values of a tensor; .* \(it stopped at 1\)"),
     "counts": (counts, "the model changes 1.count, 2.0.count in its forward; .* give the state to forward as an input"),
     "replaces": (replaces, "keeps a state between calls in 1.state, 2.0.state; give the state to forward as an input"),
+    "keeps": (keeps, "keeps a state between calls in 1.memory, 2.0.memory; give the state to forward"),
     "remembers": (remembers, "keeps a state between calls in 1.memory, 2.0.memory; give the state to forward"),
     "picks": (
         lambda _, x: F.relu(x)[:, x.sum(0).nonzero()[:, 0]].sum(1, True) + x,

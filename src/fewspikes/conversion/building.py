@@ -155,14 +155,16 @@ class Conversion:
         for name, entry in self.prepared.entries.items():
             spacing = levels[name].spacing if name in levels else None
             if spacing is None or (isinstance(given, Mapping) and name in given):
-                self.notes += (f"input {name}: its values are not those of 8 bits, so its spikes are fitted to them",)
+                self.notes += (
+                    f"input {entry.input}: its values are not those of 8 bits, so its spikes are fitted to them",
+                )
                 continue
             for tensor in (self.prepared.tensors[constant] for constant in entry.lowest):
                 tensor.copy_(torch.from_numpy(spacing.lowest).view_as(tensor))
             self._fixed[name] = FSNeuron(
                 levels_parameters(), scale=torch.from_numpy(spacing.step).to(tensor), axis=entry.axis
             )
-            self.notes += (f"input {name}: 8-bit values, exact in {BITS} steps",)
+            self.notes += (f"input {entry.input}: 8-bit values, exact in {BITS} steps",)
 
     def _built(self, tables: Mapping[str, FSParameters]) -> SpikingNetwork:
         tensors = {n: t.clone(memory_format=torch.contiguous_format) for n, t in self.prepared.tensors.items()}

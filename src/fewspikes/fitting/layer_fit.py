@@ -25,6 +25,7 @@ FLOOR = 0.01  # of the weight is spread evenly over the range: a few inputs far 
 # Later inputs go further than those seen: on either side so much of the range is added, and more where few were seen.
 _MARGIN, _UNSEEN, _MOST = 0.02, 1.5, 0.25  # the share is _MARGIN + _UNSEEN n^(-1/3) for n inputs, _MOST at most
 _ROOM = 0.01  # around a constant, of its size
+_SHARES_OF_MARGIN = (1.0, 0.25, 0.0625, 0.0)  # tried one after the other where the function has a pole nearby
 _SMOOTHING = 0.25  # of the width that is best for drawing a density; a staircase needs it finer
 _PROBES = 65  # values of a function that tell it from another of the same name
 _TRIANGLE = 2.2  # a triangle's half width that smooths like a Gaussian of sigma 1 is 2.45; a little less
@@ -84,8 +85,7 @@ def fit_site(
 
 def layer_problem(activation: Activation, inputs: Histogram, offset: bool, spike_price: float) -> Problem:
     """What a layer's fit minimises: the error over its inputs, smoothed, with a floor of even weight."""
-    low, high = domain = _range(inputs)
-    check_function(activation, activation.label, domain)
+    low, high = domain = _finite_range(activation, inputs)
     edges = np.linspace(low, high, BINS + 1)
     density = smooth(shares(inputs, edges), _half_width(inputs) / float(edges[1] - edges[0]))
     weight = (1 - FLOOR) * density + FLOOR * uniform(edges)
@@ -139,6 +139,21 @@ def _range(inputs: Histogram) -> tuple[float, float]:
     share = min(_MARGIN + _UNSEEN * inputs.total ** (-1 / 3), _MOST)
     margin = share * span if span > 0 else _ROOM * max(abs(inputs.low), 1.0)
     return inputs.low - margin, inputs.high + margin
+
+
+def _finite_range(activation: Activation, inputs: Histogram) -> tuple[float, float]:
+    """The measured range with as much of the margin as the activation is finite on; raises if it is not without one."""
+    low, high = _range(inputs)
+    for share in _SHARES_OF_MARGIN:
+        domain = inputs.low + share * (low - inputs.low), inputs.high + share * (high - inputs.high)
+        try:
+            check_function(activation, activation.label, domain)
+        except FewSpikesError:
+            if share == _SHARES_OF_MARGIN[-1] or inputs.low == inputs.high:
+                raise
+        else:
+            break
+    return domain
 
 
 def _half_width(inputs: Histogram) -> float:

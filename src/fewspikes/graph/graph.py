@@ -46,7 +46,7 @@ class Node:
             CONSTANT has the name of its "tensor", a SITE its "input", OUTPUT what it returns as "value".
         path: of the module that made it, "" for the model itself.
         shape: of the tensor that comes out; None where it is none.
-        part: the operator whose circuit it is part of, as "max_pool2d"; "" for the model's own calls.
+        part: the circuit that it is part of, as operator and call, "max_pool2d@max_pool2d_1"; "" for the model's own.
         dtype: of its elements; None where nobody has told.
     """
 

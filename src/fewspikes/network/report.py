@@ -162,7 +162,7 @@ def _circuit_reports(
         fired = sum(d.spikes_per_neuron * one.neurons for d, one in zip(known, entries, strict=False))
         found.append(
             CircuitReport(
-                operator,
+                operator.partition("@")[0],
                 path,
                 tuple(names),
                 neurons,
@@ -208,7 +208,7 @@ def _site_report(site: Site, neurons: int, layer: FSNeuron, diagnosis: Mapping[s
         shifted=changed.get("shift", 0),
         scaled=changed.get("scale", 0),
         gained=changed.get("gain", 0),
-        part=site.part,
+        part=site.part.partition("@")[0],
         diagnosis=diagnosis.get(site.name),
     )
 

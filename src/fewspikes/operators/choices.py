@@ -24,6 +24,7 @@ class Choices:
         self.kinds, given = kinds, dict(chosen or {})
         self._by_kind = {kind: given.pop(kind, values[0]) for kind, values in kinds.items()}
         self._patterns = tuple(reversed(given.items()))
+        self._used: set[str] = set()
 
     def without_a_place(self, paths: Iterable[str]) -> str | None:
         """The first pattern that none of these modules' paths fits, or None."""
@@ -34,5 +35,16 @@ class Choices:
         """What becomes of a kind at a module's path; "" for a kind that there is none of."""
         if kind not in self.kinds:
             return ""
-        fitting = (value for pattern, value in self._patterns if fnmatchcase(path, pattern))
-        return next((value for value in fitting if value in self.kinds[kind]), self._by_kind[kind])
+        for pattern, value in self._patterns:
+            if value in self.kinds[kind] and fnmatchcase(path, pattern):
+                self._used.add(pattern)
+                return value
+        return self._by_kind[kind]
+
+    @property
+    def idle(self) -> dict[str, str]:
+        """The patterns, and what is chosen for them, that nobody has asked for: nothing there has such a choice.
+
+        What is to stay digital may be of a kind that has no other choice yet.
+        """
+        return {p: value for p, value in reversed(self._patterns) if p not in self._used and value != "digital"}

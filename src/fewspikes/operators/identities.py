@@ -30,11 +30,13 @@ class Entry(NamedTuple):
 
     Attributes:
         node: of the site.
+        input: the input's name.
         lowest: the name of the constant that is taken off, and of that which is added.
         axis: of the channels.
     """
 
     node: str
+    input: str
     lowest: tuple[str, str]
     axis: int
 
@@ -58,7 +60,7 @@ def with_input_spikes(
         lowest = [made.constant(torch.zeros(sizes, dtype=dtype)) for _ in range(2)]  # type: ignore[arg-type]
         site = made.site(made.call("sub.Tensor", made.copy(node), lowest[0], like=shape), shape)
         names = [tensors_name(made, ref) for ref in lowest]
-        entries.append(Entry(site.name, (names[0], names[1]), axis))
+        entries.append(Entry(site.name, node.name, (names[0], names[1]), axis))
         return made.call("add.Tensor", site, lowest[1], like=shape)
 
     return rebuilt(graph, tensors, change), tuple(entries)
@@ -96,13 +98,13 @@ def with_linear_parts(
 
     def change(node: Node, made: Builder) -> Ref | None:
         call = Call(node, graph, rules, carriers, tensors=tensors)
-        choice = choices.of("linear", node.path)
-        rule = rules.find(Linear, call) if node.name in carriers and choice != "collapsed" else None
+        rule = rules.find(Linear, call) if node.name in carriers else None
         if rule is None or rule.weight is None:
             return None
         (name,) = call.signals
         source = node.arguments[name].name
-        if not weighted[source]:
+        choice = choices.of("linear", node.path) if weighted[source] else "collapsed"
+        if choice == "collapsed":
             return None
         if source not in made_for:
             shape, operand = graph[source].shape, made.now(Ref(source))

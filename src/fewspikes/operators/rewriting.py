@@ -37,7 +37,8 @@ from fewspikes.operators.rules import choices as kinds_of
 class Site:
     """One layer of neurons: its name in reports, its node in the graph, and what it imitates.
 
-    `part`: the operator whose circuit it is part of, "input" or "linear" for an identity; "" for the model's own.
+    `part`: the operator whose circuit it is part of and, behind "@", the call that it stands for; "input" or "linear"
+    for an identity; "" for the model's own.
     """
 
     name: str
@@ -88,6 +89,8 @@ def prepared(captured: Captured, circuits: Mapping[str, str] | None = None, rule
     signals = carriers(graph, rules)
     ends = frozenset(layer.end.name for layer in Elementwise(graph, tensors, rules, signals).found())
     graph = with_linear_parts(graph, tensors, choices, rules, signals, ends)
+    for pattern, value in choices.idle.items():
+        warn(f"circuits: {pattern!r}: {value!r} changes nothing: no operator there has this choice")
     graph, sites = _with_sites(graph, tensors, rules)
     graph = _tested(own, graph, captured, tensors, rules) if rules.own else graph
     shaped = _shaped(graph, captured.inputs, tensors, rules)
@@ -210,7 +213,7 @@ def _expanded(
             call = Call(node, before, rules, signals, tensors=tensors)  # noqa: B023
             row = rules.circuits(call, choices)
             own.test(row, call, tensors)
-            made.part = node.part or node.short
+            made.part = node.part or f"{node.short}@{node.name}"
             instead = None if row is None else row.expand(call, made)
             made.part = node.part
             if row is not None and instead is not None:
@@ -255,7 +258,7 @@ def _with_sites(graph: Graph, tensors: dict[str, Tensor], rules: Rules) -> tuple
 def _place(node: Node, layer: Found | None) -> str:
     """What a layer of neurons is called if no other is: its module's path and circuit, or what it computes."""
     if node.part or layer is None:
-        return ".".join(word for word in (node.path, node.part) if word)
+        return ".".join(word for word in (node.path, node.part.partition("@")[0]) if word)
     return node.path or (layer.end.short if layer.activation.expression else layer.activation.name)
 
 
