@@ -113,7 +113,7 @@ def spacing(*values: float) -> tuple[list[float], list[float]] | None:
 def test_the_spacing_of_levels() -> None:
     assert spacing(0.0, 2.0, 5.0, 255.0) == ([0.0], [1.0])  # 2 and 3 apart: 1 apart
     assert spacing(0.0, 6.0, 9.0, 3 * 255.0) == ([0.0], [3.0])
-    assert spacing(10.0, 11.0, 13.0) == ([10.0 - 126], [1.0])  # what was not seen lies on both sides
+    assert spacing(10.0, 11.0, 13.0) == ([10.0], [1.0])  # silence is for the lowest that was seen
     assert spacing(0.0, 1.0, 2.5, 256.0) is None
     assert spacing(7.0) is None
     assert Levels.of(torch.arange(257.0)[None], 0).values is None

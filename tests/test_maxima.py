@@ -237,3 +237,13 @@ def test_every_call_of_a_module_is_a_circuit_of_its_own() -> None:
     net = made(lambda x: F.max_pool2d(F.max_pool2d(torch.relu(x), 2), 2))
     circuits = converted(net, torch.rand(2, 1, 8, 8)).report.circuits
     assert [(circuit.operator, len(circuit.sites)) for circuit in circuits] == [("max_pool2d", 2)] * 2
+
+
+def test_long_chains_between_neurons_are_followed() -> None:
+    def chain(x: Tensor) -> Tensor:
+        for _ in range(400):
+            x = x.flip(1)
+        return x
+
+    net = made(lambda x: torch.maximum(chain(torch.relu(x)), torch.relu(chain(x) + 1)))
+    assert converted(net, torch.rand(2, 3)).report.layers == 3

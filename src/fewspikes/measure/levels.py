@@ -77,7 +77,7 @@ class Levels:
         if not steps or len(steps) < len(found):
             return None
         spaced, least = iter(found), min(steps)
-        both = [next(spaced) if len(v) > 1 else (_below(float(v[0]), 0, least), least) for v in self.values]
+        both = [next(spaced) if len(v) > 1 else (_around(float(v[0]), least), least) for v in self.values]
         lowest, step = zip(*both, strict=True)  # type: ignore[arg-type]
         return Spacing(np.array(lowest), np.array(step))
 
@@ -116,7 +116,7 @@ def _joined(values: Tensor, known: Tensor) -> Tensor | None:
 
 
 def _spacing(values: Vector) -> tuple[float, float] | None:
-    """The lowest of 256 values and their step, from two of them or more."""
+    """The lowest of 256 values and their step, from two of them or more; what is not seen is taken to lie above."""
     apart = values - values[0]
     step = float(np.diff(values).min())
     for _ in range(BITS):  # Euclid's algorithm: 2 and 3 steps apart are 1 step
@@ -131,9 +131,9 @@ def _spacing(values: Vector) -> tuple[float, float] | None:
     step = float(apart[-1]) / count  # the farthest tells it best
     if np.abs(apart / step - np.round(apart / step)).max() > _CLOSE:
         return None
-    return _below(float(values[0]), count, step), step
+    return float(values[0]), step
 
 
-def _below(least: float, count: int, step: float) -> float:
-    """The lowest of 256 values of which so many steps are seen: what is not seen is taken to lie on both sides."""
-    return least - float((MOST - 1 - count) // 2) * step
+def _around(value: float, step: float) -> float:
+    """The lowest of 256 values of which one is seen: the others are taken to lie on both sides."""
+    return value - float((MOST - 1) // 2) * step

@@ -20,15 +20,25 @@ def channel_axis(segments: Segments, site: str) -> int | None:
         segments: of the network.
         site: its node.
     """
-    found = _axis(segments, segments.graph[site].arguments["input"].name, {})
-    return found if found >= 0 else None
+    end = segments.graph[site].arguments["input"].name
+    seen: dict[str, int] = {}
+    for node in _leading_to(segments, end):
+        seen[node.name] = _axis_after(segments, node, seen)
+    return seen[end] if seen[end] >= 0 else None
 
 
-def _axis(segments: Segments, name: str, seen: dict[str, int]) -> int:
-    if name not in seen:
-        seen[name] = _ANY  # a digital operator's operand may be seen from several sides
-        seen[name] = _axis_after(segments, segments.graph[name], seen)
-    return seen[name]
+def _leading_to(segments: Segments, end: str) -> list[Node]:
+    """The nodes between the last weighted maps, neurons and inputs, these included, and a node, in order."""
+    found, waiting = {end}, [end]
+    while waiting:
+        node = segments.graph[waiting.pop()]
+        rule = segments.fates[node.name].rule if node.name in segments.fates else None
+        weighs = isinstance(rule, Linear) and rule.outputs is not None and rule.weight is not None
+        if node.operator != SITE and not weighs:
+            before = segments.carriers.intersection(node.reads) - found
+            found |= before
+            waiting.extend(before)
+    return [node for node in segments.graph if node.name in found]
 
 
 def _axis_after(segments: Segments, node: Node, seen: dict[str, int]) -> int:
@@ -41,9 +51,7 @@ def _axis_after(segments: Segments, node: Node, seen: dict[str, int]) -> int:
         return rule.channels % len(node.shape) if isinstance(rule, Lookup) and node.shape else _NONE
     if isinstance(rule, Linear) and rule.outputs is not None and rule.weight is not None:
         return rule.outputs[1] % len(node.shape or ())
-    found = {
-        _moved(segments, node, read, _axis(segments, read, seen)) for read in node.reads if read in segments.carriers
-    }
+    found = {_moved(segments, node, read, seen[read]) for read in node.reads if read in segments.carriers}
     found -= {_ANY}
     return found.pop() if len(found) == 1 else _NONE if found else _ANY
 

@@ -42,14 +42,16 @@ class Follower:
 
 def followers(segments: Segments, sites: Sequence[Site]) -> dict[str, Follower]:
     """By name, the layers of ReLUs whose gate inputs are differences of two values on one layer's grid."""
-    names = {site.node: site.name for site in sites}
-    seeking = _Values(segments, frozenset(names))
+    by_node = {site.node: site for site in sites}
+    seeking = _Values(segments, frozenset(by_node))
     found = {}
-    for site in sites:
-        value = seeking.compared(site.node) if site.activation == _RELU else None
-        if value is not None:
-            seeking.following[site.node] = value
-            found[site.name] = Follower(names[value.leader], value.axis)
+    for node in segments.graph:
+        site = by_node.get(node.name)
+        value = seeking.compared(node.name) if site is not None and site.activation == _RELU else None
+        if site is not None and value is not None:
+            seeking.following[node.name] = value
+            found[site.name] = Follower(by_node[value.leader].name, value.axis)
+        seeking.of(node.name)  # in the graph's order, so that what it reads is known
     return found
 
 

@@ -176,26 +176,32 @@ def _pool(axes: int) -> Circuit:
     """A max pool over the last axes, one after the other."""
 
     @circuit(f"max_pool{axes}d", **_NEURONS)
-    def expand(call: Call, g: Builder) -> Ref:
+    def expand(call: Call, g: Builder) -> Ref | None:
         """The largest of each window, axis by axis."""
         first = call.node.arguments["self"]
         found = _Tensor(g, g.now(first), call.graph[first.name].shape or ())
         start = len(call.shape) - axes
         kernel = spread(call["kernel_size"], axes)
         settings = [spread(call[name] or kernel, axes) for name in ("stride", "padding", "dilation")]
-        for at, (k, s, p, d) in enumerate(zip(kernel, *settings, strict=True), start):
-            found = found.largest_of(at, _windows(call.shape_of("self")[at], call.shape[at], k, s, p, d))
+        sizes = zip(call.shape_of("self")[start:], call.shape[start:], kernel, *settings, strict=True)
+        windows = [_windows(*size) for size in sizes]
+        if not all(windows):
+            return None
+        for at, places in enumerate(windows, start):
+            found = found.largest_of(at, places)
         return found.ref
 
     return expand
 
 
 def _windows(size: int, count: int, kernel: int, stride: int, padding: int, dilation: int) -> list[list[int]]:
-    """The positions that each window holds; where it leaves the map, its first one again."""
+    """The positions that each window holds; where it leaves the map, its first one again; none if one is empty."""
     windows = []
     for at in range(count):
         places = [at * stride - padding + tap * dilation for tap in range(kernel)]
         inside = [place for place in places if 0 <= place < size]
+        if not inside:
+            return []
         windows.append([place if 0 <= place < size else inside[0] for place in places])
     return windows
 
