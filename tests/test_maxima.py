@@ -86,6 +86,8 @@ POOLS: dict[str, Any] = {
     "broadcast": lambda x: torch.minimum(x, x[:, :1]),
     "clamped by signals": lambda x: torch.clamp(x, x.flip(1), 2 * x.flip(2)),
     "clamp_min": lambda x: torch.clamp_min(x, x.flip(1)),
+    "padded by -inf": lambda x: F.max_pool2d(F.pad(x, (0, 1, 2, 0), value=float("-inf")), 3, 2),
+    "padded low, and by itself": lambda x: F.max_pool2d(F.pad(x, (1, 1, 0, 1), value=-1e9), 4, 2, 1),
     "indices unread": lambda x: F.max_pool2d(x, 2, return_indices=True)[0],
 }
 

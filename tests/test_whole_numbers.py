@@ -319,3 +319,17 @@ def test_a_file_may_hold_operators_known_to_be_harmless_alone() -> None:
     assert not [name for name in HARMFUL if is_known(f"aten.{name}")]
     assert not is_known("prims.add.default")
     assert not is_known("os.system.default")
+
+
+def test_what_forward_keeps_in_a_dict_of_its_own_is_not_left_in_the_model() -> None:
+    def forward(self: Inside, x: Tensor) -> Tensor:
+        if "table" not in self.kept:
+            self.kept["table"] = self.count + 1.0
+        return F.relu(x + self.kept["table"])
+
+    model = Inside(forward)
+    model.kept = {}
+    x = torch.randn(3, 4)
+    snn = fs.convert(model.eval(), x)
+    assert model.kept == {}
+    torch.testing.assert_close(snn.as_ann()(x), model(x))

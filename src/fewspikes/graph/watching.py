@@ -74,14 +74,18 @@ def check_stateless(model: nn.Module, named: Mapping[str, Tensor], keywords: boo
 
 @contextmanager
 def _unchanged(model: nn.Module) -> Iterator[None]:
-    """Afterwards every module has the attributes that it had before."""
+    """Afterwards every module has the attributes that it had before, and its lists and dicts what was in them."""
     kept = [(module, dict(vars(module))) for module in model.modules()]
+    held = [(value, value.copy()) for _, own in kept for value in own.values() if type(value) in (dict, list, set)]
     try:
         yield
     finally:
         for module, attributes in kept:
             vars(module).clear()
             vars(module).update(attributes)
+        for value, before in held:
+            value.clear()
+            value.extend(before) if isinstance(value, list) else value.update(before)
 
 
 def _called(model: nn.Module, named: Mapping[str, Tensor], keywords: bool) -> list[Any]:

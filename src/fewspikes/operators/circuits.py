@@ -8,7 +8,7 @@ import torch
 from fewspikes.base.errors import FewSpikesError
 from fewspikes.graph.builder import Builder
 from fewspikes.graph.functions import named
-from fewspikes.graph.graph import CONSTANT, Ref
+from fewspikes.graph.graph import CONSTANT, Node, Ref
 from fewspikes.operators.call import Call
 from fewspikes.operators.folding import scaled_and_shifted
 from fewspikes.operators.rule import circuit
@@ -101,14 +101,19 @@ def max_pool_without_indices(call: Call, g: Builder) -> Any:
     return (g.call("max_pool2d", *values, like=first.shape), None)
 
 
+def is_low_padding(node: Node) -> bool:
+    """Whether it puts numbers around a map that are so low that no maximum takes them."""
+    value = node.arguments.get("value") if node.short in ("pad", "constant_pad_nd") else None
+    return isinstance(value, int | float) and value < _LOW
+
+
 def _refuse_low_padding(call: Call) -> None:
     """Raise where the operand is padded by numbers so low that no maximum takes them."""
     before = call.graph[call.node.arguments["self"].name]
-    value = before.arguments.get("value") if before.short in ("pad", "constant_pad_nd") else None
-    if value is not None and value < _LOW:
+    if is_low_padding(before):
         raise FewSpikesError(
-            f"{call.node.where} takes a maximum beside padding by {value}, of which there is no average: give the pool "
-            "its own padding=, or use circuits={'max': 'digital'}"
+            f"{call.node.where} takes a maximum beside padding by {before.arguments['value']}, of which there is no "
+            "average: give the pool its own padding=, or use circuits={'max': 'digital'}"
         )
 
 

@@ -13,6 +13,7 @@ import torch
 from fewspikes.graph.builder import Builder
 from fewspikes.graph.graph import Ref, Shape
 from fewspikes.operators.call import Call
+from fewspikes.operators.circuits import is_low_padding
 from fewspikes.operators.rule import Circuit, Digital, circuit
 from fewspikes.operators.summing import broadcast, summed_over
 from fewspikes.reach.boxes import Box, contracted
@@ -178,12 +179,12 @@ def _pool(axes: int) -> Circuit:
     @circuit(f"max_pool{axes}d", **_NEURONS)
     def expand(call: Call, g: Builder) -> Ref | None:
         """The largest of each window, axis by axis."""
-        first = call.node.arguments["self"]
-        found = _Tensor(g, g.now(first), call.graph[first.name].shape or ())
         start = len(call.shape) - axes
+        first, before = _without_low_padding(call, axes)
+        found = _Tensor(g, g.now(first), call.graph[first.name].shape or ())
         kernel = spread(call["kernel_size"], axes)
         settings = [spread(call[name] or kernel, axes) for name in ("stride", "padding", "dilation")]
-        sizes = zip(call.shape_of("self")[start:], call.shape[start:], kernel, *settings, strict=True)
+        sizes = zip(found.shape[start:], call.shape[start:], before, kernel, *settings, strict=True)
         windows = [_windows(*size) for size in sizes]
         if not all(windows):
             return None
@@ -194,11 +195,25 @@ def _pool(axes: int) -> Circuit:
     return expand
 
 
-def _windows(size: int, count: int, kernel: int, stride: int, padding: int, dilation: int) -> list[list[int]]:
+def _without_low_padding(call: Call, axes: int) -> tuple[Ref, list[int]]:
+    """What a pool takes, and how much is put before it along its axes by a padding that no maximum takes."""
+    first: Ref = call.node.arguments["self"]
+    before = Call(call.graph[first.name], call.graph, call.rules, call.carriers, tensors=call.tensors)
+    if not is_low_padding(before.node):
+        return first, [0] * axes
+    amounts = [*before["pad"], *[0] * (2 * axes)]
+    if any(amounts[2 * axes :]) or min(amounts) < 0:
+        return first, [0] * axes
+    return before.node.arguments["self"], [amounts[2 * at] for at in reversed(range(axes))]
+
+
+def _windows(
+    size: int, count: int, before: int, kernel: int, stride: int, padding: int, dilation: int
+) -> list[list[int]]:
     """The positions that each window holds; where it leaves the map, its first one again; none if one is empty."""
     windows = []
     for at in range(count):
-        places = [at * stride - padding + tap * dilation for tap in range(kernel)]
+        places = [at * stride - padding - before + tap * dilation for tap in range(kernel)]
         inside = [place for place in places if 0 <= place < size]
         if not inside:
             return []
