@@ -1,6 +1,7 @@
 """Conversion: every operator in its class, the same network however it is written, the caps kept."""
 
 import copy
+import gc
 
 import pytest
 import torch
@@ -578,3 +579,17 @@ def test_a_spiking_network_is_not_converted_again():
     snn = fs.convert(small(), IMAGES)
     with pytest.raises(fs.FewSpikesError, match="this is a spiking network already; give the model"):
         fs.convert(snn, IMAGES)
+
+
+def test_converting_leaves_the_collector_as_it_was():
+    assert gc.isenabled()
+    fs.convert(small(), IMAGES)
+    with pytest.raises(fs.FewSpikesError):
+        fs.convert(small().train(), IMAGES)
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        fs.convert(small(), IMAGES)
+        assert not gc.isenabled()
+    finally:
+        gc.enable()

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fewspikes.base.collecting import uncollected
 from fewspikes.base.errors import FewSpikesError, warn
 from fewspikes.base.progress import track
 from fewspikes.conversion import repairs
@@ -66,8 +67,9 @@ class Conversion:
         self.settings, self.progress = settings, progress
         if isinstance(model, Countable):
             raise FewSpikesError("this is a spiking network already; give the model that it was converted from")
-        captured = captured_model(model, example)
-        self.prepared = prepared(captured, settings.circuits, rules)
+        with uncollected():
+            captured = captured_model(model, example)
+            self.prepared = prepared(captured, settings.circuits, rules)
         graph, fixed = self.prepared.graph, fixed_of(self.prepared.tensors)
         self.structure = Structure(graph, captured.inputs, self.prepared.sites, fixed, captured.keywords, rules)
         self.sites = self.prepared.sites
