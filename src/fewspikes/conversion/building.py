@@ -96,7 +96,7 @@ class Conversion:
             few = self.images.take(slice(_SENSITIVITY_IMAGES))
 
             def fit(name: str, price: float) -> FSParameters:
-                return self._fixed[name].code if name in self._fixed else tables.of(name, price=price)
+                return tables.of(name, price=price)
 
             chosen, prices = priced(made, fit, few, codes.spike_price, self.progress)
             free = {name: FSNeuron(table) for name, table in chosen.items() if name not in self._fixed}
@@ -108,7 +108,7 @@ class Conversion:
 
     def parameters(self, name: str, K: int) -> FSParameters:
         """Of a site for a K, quickly and without a price."""
-        return self._fixed[name].code if name in self._fixed else self._quick.of(name, K)
+        return self._quick.of(name, K)
 
     @property
     def sensitive(self) -> Images:
@@ -148,7 +148,8 @@ class Conversion:
 
     def _tables(self, codes: Codes) -> Tables:
         leaders = {name: follower.leader for name, follower in self.structure.followers.items()}
-        return Tables(self.sites, codes, self.calibration, self.settings.seed, leaders, frozenset(self._fixed))
+        fixed = {name: neuron.code for name, neuron in self._fixed.items()}
+        return Tables(self.sites, codes, self.calibration, self.settings.seed, leaders, fixed)
 
     def _enter(self) -> None:
         """Inputs of 8 bits get the code of their levels, which no setting changes; others are fitted."""

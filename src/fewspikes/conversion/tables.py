@@ -42,7 +42,7 @@ class Tables:
         calibration: what the sites see, or None.
         seed: of the searches.
         leaders: by site, the one whose K it has if it is given none.
-        fixed: sites that need no parameters.
+        fixed: by site, parameters that no setting changes.
 
     Raises:
         FewSpikesError: a K for a site that is not there, none for one that is, or a calibration of other sites.
@@ -55,17 +55,17 @@ class Tables:
         calibration: Calibration | None,
         seed: int = 0,
         leaders: Mapping[str, str] | None = None,
-        fixed: frozenset[str] = frozenset(),
+        fixed: Mapping[str, FSParameters] | None = None,
     ) -> None:
-        self.sites = {site.name: site for site in sites if site.name not in fixed}
-        self.leaders = dict(leaders or {})
+        self.fixed, self.leaders = dict(fixed or {}), dict(leaders or {})
+        self.sites = {site.name: site for site in sites if site.name not in self.fixed}
         if calibration is not None and set(calibration.sites) != {site.name for site in sites}:
             raise FewSpikesError(
                 f"the calibration is for {len(calibration.sites)} other sites than the network's {len(sites)}; "
                 "calibrate again"
             )
         if isinstance(codes.K, Mapping):
-            own = {name: steps for name, steps in codes.K.items() if name not in fixed}
+            own = {name: steps for name, steps in codes.K.items() if name not in self.fixed}
             codes = replace(codes, K=_of_leaders(own, self.leaders))
             _check_names(codes.K, list(self.sites))  # type: ignore[arg-type]
         paper = codes.K is None and calibration is None
@@ -79,7 +79,7 @@ class Tables:
             _check_tables(list(self.sites.values()))
         jobs = [partial(self.of, name) for name in self.sites]
         done = in_threads(jobs, torch.get_num_threads(), "fitting", progress)  # the search holds no lock
-        return dict(zip(self.sites, done, strict=True))
+        return self.fixed | dict(zip(self.sites, done, strict=True))
 
     def of(self, name: str, K: int | None = None, price: float = 0.0) -> FSParameters:
         """The parameters of one site.
@@ -89,6 +89,8 @@ class Tables:
             K: in place of the settings'.
             price: of a spike per neuron of the site, as a rise of its own error over its variance.
         """
+        if name in self.fixed:
+            return self.fixed[name]
         activation, codes = self.sites[name].activation, self.codes
         seen = None if self.calibration is None else self.calibration.sites[name]
         steps = K or (codes.K[name] if isinstance(codes.K, Mapping) else codes.K)

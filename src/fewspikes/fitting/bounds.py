@@ -99,8 +99,8 @@ def error_at_edges(p: FSParameters, activation: Activation, domain: tuple[float,
 
 def _is_binary(p: FSParameters) -> bool:
     """Whether outputs are the multiples of the last d up to the largest, each from its threshold on."""
-    halves = bool((p.d[:-1] == 2 * p.d[1:]).all() and (p.h == p.d).all()) and p.d[-1] > 0
-    return halves and p.offset == 0 and bool(np.ptp(p.h - p.T) <= _ROUNDING * p.d[0])
+    resets = p.is_binary and bool((p.h == p.d).all())
+    return resets and p.offset == 0 and bool(np.ptp(p.h - p.T) <= _ROUNDING * p.d[0])
 
 
 def _binary_error(p: FSParameters, activation: Activation, domain: tuple[float, float]) -> float:

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from functools import reduce
 from math import inf
 
-import numpy as np
 import torch
 
 from fewspikes.graph.graph import Node, refs
@@ -58,7 +57,7 @@ def followers(segments: Segments, sites: Sequence[Site]) -> dict[str, Follower]:
 def followed(follower: Follower, leader: FSNeuron) -> FSNeuron | None:
     """The neurons of a layer that takes its leader's grid; None where the leader has none, or channels are lost."""
     code, factors = leader.code, [v for v in (leader.scale, leader.gain) if v is not None]
-    if not is_binary(code) or (factors and follower.axis is None):
+    if not code.is_binary or (factors and follower.axis is None):
         return None
     step = float(code.d[-1])
     provenance = {"method": f"the grid of {follower.leader}", "alpha": float(2 * code.d[0]), "rounding": "nearest"}
@@ -66,11 +65,6 @@ def followed(follower: Follower, leader: FSNeuron) -> FSNeuron | None:
     own = FSParameters(code.d - step / 2, code.d, code.d, 0.0, _RELU.label, domain, provenance)
     scale = reduce(torch.mul, factors) if factors else None
     return FSNeuron(own, scale=scale, axis=follower.axis if factors else 1)  # type: ignore[arg-type]
-
-
-def is_binary(code: FSParameters) -> bool:
-    """Whether all outputs are whole multiples of the last d, one apart, beside the offset."""
-    return bool(code.d[-1] > 0 and np.all(code.d == code.d[-1] * 2.0 ** np.arange(code.K - 1, -1, -1)))
 
 
 class _Values:

@@ -72,6 +72,11 @@ class FSParameters:
         object.__setattr__(self, "provenance", _plain(provenance or {}))
 
     @property
+    def is_binary(self) -> bool:
+        """Whether d are the bits of a binary number: outputs, without the offset, are whole multiples of the last d."""
+        return bool(self.d[-1] > 0 and (self.d[:-1] == 2 * self.d[1:]).all())
+
+    @property
     def K(self) -> int:
         """Number of time steps."""
         return len(self.T)

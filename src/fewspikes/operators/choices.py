@@ -41,6 +41,11 @@ class Choices:
                 return value
         return self._by_kind[kind]
 
+    def departs(self, kind: str) -> bool:
+        """Whether anything but the default is chosen for a kind anywhere."""
+        usual, *others = self.kinds[kind]
+        return self._by_kind[kind] != usual or any(value in others for _, value in self._patterns)
+
     @property
     def idle(self) -> dict[str, str]:
         """The patterns, and what is chosen for them, that nobody has asked for: nothing there has such a choice.

@@ -128,7 +128,7 @@ def made_for_a_signal(call: Call, g: Builder) -> Ref:
 def copied(call: Call, g: Builder) -> Ref | None:
     """A tensor repeated to the shape of another one, whose values it takes the place of."""
     given = call.node.arguments
-    return _repeated(g, g.now(given["src"]), call.node.shape or (), g.now(given["self"]))
+    return repeated(g, g.now(given["src"]), call.node.shape or (), g.now(given["self"]))
 
 
 @circuit("fill")
@@ -141,7 +141,7 @@ def filled(call: Call, g: Builder) -> Ref | None:
     return g.call("full_like", g.now(call.node.arguments["self"]), number.item(), like=call.node.shape)
 
 
-def _repeated(g: Builder, x: Ref, shape: Shape, like: Ref) -> Ref | None:
+def repeated(g: Builder, x: Ref, shape: Shape, like: Ref) -> Ref | None:
     """`x` repeated to a shape; `like` has as many images as the result."""
     own = g.shape(x)
     if own == shape:
@@ -269,7 +269,7 @@ def put_at(call: Call, g: Builder) -> Ref | None:
     adjacent = max(found) - min(found) + 1 == len(found)
     place, new = min(found) if adjacent else 0, len(indices[0].shape)
     wide = (*rest[:place], *indices[0].shape, *rest[place:])
-    source = _repeated(g, g.now(value), wide, x)
+    source = repeated(g, g.now(value), wide, x)
     if source is None:
         return None
     order = [*range(place), *range(place + new, len(wide)), *range(place, place + new)]

@@ -13,10 +13,11 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from fewspikes.graph.builder import Builder, rebuilt
-from fewspikes.graph.graph import CONSTANT, Batch, Graph, Node, Ref, Shape, replaced
+from fewspikes.graph.graph import CONSTANT, Batch, Graph, Node, Ref, replaced
 from fewspikes.operators.call import Call
 from fewspikes.operators.constants import GROUPS, number
 from fewspikes.operators.expressions import Elementwise
+from fewspikes.operators.indexing import pick, reshaped
 from fewspikes.operators.rule import Linear, Rules
 
 
@@ -94,25 +95,21 @@ def _grouped(source: str, cone: Sequence[Node], constants: Mapping[str, Tensor],
 
 def _split(part: _Part, graph: Graph, g: Builder) -> Ref:
     """The part with a layer for each group, its places in their old order."""
-    x, shape, axis = g.now(Ref(part.source)), part.cone[-1].shape or (), part.axis
-    if axis is None:
-        x = g.call("reshape", x, [-1, len(part.group)], like=(shape[0], len(part.group)))
-    whole, along = (shape, axis) if axis is not None else ((shape[0], len(part.group)), 1)
+    x, shape, along = g.now(Ref(part.source)), part.cone[-1].shape or (), 1 if part.axis is None else part.axis
+    if part.axis is None:
+        x = reshaped(g, x, (shape[0], len(part.group)))
     places = [torch.nonzero(part.group == kind).flatten() for kind in range(int(part.group.max()) + 1)]
-    pieces = []
-    for kind, chosen in enumerate(places):
-        like = (*whole[:along], len(chosen), *whole[along + 1 :])
-        picked = g.call("index_select", x, along, g.constant(chosen), like=like)
-        pieces.append(_copied(part, {name: value[kind] for name, value in part.constants.items()}, picked, like, g))
-    joined = g.call("cat", pieces, along, like=whole)
-    y = g.call("index_select", joined, along, g.constant(torch.cat(places).argsort()), like=whole)
-    return y if axis is not None else g.call("reshape", y, [-1, *shape[1:]], like=shape)
+    pieces = [
+        _copied(part, {name: value[kind] for name, value in part.constants.items()}, pick(g, x, along, chosen), g)
+        for kind, chosen in enumerate(places)
+    ]
+    return reshaped(g, pick(g, g.put("cat", pieces, along), along, torch.cat(places).argsort()), shape)
 
 
-def _copied(part: _Part, values: Mapping[str, Tensor], source: Ref, like: Shape, g: Builder) -> Ref:
+def _copied(part: _Part, values: Mapping[str, Tensor], source: Ref, g: Builder) -> Ref:
     """The part's function of `source`, with numbers in place of constants."""
     names = {part.source: source} | {name: g.constant(value) for name, value in values.items()}
     for node in part.cone:
         arguments = replaced(node.arguments, lambda ref: names.get(ref.name, g.now(ref)))
-        names[node.name] = g.append(node.operator, arguments, like)
+        names[node.name] = g.append(node.operator, arguments, g.shape(source))
     return names[part.cone[-1].name]

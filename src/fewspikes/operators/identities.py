@@ -59,16 +59,11 @@ def with_input_spikes(
         sizes = [size if at == axis else 1 for at, size in enumerate(shape)]
         lowest = [made.constant(torch.zeros(sizes, dtype=dtype)) for _ in range(2)]  # type: ignore[arg-type]
         site = made.site(made.call("sub.Tensor", made.copy(node), lowest[0], like=shape), shape)
-        names = [tensors_name(made, ref) for ref in lowest]
+        names = [str(made.node(ref).arguments["tensor"]) for ref in lowest]
         entries.append(Entry(site.name, node.name, (names[0], names[1]), axis))
         return made.call("add.Tensor", site, lowest[1], like=shape)
 
     return rebuilt(graph, tensors, change), tuple(entries)
-
-
-def tensors_name(made: Builder, ref: Ref) -> str:
-    """The name of the tensor behind a new constant."""
-    return str(next(node for node in made.nodes if node.name == ref.name).arguments["tensor"])
 
 
 def _channels(shape: tuple[object, ...]) -> int:

@@ -11,91 +11,74 @@ from typing import Any
 import torch
 
 from fewspikes.graph.builder import Builder
-from fewspikes.graph.graph import Ref, Shape
+from fewspikes.graph.graph import Ref
 from fewspikes.operators.call import Call
 from fewspikes.operators.circuits import is_low_padding
+from fewspikes.operators.filling import repeated
+from fewspikes.operators.indexing import length, pick, reshaped
 from fewspikes.operators.rule import Circuit, Digital, circuit
 from fewspikes.operators.summing import broadcast, summed_over
 from fewspikes.reach.boxes import Box, contracted
 from fewspikes.reach.windows import spread, window
 
-_END = 2**63 - 1
 _NEURONS = {"kind": "max", "choice": "neurons"}
 
 
-class _Tensor:
-    """A tensor of a graph that is being built, with its shape: what windows are cut from."""
+def _picked(g: Builder, x: Ref, axis: int, positions: Sequence[Sequence[int]]) -> Ref:
+    """For each new position along an axis some of the old ones, along a new axis behind it."""
+    sizes, windows = g.shape(x), torch.tensor(positions)
+    shape = (*sizes[:axis], *windows.shape, *sizes[axis + 1 :])
+    return reshaped(g, pick(g, x, axis, windows.flatten()), shape)
 
-    def __init__(self, g: Builder, ref: Ref, shape: Shape) -> None:
-        self.g, self.ref, self.shape = g, ref, shape
 
-    def sized(self, axis: int, *sizes: int) -> Shape:
-        """Its shape with other sizes in place of one axis."""
-        return (*self.shape[:axis], *sizes, *self.shape[axis + 1 :])
+def _first(g: Builder, x: Ref, axis: int) -> Ref:
+    """The first position along an axis, without the axis."""
+    return g.put("select.int", x, axis, 0)
 
-    def cut(self, axis: int, start: int, end: int) -> "_Tensor":
-        """The positions from start to end along an axis."""
-        if (start, end) == (0, self.shape[axis]):
-            return self
-        shape = self.sized(axis, end - start)
-        return _Tensor(self.g, self.g.call("slice.Tensor", self.ref, axis, start, end, like=shape), shape)
 
-    def picked(self, axis: int, positions: Sequence[Sequence[int]]) -> "_Tensor":
-        """For each new position along an axis some of the old ones, along a new axis behind it."""
-        rows, count, size = len(positions), len(positions[0]), self.shape[axis]
-        flat, shape = [p for row in positions for p in row], self.sized(axis, rows, count)
-        if flat == list(range(len(flat))):
-            taken = self.cut(axis, 0, len(flat)).ref if len(flat) != size else self.ref
-        else:
-            index = self.g.constant(torch.tensor(flat))
-            taken = self.g.call("index_select", self.ref, axis, index, like=self.sized(axis, len(flat)))
-        whole = [-1, *(int(n) for n in shape[1:])]  # type: ignore[arg-type]
-        return _Tensor(self.g, self.g.call("reshape", taken, whole, like=shape), shape)
+def _larger(g: Builder, a: Ref, b: Ref) -> Ref:
+    """max(a, b) = b + relu(a - b)."""
+    return g.put("add.Tensor", b, _excess(g, a, b))
 
-    def joined(self, other: "_Tensor", axis: int) -> "_Tensor":
-        """Both, one after the other along an axis."""
-        shape = self.sized(axis, int(self.shape[axis]) + int(other.shape[axis]))  # type: ignore[arg-type]
-        return _Tensor(self.g, self.g.call("cat", [self.ref, other.ref], axis, like=shape), shape)
 
-    def without(self, axis: int) -> "_Tensor":
-        """Without an axis of one position."""
-        shape = self.sized(axis)
-        return _Tensor(self.g, self.g.call("select.int", self.ref, axis, 0, like=shape), shape)
+def _smaller(g: Builder, a: Ref, b: Ref) -> Ref:
+    """min(a, b) = a - relu(a - b)."""
+    return g.put("sub.Tensor", a, _excess(g, a, b))
 
-    def above(self, other: "_Tensor") -> "_Tensor":
-        """The larger one, element by element: other + relu(self - other)."""
-        return _Tensor(self.g, larger(self.g, self.ref, other.ref, self.shape), self.shape)
 
-    def largest(self, axis: int) -> "_Tensor":
-        """The maximum along an axis, which keeps one position: in rounds, the first half against the second."""
-        found = self
-        while (size := int(found.shape[axis])) > 1:  # type: ignore[arg-type]
-            half = size // 2
-            rest = found.cut(axis, 2 * half, size) if size % 2 else None
-            found = found.cut(axis, 0, half).above(found.cut(axis, half, 2 * half))
-            found = found if rest is None else found.joined(rest, axis)
-        return found
+def _excess(g: Builder, a: Ref, b: Ref) -> Ref:
+    return g.put("relu", g.put("sub.Tensor", a, b))
 
-    def largest_of(self, axis: int, windows: Sequence[Sequence[int]]) -> "_Tensor":
-        """The maximum over each of some windows along an axis."""
-        length = len(windows[0])
-        if length == 1:
-            return self.picked(axis, windows).without(axis + 1)
-        if _one_apart(windows):
-            return self._sliding(axis, windows)
-        return self.picked(axis, windows).largest(axis + 1).without(axis + 1)
 
-    def _sliding(self, axis: int, windows: Sequence[Sequence[int]]) -> "_Tensor":
-        """Windows that move by one position: those of twice the length are two of half of it."""
-        length, covered = len(windows[0]), 1
-        places = [window[0] for window in windows] + list(windows[-1][1:])
-        whole = places == list(range(int(self.shape[axis])))  # type: ignore[arg-type]
-        found = self if whole else self.picked(axis, [[place] for place in places]).without(axis + 1)
-        while covered < length:
-            step, size = min(covered, length - covered), int(found.shape[axis])  # type: ignore[arg-type]
-            found = found.cut(axis, 0, size - step).above(found.cut(axis, step, size))
-            covered += step
-        return found
+def _largest(g: Builder, x: Ref, axis: int) -> Ref:
+    """The maximum along an axis, which keeps one position: in rounds, the first half against the second."""
+    while (size := length(g, x, axis)) > 1:
+        half = size // 2
+        first, second = (pick(g, x, axis, torch.arange(half) + start) for start in (0, half))
+        found = _larger(g, first, second)
+        x = g.put("cat", [found, pick(g, x, axis, torch.tensor([size - 1]))], axis) if size % 2 else found
+    return x
+
+
+def _largest_of(g: Builder, x: Ref, axis: int, windows: Sequence[Sequence[int]]) -> Ref:
+    """The maximum over each of some windows along an axis."""
+    if len(windows[0]) == 1:
+        return pick(g, x, axis, torch.tensor(windows).flatten())
+    if _one_apart(windows):
+        return _sliding(g, x, axis, windows)
+    return _first(g, _largest(g, _picked(g, x, axis, windows), axis + 1), axis + 1)
+
+
+def _sliding(g: Builder, x: Ref, axis: int, windows: Sequence[Sequence[int]]) -> Ref:
+    """Windows that move by one position: those of twice the length are two of half of it."""
+    covered, wanted = 1, len(windows[0])
+    x = pick(g, x, axis, torch.tensor([*(window[0] for window in windows), *windows[-1][1:]]))
+    while covered < wanted:
+        step = min(covered, wanted - covered)
+        first, second = (pick(g, x, axis, torch.arange(length(g, x, axis) - step) + start) for start in (0, step))
+        x = _larger(g, first, second)
+        covered += step
+    return x
 
 
 def _one_apart(windows: Sequence[Sequence[int]]) -> bool:
@@ -104,40 +87,18 @@ def _one_apart(windows: Sequence[Sequence[int]]) -> bool:
     return len(windows) > 1 and all(list(before[1:]) == list(after[:-1]) for before, after in pairs)
 
 
-def larger(g: Builder, a: Ref, b: Ref, shape: Shape | None) -> Ref:
-    """max(a, b) = b + relu(a - b)."""
-    return g.call("add.Tensor", b, _excess(g, a, b, shape), like=shape)
-
-
-def smaller(g: Builder, a: Ref, b: Ref, shape: Shape | None) -> Ref:
-    """min(a, b) = a - relu(a - b)."""
-    return g.call("sub.Tensor", a, _excess(g, a, b, shape), like=shape)
-
-
-def _excess(g: Builder, a: Ref, b: Ref, shape: Shape | None) -> Ref:
-    return g.call("relu", g.call("sub.Tensor", a, b, like=shape), like=shape)
-
-
-def _of_two(*operators: str, made: Callable[[Builder, Ref, Ref, Shape | None], Ref]) -> Circuit:
+def _of_two(*operators: str, made: Callable[[Builder, Ref, Ref], Ref]) -> Circuit:
     """A maximum or minimum of two signals."""
 
     @circuit(*operators, takes=lambda call: {"self", "other"} <= call.signals, **_NEURONS)
-    def expand(call: Call, g: Builder) -> Ref:
+    def expand(call: Call, g: Builder) -> Ref | None:
         """The larger, or smaller, of two signals: b + relu(a - b), a - relu(a - b)."""
-        shape, terms = call.node.shape, [g.now(call.node.arguments[name]) for name in ("self", "other")]
-        sizes = [call.graph[call.node.arguments[name].name].shape for name in ("self", "other")]
-        spread_out = [
-            term if size == shape else g.call("expand", term, _wanted(shape), like=shape)
-            for term, size in zip(terms, sizes, strict=True)
-        ]
-        return made(g, spread_out[0], spread_out[1], shape)
+        given = [g.now(call.node.arguments[name]) for name in ("self", "other")]
+        like = next((x for x in given if g.shape(x)[:1] == (call.node.shape or ())[:1]), given[0])
+        a, b = (repeated(g, x, call.node.shape or (), like) for x in given)
+        return None if a is None or b is None else made(g, a, b)
 
     return expand
-
-
-def _wanted(shape: Shape | None) -> list[int]:
-    """Sizes to expand to: those that depend on the batch stay as they are."""
-    return [size if isinstance(size, int) else -1 for size in shape or ()]
 
 
 def _axes(call: Call) -> list[int]:
@@ -158,19 +119,18 @@ def _over_axes(*operators: str, sign: int) -> Circuit:
     @circuit(*operators, takes=_within_images, **_NEURONS)
     def expand(call: Call, g: Builder) -> Ref:
         """The largest, or smallest, along some axes: the first half against the second, until one is left."""
-        first = call.node.arguments["self"]
-        found = _signed(_Tensor(g, g.now(first), call.graph[first.name].shape or ()), sign)
+        x = _signed(g, g.now(call.node.arguments["self"]), sign)
         for axis in _axes(call):
-            found = found.largest(axis)
+            x = _largest(g, x, axis)
         for axis in reversed([] if call["keepdim"] else _axes(call)):
-            found = found.without(axis)
-        return _signed(found, sign).ref
+            x = _first(g, x, axis)
+        return _signed(g, x, sign)
 
     return expand
 
 
-def _signed(x: _Tensor, sign: int) -> _Tensor:
-    return x if sign > 0 else _Tensor(x.g, x.g.call("neg", x.ref, like=x.shape), x.shape)
+def _signed(g: Builder, x: Ref, sign: int) -> Ref:
+    return x if sign > 0 else g.put("neg", x)
 
 
 def _pool(axes: int) -> Circuit:
@@ -181,16 +141,16 @@ def _pool(axes: int) -> Circuit:
         """The largest of each window, axis by axis."""
         start = len(call.shape) - axes
         first, before = _without_low_padding(call, axes)
-        found = _Tensor(g, g.now(first), call.graph[first.name].shape or ())
+        x: Ref = g.now(first)
         kernel = spread(call["kernel_size"], axes)
         settings = [spread(call[name] or kernel, axes) for name in ("stride", "padding", "dilation")]
-        sizes = zip(found.shape[start:], call.shape[start:], before, kernel, *settings, strict=True)
+        sizes = zip(g.shape(x)[start:], call.shape[start:], before, kernel, *settings, strict=True)
         windows = [_windows(*size) for size in sizes]
         if not all(windows):
             return None
         for at, places in enumerate(windows, start):
-            found = found.largest_of(at, places)
-        return found.ref
+            x = _largest_of(g, x, at, places)
+        return x
 
     return expand
 
@@ -227,17 +187,13 @@ def _adaptive(axes: int) -> Circuit:
     @circuit(f"adaptive_max_pool{axes}d")
     def expand(call: Call, g: Builder) -> Any:
         """The maxima of its windows, axis by axis, where nobody reads their indices."""
-        first, users = call.node.arguments["self"], call.graph.users(call.node.name)
-        if any(user.arguments.get("index") != 0 for user in users):
+        if any(user.arguments.get("index") != 0 for user in call.graph.users(call.node.name)):
             return None
-        found = _Tensor(g, g.now(first), call.graph[first.name].shape or ())
-        start = len(found.shape) - axes
-        for at, wanted in enumerate(spread(call["output_size"], axes), start):
-            windows = _adaptive_windows(int(found.shape[at]), wanted)  # type: ignore[arg-type]
-            picked = found.picked(at, windows)
-            shape = picked.sized(at + 1)
-            found = _Tensor(g, g.call("amax", picked.ref, [at + 1], like=shape), shape)
-        return (found.ref, None)
+        x = g.now(call.node.arguments["self"])
+        for at, wanted in enumerate(spread(call["output_size"], axes), len(g.shape(x)) - axes):
+            windows = _adaptive_windows(length(g, x, at), wanted)
+            x = g.put("amax", _picked(g, x, at, windows), [at + 1])
+        return (x, None)
 
     return expand
 
@@ -330,8 +286,8 @@ digital_extremes = Digital(("amax", "amin"), kind="max", reach=_extreme, reason=
 
 ROWS = (
     *(row(axes) for axes in (1, 2, 3) for row in (_pool, _adaptively_averaged, _adaptive)),
-    _of_two("maximum", made=larger),
-    _of_two("minimum", made=smaller),
+    _of_two("maximum", made=_larger),
+    _of_two("minimum", made=_smaller),
     _over_axes("amax", sign=1),
     _over_axes("amin", sign=-1),
     with_place,

@@ -85,10 +85,13 @@ def prepared(captured: Captured, circuits: Mapping[str, str] | None = None, rule
     graph = _folded(graph, tensors, rules)
     _test_neurons(own, graph, tensors, rules)
     graph = with_constants_grouped(graph, tensors, rules, carriers(graph, rules))
-    graph, entries = with_input_spikes(graph, tensors, choices, _dtype(captured), carriers(graph, rules))
-    signals = carriers(graph, rules)
-    ends = frozenset(layer.end.name for layer in Elementwise(graph, tensors, rules, signals).found())
-    graph = with_linear_parts(graph, tensors, choices, rules, signals, ends)
+    entries: tuple[Entry, ...] = ()
+    if choices.departs("input"):
+        graph, entries = with_input_spikes(graph, tensors, choices, _dtype(captured), carriers(graph, rules))
+    if choices.departs("linear"):
+        signals = carriers(graph, rules)
+        ends = frozenset(layer.end.name for layer in Elementwise(graph, tensors, rules, signals).found())
+        graph = with_linear_parts(graph, tensors, choices, rules, signals, ends)
     for pattern, value in choices.idle.items():
         warn(f"circuits: {pattern!r}: {value!r} changes nothing: no operator there has this choice")
     graph, sites = _with_sites(graph, tensors, rules)

@@ -18,7 +18,7 @@ MOST_STEPS = 8  # a code is one byte
 def is_binary(neuron: FSNeuron) -> bool:
     """Whether its outputs are whole multiples of d[K], up to 2^K - 1 of them."""
     p = neuron.code
-    return p.K <= MOST_STEPS and p.offset == 0 and bool(p.d[-1] > 0 and np.all(p.d == p.d[-1] * _powers(p.K)))
+    return p.K <= MOST_STEPS and p.offset == 0 and p.is_binary
 
 
 def _powers(K: int) -> np.ndarray:
