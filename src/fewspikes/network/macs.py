@@ -65,7 +65,7 @@ def _count(node: Node, segments: Segments) -> int:
     """The multiplications of one operator on two images."""
     rule = segments.fates[node.name].rule
     if isinstance(rule, Digital):
-        return prod(segments.graph.sizes(node.name, IMAGES)) if rule.multiplies else 0
+        return rule.multiplications(segments.call(node))
     if not isinstance(rule, Linear) or rule.weight is None:
         return 0
     call = segments.call(node)

@@ -221,13 +221,13 @@ class Digital(Rule):
     Attributes:
         reason: why.
         kind: its name in `circuits=`; "" where nothing else can become of it.
-        multiplies: one multiplication for each element of the result.
+        multiplications: how many it takes.
         reach: as of `Linear`, for where channels go; None where they are lost.
     """
 
     reason: str = field(kw_only=True)
     kind: str = field(default="", kw_only=True)
-    multiplies: bool = field(default=False, kw_only=True)
+    multiplications: Callable[[Call], int] = field(default=lambda call: 0, kw_only=True)
     reach: Reach | None = field(default=None, kw_only=True)
 
 
