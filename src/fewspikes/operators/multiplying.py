@@ -4,9 +4,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from math import prod
 from typing import Any
 
-from fewspikes.graph.builder import Builder
-from fewspikes.graph.graph import Batch, Ref
+import torch
+from torch import Tensor
+
+from fewspikes.graph.builder import Builder, rebuilt
+from fewspikes.graph.graph import Batch, Graph, Node, Ref
 from fewspikes.operators.call import Call
+from fewspikes.operators.choices import Choices
 from fewspikes.operators.indexing import permuted, reshaped
 from fewspikes.operators.products import ordered, terms_of, without
 from fewspikes.operators.rule import Digital, circuit
@@ -14,8 +18,14 @@ from fewspikes.operators.summing import broadcast
 from fewspikes.reach import boxes
 from fewspikes.reach.boxes import Box
 
-PRODUCT = "product"  # the kind in `circuits=`
-_REASON = "a product of two signals is not a weighted sum of spikes; the paper leaves it to the digital processor"
+PRODUCT, GATED = "product", "gated"  # the kind in `circuits=`, and what operators.gating makes of it
+_REASON = (
+    "a product of two signals is not a weighted sum of spikes; the paper leaves it to the digital processor, "
+    "circuits={'product': 'gated'} makes it of spikes"
+)
+_LIBRARY = torch.library.Library("fewspikes", "FRAGMENT")
+_LIBRARY.define("squared(Tensor self) -> Tensor")
+_LIBRARY.impl("squared", torch.square, "CompositeImplicitAutograd")
 
 
 def elements_multiplied(call: Call) -> Iterable[Box]:
@@ -23,17 +33,18 @@ def elements_multiplied(call: Call) -> Iterable[Box]:
     return broadcast(call, "self", "other")
 
 
-def matrices_multiplied(call: Call) -> Iterable[Box]:
+def matrices(call: Call, first: str = "self", second: str = "other") -> Iterable[Box]:
     """Rows of the first factor, columns of the second, stacks of them broadcast."""
     rows, columns = call.shape[-2:]
-    count = {name: len(call.shape_of(name)) for name in ("self", "other")}
-    for box in call.connected(call.node.arguments["self"]):
-        yield boxes.broadcast(boxes.dense(box, count["self"] - 1, columns), call.shape)
-    for box in call.connected(call.node.arguments["other"]):
-        yield boxes.broadcast(boxes.dense(box, count["other"] - 2, rows), call.shape)
+    count = {name: len(call.shape_of(name)) for name in (first, second)}
+    for box in call.connected(call.node.arguments[first]):
+        yield boxes.broadcast(boxes.dense(box, count[first] - 1, columns), call.shape)
+    for box in call.connected(call.node.arguments[second]):
+        yield boxes.broadcast(boxes.dense(box, count[second] - 2, rows), call.shape)
 
 
 def _are_matrices(call: Call) -> bool:
+    """Whether both factors are matrices, or stacks of them."""
     return min(len(call.shape_of(name)) for name in ("self", "other")) > 1
 
 
@@ -45,14 +56,26 @@ def _terms(call: Call) -> int:
     return prod(call.shape) * call.shape_of("self")[-1]
 
 
-product = Digital(("mul",), kind=PRODUCT, multiplications=_elements, reach=elements_multiplied, reason=_REASON)
+product = Digital(
+    ("mul",), kind=PRODUCT, also=(GATED,), multiplications=_elements, reach=elements_multiplied, reason=_REASON
+)
 matrix_product = Digital(
     ("matmul",),
     kind=PRODUCT,
+    also=(GATED,),
     multiplications=_terms,
-    reach=matrices_multiplied,
+    reach=matrices,
     reason=_REASON,
     takes=_are_matrices,
+)
+
+square = Digital(
+    ("fewspikes::squared",),
+    kind=PRODUCT,
+    also=(GATED,),
+    multiplications=_elements,
+    reach=lambda call: call.boxes(),
+    reason="a signal times itself is a product of two signals; circuits={'product': 'gated' or 'neurons'} makes it of spikes",
 )
 
 
@@ -107,4 +130,36 @@ def _length(sizes: Mapping[str, Any], letters: Sequence[str]) -> int:
     return prod(sizes[letter] for letter in letters)
 
 
-ROWS = (product, matrix_product, summed_over_letters)
+def with_squares(
+    graph: Graph, tensors: dict[str, Tensor], choices: Choices, layers: Iterable[tuple[str, Sequence[Node]]]
+) -> Graph:
+    """The graph with a signal times itself as a product, where products are not to be made of neurons.
+
+    Squares that are part of a longer elementwise function are one neuron with it.
+
+    Args:
+        graph: with shapes.
+        tensors: its constants.
+        choices: what was chosen.
+        layers: what is to become neurons: what each layer reads, and the nodes that it is made of.
+    """
+    lone = {nodes[0].name: source for source, nodes in layers if len(nodes) == 1 and _is_square(nodes[0])}
+    if not lone:
+        return graph
+
+    def change(node: Node, g: Builder) -> Ref | None:
+        if node.name not in lone or choices.of(PRODUCT, node.path) == "neurons":
+            return None
+        return g.call("fewspikes::squared", g.now(Ref(lone[node.name])), like=node.shape)
+
+    return rebuilt(graph, tensors, change)
+
+
+def _is_square(node: Node) -> bool:
+    given = node.arguments
+    if node.short == "mul":
+        return bool(given["self"] == given["other"])
+    return node.short == "square" or (node.short == "pow" and given["exponent"] in (2, 2.0))
+
+
+ROWS = (product, matrix_product, square, summed_over_letters)

@@ -14,6 +14,7 @@ from fewspikes.operators import (
     circuits,
     composed,
     filling,
+    gating,
     identities,
     indexing,
     limits,
@@ -61,6 +62,7 @@ _ROOMS = (
     filling,
     products,
     multiplying,
+    gating,
     rearranging,
     neurons,
     circuits,
@@ -247,6 +249,9 @@ def choices(rules: Rules = RULES) -> dict[str, tuple[str, ...]]:
     for row in rules.rows:
         if isinstance(row, Circuit) and row.kind is not None and row.choice not in found.setdefault(row.kind, []):
             found[row.kind].append(str(row.choice))
+    for row in rules.rows:
+        if isinstance(row, Digital) and row.kind in found:
+            found[row.kind] += [choice for choice in row.also if choice not in found[row.kind]]
     return {kind: tuple(values) for kind, values in found.items()} | WITHOUT_ROWS
 
 
