@@ -28,6 +28,7 @@ from fewspikes.operators.given import Tested
 from fewspikes.operators.grouping import with_constants_grouped
 from fewspikes.operators.identities import Entry, with_input_spikes, with_linear_parts
 from fewspikes.operators.indexing import picks_by_masks
+from fewspikes.operators.quotients import with_products_for_quotients
 from fewspikes.operators.rule import Digital, Linear, Rules, Shapes
 from fewspikes.operators.rules import RULES, carriers, fates
 from fewspikes.operators.rules import choices as kinds_of
@@ -81,6 +82,7 @@ def prepared(captured: Captured, circuits: Mapping[str, str] | None = None, rule
     graph = with_sizes(graph, captured.inputs, tensors, rules) if masked else graph
     graph = with_real_pairs(graph, tensors, rules, _dtype(captured))
     graph = _expanded(graph, captured.inputs, tensors, choices, rules, notes, own)
+    graph = with_products_for_quotients(graph, tensors, rules, carriers(graph, rules))
     graph = with_pads_folded(graph, tensors, rules, carriers(graph, rules))
     graph = _folded(graph, tensors, rules)
     _test_neurons(own, graph, tensors, rules)

@@ -10,9 +10,11 @@ from fewspikes.base.errors import FewSpikesError
 from fewspikes.graph.functions import PYTHON, is_aten, is_elementwise
 from fewspikes.graph.graph import CONSTANT, INPUT, OUTPUT, SITE, Graph, Node, short_name
 from fewspikes.operators import (
+    attention,
     bookkeeping,
     circuits,
     composed,
+    distances,
     filling,
     identities,
     indexing,
@@ -20,9 +22,11 @@ from fewspikes.operators import (
     maxima,
     moving,
     neurons,
+    norms,
     products,
     rearranging,
     signals,
+    softmax,
     summing,
     weighted,
 )
@@ -58,6 +62,10 @@ _ROOMS = (
     moving,
     indexing,
     filling,
+    norms,
+    softmax,
+    attention,
+    distances,
     products,
     rearranging,
     neurons,
