@@ -5,17 +5,13 @@ from collections.abc import Iterable, Iterator
 from fewspikes.graph.graph import CONSTANT, INPUT, OUTPUT, Node, Ref
 from fewspikes.operators.call import IMAGES, Call, Relation
 from fewspikes.operators.rule import Bookkeeping, Digital, Linear, Lookup, Shapes
-from fewspikes.operators.summing import broadcast, sums_of
+from fewspikes.operators.summing import sums_of
 from fewspikes.reach import boxes
 from fewspikes.reach.boxes import Box, identity
 from fewspikes.reach.factors import Unknown
 from fewspikes.reach.reshaping import reshape
 
 _CAST = "_to_copy"
-
-
-def _multiplied(call: Call) -> Iterable[Box]:
-    return broadcast(call, "self", "other")
 
 
 def _looked_up(call: Call) -> Iterable[Box]:
@@ -105,13 +101,6 @@ def _counted(call: Call) -> Relation:
     return (identity(call.shape),) if call.graph[size.arguments["self"].name].operator == INPUT else ()
 
 
-product = Digital(
-    ("mul",),
-    kind="product",
-    multiplies=True,
-    reach=_multiplied,
-    reason="a product of two signals is not a weighted sum of spikes; the paper leaves it to the digital processor",
-)
 ranked = Digital(
     ("argmax", "argmin", "topk", "sort", "argsort"),
     takes=lambda call: _is_returned(call, call.node),
@@ -145,7 +134,6 @@ plain = Bookkeeping(
 )
 
 ROWS = (
-    product,
     ranked,
     rounded,
     table,

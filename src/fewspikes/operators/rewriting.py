@@ -1,7 +1,7 @@
 """A captured graph becomes that of a spiking network: circuits expanded, scales folded, a site where a neuron goes."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,10 +24,12 @@ from fewspikes.operators.choices import Choices
 from fewspikes.operators.expressions import Elementwise, Found
 from fewspikes.operators.folding import with_pads_folded
 from fewspikes.operators.fourier import with_real_pairs
+from fewspikes.operators.gating import with_gated_products
 from fewspikes.operators.given import Tested
 from fewspikes.operators.grouping import with_constants_grouped
 from fewspikes.operators.identities import Entry, with_input_spikes, with_linear_parts
 from fewspikes.operators.indexing import picks_by_masks
+from fewspikes.operators.multiplying import PRODUCT, with_squares
 from fewspikes.operators.quotients import with_products_for_quotients
 from fewspikes.operators.rule import Digital, Linear, Rules, Shapes
 from fewspikes.operators.rules import RULES, carriers, fates
@@ -87,12 +89,16 @@ def prepared(captured: Captured, circuits: Mapping[str, str] | None = None, rule
     graph = _folded(graph, tensors, rules)
     _test_neurons(own, graph, tensors, rules)
     graph = with_constants_grouped(graph, tensors, rules, carriers(graph, rules))
+    graph = with_squares(graph, tensors, choices, _layers(graph, tensors, rules))
     entries: tuple[Entry, ...] = ()
     if choices.departs("input"):
         graph, entries = with_input_spikes(graph, tensors, choices, _dtype(captured), carriers(graph, rules))
+    if choices.departs(PRODUCT):
+        layers = [nodes for _, nodes in _layers(graph, tensors, rules)]
+        graph = with_gated_products(graph, tensors, choices, rules, carriers(graph, rules), layers)
     if choices.departs("linear"):
         signals = carriers(graph, rules)
-        ends = frozenset(layer.end.name for layer in Elementwise(graph, tensors, rules, signals).found())
+        ends = frozenset(nodes[-1].name for _, nodes in _layers(graph, tensors, rules))
         graph = with_linear_parts(graph, tensors, choices, rules, signals, ends)
     for pattern, value in choices.idle.items():
         warn(f"circuits: {pattern!r}: {value!r} changes nothing: no operator there has this choice")
@@ -109,6 +115,11 @@ def prepared(captured: Captured, circuits: Mapping[str, str] | None = None, rule
     found = {names[entry.node]: entry for entry in entries}
     graph = shaped or with_sizes(graph, captured.inputs, tensors, rules)
     return Prepared(graph, tensors, sites, tuple(notes), found)
+
+
+def _layers(graph: Graph, tensors: Mapping[str, Tensor], rules: Rules) -> Iterator[tuple[str, list[Node]]]:
+    """What is to become neurons: what each layer reads, and the nodes that it is made of."""
+    return Elementwise(graph, tensors, rules, carriers(graph, rules)).parts()
 
 
 def _dtype(captured: Captured) -> torch.dtype:

@@ -16,11 +16,13 @@ from fewspikes.operators import (
     composed,
     distances,
     filling,
+    gating,
     identities,
     indexing,
     limits,
     maxima,
     moving,
+    multiplying,
     neurons,
     norms,
     products,
@@ -67,6 +69,8 @@ _ROOMS = (
     attention,
     distances,
     products,
+    multiplying,
+    gating,
     rearranging,
     neurons,
     circuits,
@@ -253,6 +257,9 @@ def choices(rules: Rules = RULES) -> dict[str, tuple[str, ...]]:
     for row in rules.rows:
         if isinstance(row, Circuit) and row.kind is not None and row.choice not in found.setdefault(row.kind, []):
             found[row.kind].append(str(row.choice))
+    for row in rules.rows:
+        if isinstance(row, Digital) and row.kind in found:
+            found[row.kind] += [choice for choice in row.also if choice not in found[row.kind]]
     return {kind: tuple(values) for kind, values in found.items()} | WITHOUT_ROWS
 
 
