@@ -13,11 +13,10 @@ _DIRECT = 2  # of cdist's compute_mode: differences in any case
 
 
 def _axis_is_in_images(call: Call) -> bool:
-    shape = call.node.shape or ()
-    pairs = [call.graph[call.node.arguments[name].name].shape or () for name in ("x1", "x2")]
-    count = max(map(len, pairs))
-    axis = call.get("dim", -1) % count - count
-    return bool(shape) and all(len(own) >= -axis and isinstance(own[axis], int) for own in pairs)
+    shapes = [call.graph[call.node.arguments[name].name].shape or () for name in ("x1", "x2")]
+    count = max(map(len, shapes))
+    axis = call.get("dim", -1) % count - count if count else 0
+    return bool(call.signals) and count > 0 and all(isinstance(own[axis], int) for own in shapes if len(own) >= -axis)
 
 
 @circuit("cosine_similarity", takes=_axis_is_in_images)

@@ -1,4 +1,4 @@
-"""Masks in front of a softmax: what they leave out becomes a factor of 0 behind the exponential, so no -inf is anywhere.
+"""Masks in front of a softmax: what they leave out is a factor of 0 behind the exponential, so no -inf is anywhere.
 
     softmax(where(keep, s, -inf))    ->    e / sum(e) with e = keep * exp(s - m), m the maximum over what is kept
 
@@ -71,8 +71,8 @@ def by_rows(call: Call, masked: Masked, axis: int, g: Builder) -> Masked:
             return Masked(scores, None)
         if not bool((value.any(axis) if value.ndim >= -axis else value).all()):
             raise FewSpikesError(
-                f"{call.node.where}: its mask leaves all of a row out, of which a softmax is NaN; let each row keep one "
-                "position at least, or leave the row out before"
+                f"{call.node.where}: its mask leaves all of a row out, of which a softmax is NaN; let each row keep "
+                "one position at least, or leave the row out before"
             )
         return masked
     own = g.shape(keep)
@@ -144,7 +144,11 @@ def _added(call: Call, g: Builder) -> Masked | None:
     found = unmasked(call, call.node.arguments[next(iter(names))], g)
     keep, rest = _parts(call, others[0], g)
     both = _both(g, found.keep, keep)
-    return None if both is None else Masked(found.scores if rest is None else g.put("add.Tensor", found.scores, rest), both)
+    return (
+        None
+        if both is None
+        else Masked(found.scores if rest is None else g.put("add.Tensor", found.scores, rest), both)
+    )
 
 
 def _filled(call: Call, g: Builder) -> Masked | None:
