@@ -16,13 +16,13 @@ from fewspikes.operators.call import Call
 from fewspikes.operators.indexing import length, pick
 from fewspikes.operators.masks import Masked, with_mask
 from fewspikes.operators.rule import circuit
-from fewspikes.operators.softmax import exponentials
+from fewspikes.operators.softmaxes import exponentials
 
 _NORMALISED = ("softmax@", "_softmax@", "_safe_softmax@")
 
 
 @circuit("scaled_dot_product_attention", takes=lambda call: {"query", "key"} <= call.signals)
-def attention(call: Call, g: Builder) -> Ref:
+def attended(call: Call, g: Builder) -> Ref:
     """Attention of any number of heads, with any mask."""
     given = call.node.arguments
     if call["dropout_p"]:
@@ -69,4 +69,4 @@ def normalised_behind(call: Call, g: Builder) -> Ref:
     return g.put("mul.Tensor", g.put("matmul", e, g.now(call.node.arguments["other"])), r)
 
 
-ROWS = (attention, normalised_behind)
+ROWS = (attended, normalised_behind)

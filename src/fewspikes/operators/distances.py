@@ -41,7 +41,7 @@ def distance(call: Call, g: Builder) -> Ref:
 
 
 @circuit("cdist", "_cdist_forward", takes=lambda call: call["p"] != 0 and _axis_is_in_images(call))
-def distances(call: Call, g: Builder) -> Ref:
+def all_distances(call: Call, g: Builder) -> Ref:
     """All distances between two sets of vectors: from a matrix product where they are many, as torch does."""
     x, y = (g.now(call.node.arguments[name]) for name in ("x1", "x2"))
     sizes: list[Any] = [g.shape(value)[-2] for value in (x, y)]
@@ -55,4 +55,4 @@ def distances(call: Call, g: Builder) -> Ref:
     return g.put("sqrt", g.put("relu", squares))
 
 
-ROWS = (cosine, distance, distances)
+ROWS = (cosine, distance, all_distances)

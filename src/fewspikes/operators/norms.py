@@ -16,7 +16,7 @@ from fewspikes.graph.graph import Ref
 from fewspikes.operators.call import Call
 from fewspikes.operators.indexing import length, reshaped
 from fewspikes.operators.rule import circuit
-from fewspikes.operators.softmax import axes_of, within_images
+from fewspikes.operators.softmaxes import axes_of, within_images
 
 
 class Normalised(NamedTuple):
