@@ -23,12 +23,14 @@ _CALIBRATION = Kind("fewspikes-calibration", 1, "calibration", "calibrate again"
 class Calibration:
     """Histograms of the gate inputs by site name, and the number of images they come from. Add to merge.
 
-    `levels`: the distinct values of inputs that come as spikes, by site name.
+    `levels`: the distinct values of inputs that come as spikes, by site name. `constants`: what was found for the
+    constants that images tell, by their names, see `operators.measured`.
     """
 
     images: int
     sites: Mapping[str, Histogram]
     levels: Mapping[str, Levels] = field(default_factory=dict)
+    constants: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         checks.whole("the images of a calibration", self.images, 0)
@@ -39,15 +41,22 @@ class Calibration:
     def __add__(self, other: "Calibration") -> "Calibration":
         if set(self.sites) != set(other.sites):
             raise FewSpikesError("only calibrations of the same network can be added")
+        if any(not torch.equal(value, other.constants[name]) for name, value in self.constants.items()):
+            raise FewSpikesError(
+                "these calibrations balance the network's products by other images, so that their sites saw other "
+                "values; calibrate once on all images"
+            )
         sites = {name: h + other.sites[name] for name, h in self.sites.items()}
         levels = {name: one + other.levels[name] for name, one in self.levels.items() if name in other.levels}
-        return Calibration(self.images + other.images, sites, levels)
+        return Calibration(self.images + other.images, sites, levels, self.constants)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write as JSON with its checksum."""
         sites = {name: histogram.to_json() for name, histogram in self.sites.items()}
         levels = {name: one.to_json() for name, one in self.levels.items()}
         content = {"images": self.images, "sites": sites} | ({"levels": levels} if levels else {})
+        constants = {name: value.tolist() for name, value in self.constants.items()}
+        content |= {"constants": constants} if constants else {}
         _CALIBRATION.write(path, content, indent=None)
 
     @classmethod
@@ -60,7 +69,8 @@ class Calibration:
         content = _CALIBRATION.read(path)
         with _CALIBRATION.reading(path):
             sites = {n: Histogram.from_json(entry) for n, entry in content["sites"].items()}
-            return cls(content["images"], sites, of_sites(content.get("levels", {})))
+            constants = {str(n): torch.tensor(value) for n, value in content.get("constants", {}).items()}
+            return cls(content["images"], sites, of_sites(content.get("levels", {})), constants)
 
 
 def calibrate(
