@@ -20,12 +20,13 @@ from fewspikes.fitting.target import check_function
 from fewspikes.neuron.activation import Activation
 from fewspikes.neuron.parameters import MAX_STEPS, FSParameters
 
-ALGORITHM = 10  # raise it when fits change, so that kept ones are made again
+ALGORITHM = 11  # raise it when fits change, so that kept ones are made again
 FLOOR = 0.01  # of the weight is spread evenly over the range: a few inputs far out must not come out wild
 # Later inputs go further than those seen: on either side so much of the range is added, and more where few were seen.
 _MARGIN, _UNSEEN, _MOST = 0.02, 1.5, 0.25  # the share is _MARGIN + _UNSEEN n^(-1/3) for n inputs, _MOST at most
 _ROOM = 0.01  # around a constant, of its size
 _SHARES_OF_MARGIN = (1.0, 0.25, 0.0625, 0.0)  # tried one after the other where the function has a pole nearby
+_SWELLING = 4.0  # times as much as it rises and falls over what was seen, a function may over the margin, too
 _SMOOTHING = 0.25  # of the width that is best for drawing a density; a staircase needs it finer
 _PROBES = 65  # values of a function that tell it from another of the same name
 _TRIANGLE = 2.2  # a triangle's half width that smooths like a Gaussian of sigma 1 is 2.45; a little less
@@ -142,10 +143,16 @@ def _range(inputs: Histogram) -> tuple[float, float]:
 
 
 def _finite_range(activation: Activation, inputs: Histogram) -> tuple[float, float]:
-    """The measured range with as much of the margin as the activation is finite on; raises if it is not without one."""
+    """The measured range with as much of the margin as the activation is tame on; raises if it is not finite without.
+
+    A margin in which it grows out of proportion, as exp does above 0, would weigh more than all that was seen.
+    """
     low, high = _range(inputs)
+    most = _SWELLING * _spread(activation, (inputs.low, inputs.high))
     for share in _SHARES_OF_MARGIN:
         domain = inputs.low + share * (low - inputs.low), inputs.high + share * (high - inputs.high)
+        if 0 < most < _spread(activation, domain) and share:
+            continue
         try:
             check_function(activation, activation.label, domain)
         except FewSpikesError:
@@ -154,6 +161,12 @@ def _finite_range(activation: Activation, inputs: Histogram) -> tuple[float, flo
         else:
             break
     return domain
+
+
+def _spread(activation: Activation, domain: tuple[float, float]) -> float:
+    """How far apart a function's values on a domain are."""
+    values = activation(torch.linspace(*domain, BINS + 1, dtype=torch.float64))
+    return float(values.max() - values.min())
 
 
 def _half_width(inputs: Histogram) -> float:

@@ -10,9 +10,11 @@ from fewspikes.base.errors import FewSpikesError
 from fewspikes.graph.functions import PYTHON, is_aten, is_elementwise
 from fewspikes.graph.graph import CONSTANT, INPUT, OUTPUT, SITE, Graph, Node, short_name
 from fewspikes.operators import (
+    attention,
     bookkeeping,
     circuits,
     composed,
+    distances,
     filling,
     gating,
     identities,
@@ -22,9 +24,11 @@ from fewspikes.operators import (
     moving,
     multiplying,
     neurons,
+    norms,
     products,
     rearranging,
     signals,
+    softmaxes,
     summing,
     weighted,
 )
@@ -60,6 +64,10 @@ _ROOMS = (
     moving,
     indexing,
     filling,
+    norms,
+    softmaxes,
+    attention,
+    distances,
     products,
     rearranging,
     neurons,
@@ -76,8 +84,6 @@ RULES = _Library(row for room in _ROOMS for row in room.ROWS)
 _KNOWN = (Linear, Digital, Lookup, Shapes, Bookkeeping)
 _SHOWN = 3  # paths in a message
 _NOTHING = frozenset((INPUT, CONSTANT, OUTPUT))
-_LOGITS = "a classifier that ends here: return the logits, which name the same class"
-_AT_THE_END = dict.fromkeys(("softmax", "log_softmax"), _LOGITS)
 _DROPOUT = "active in eval mode: call F.dropout(x, training=self.training), or take it out"
 _NORM = "it uses the batch's own statistics, which mixes its images: train it with running statistics"
 _NORMS = ("batch_norm", "native_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_functional")
@@ -90,7 +96,7 @@ _WHOLE = (
 _COMPLEX = "complex numbers: compute with the real and the imaginary parts as two real tensors"
 _ANYWHERE = dict.fromkeys(_DROPOUTS, _DROPOUT) | dict.fromkeys(_NORMS, _NORM) | {"_to_copy": _WHOLE}
 _ANYWHERE |= dict.fromkeys(("argmax", "argmin", "topk", "sort", "argsort"), _ORDER)
-_MASK = "a mask that is constant and a number that is finite convert: -inf, which a softmax takes, does not yet"
+_MASK = "a mask that is constant and a number that is finite convert: -inf does right in front of a softmax"
 _ANYWHERE |= dict.fromkeys(("masked_fill", "where"), _MASK)
 
 
@@ -221,8 +227,7 @@ def _hint(call: Call) -> str:
             f" (beside a constant of {values} different values; up to {GROUPS} get a code each: use fewer, or sums and "
             "products with constants around a function of numbers)"
         )
-    ends = all(user.operator == OUTPUT for user in call.graph.users(call.node.name))
-    known = _ANYWHERE.get(call.node.short) or (_AT_THE_END.get(call.node.short) if ends else None)
+    known = _ANYWHERE.get(call.node.short)
     return "" if known is None else f" ({known})"
 
 
