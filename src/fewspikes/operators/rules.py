@@ -13,6 +13,7 @@ from fewspikes.operators import (
     bookkeeping,
     circuits,
     composed,
+    driven,
     filling,
     identities,
     indexing,
@@ -53,6 +54,7 @@ class _Library(Rules):
 
 
 _ROOMS = (
+    driven,  # before the rows of constant masks
     weighted,
     summing,
     moving,
