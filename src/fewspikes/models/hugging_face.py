@@ -1,6 +1,7 @@
 """Models of transformers: by name from Hugging Face's hub, or from a folder that save_pretrained wrote."""
 
 import json
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -79,12 +80,14 @@ def _built(transformers: Any, name: str, pretrained: bool, offline: bool) -> Fou
 
 def _class(transformers: Any, config: Any, name: str) -> Any:
     """The class that the configuration names, one of transformers' own; else the model without a head."""
+    whole = transformers.MODEL_MAPPING.get(type(config), None)
     for wanted in config.architectures or ():
-        found = getattr(transformers, str(wanted), None)
+        own = sys.modules.get(getattr(whole, "__module__", ""))  # parts, as Whisper's encoder, are there alone
+        found = getattr(transformers, str(wanted), getattr(own, str(wanted), None))
         if not (isinstance(found, type) and issubclass(found, transformers.PreTrainedModel)):
             raise FewSpikesError(f"hf:{name} is a {said(wanted)}, which this version of transformers does not have")
         return found
-    return transformers.MODEL_MAPPING[type(config)]
+    return whole
 
 
 def _trained(kind: Any, config: Any, name: str, where: Mapping[str, Any]) -> nn.Module:

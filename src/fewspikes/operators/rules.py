@@ -15,6 +15,7 @@ from fewspikes.operators import (
     circuits,
     composed,
     distances,
+    driven,
     filling,
     gating,
     identities,
@@ -59,6 +60,7 @@ class _Library(Rules):
 
 
 _ROOMS = (
+    driven,  # before the rows of constant masks
     weighted,
     summing,
     moving,
