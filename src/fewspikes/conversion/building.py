@@ -17,6 +17,7 @@ from fewspikes.conversion.settings import Codes, Settings, circuits_of
 from fewspikes.conversion.tables import Tables
 from fewspikes.graph.capture import captured_model
 from fewspikes.measure.calibration import Calibration, calibrate
+from fewspikes.measure.constants import measured_constants
 from fewspikes.measure.deal import Deal, Images, batch_size
 from fewspikes.measure.diagnosis import diagnose
 from fewspikes.measure.gradients import no_gradient, without_gradient
@@ -81,6 +82,8 @@ class Conversion:
         self.notes, self._fixed = self.prepared.notes, dict[str, FSNeuron]()
         if images is not None and self.calibration is None:
             self._deal(images, labels)
+        elif self.calibration is not None:
+            self._settle(self.calibration.constants)
         self._enter()
 
     def network(self, K: Mapping[str, int] | None = None, quick: bool = False) -> SpikingNetwork:
@@ -137,6 +140,11 @@ class Conversion:
         base, budget, learns = self.base(), self.settings.budget, self.settings.distil is not None
         classes = classes_of(base) if labels else None
         source = Source(given, base.inputs, base.dtype, "calibration data", base.device, classes)
+        constants: dict[str, Tensor] = {}
+        if self.prepared.measured:
+            constants = measured_constants(base, self.prepared.measured, source)
+            self._settle(constants)
+            base = self.base()
         every = 0 if budget is None else budget.held_out_every
         size = batch_size(base.report.neurons)
         batches = track(source, "calibrating", source.total, self.progress)
@@ -144,6 +152,7 @@ class Conversion:
         entries = {name: entry.axis for name, entry in self.prepared.entries.items()}
         axes = {} if self.settings.codes.repair is False else ranged(base)
         counted = calibrate(base, deal, entries, axes)
+        counted = replace(counted, constants=constants)
         self.calibration = weighed(base, counted, deal.kept, axes, self.progress)
         if deal.outliers:
             warn(f"calibration: {deal.outliers}")
@@ -151,6 +160,14 @@ class Conversion:
         self.images, self.held, self.left_out = deal.kept, deal.held, deal.left_out
         quick = replace(self.settings.codes, effort="quick", K=None)
         self._quick = self._tables(quick)
+
+    def _settle(self, values: Mapping[str, Tensor]) -> None:
+        """Put the constants that images tell into the network."""
+        names = [name for one in self.prepared.measured for name in one.constants]
+        if set(names) != set(values):
+            raise FewSpikesError("the calibration is for another network: its constants are others; calibrate again")
+        for name in names:
+            self.prepared.tensors[name].copy_(values[name])
 
     def _tables(self, codes: Codes) -> Tables:
         leaders = {name: follower.leader for name, follower in self.structure.followers.items()}

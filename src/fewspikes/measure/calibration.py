@@ -31,6 +31,7 @@ class Calibration:
         images: how many.
         sites: by site name.
         levels: the distinct values of inputs that come as spikes, by site name.
+        constants: what was found for the constants that images tell, by their names, see `operators.measured`.
         ranges: the largest size of a gate input in each channel, with a margin, by the name of each site whose channels
             may have ranges of their own.
         weights: how much errors count at a site's gate inputs, by name; where there are ranges at gate inputs over
@@ -40,6 +41,7 @@ class Calibration:
     images: int
     sites: Mapping[str, Histogram]
     levels: Mapping[str, Levels] = field(default_factory=dict)
+    constants: Mapping[str, Tensor] = field(default_factory=dict)
     ranges: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     weights: Mapping[str, Weights] = field(default_factory=dict)
 
@@ -52,11 +54,16 @@ class Calibration:
     def __add__(self, other: "Calibration") -> "Calibration":
         if set(self.sites) != set(other.sites):
             raise FewSpikesError("only calibrations of the same network can be added")
+        if any(not torch.equal(value, other.constants[name]) for name, value in self.constants.items()):
+            raise FewSpikesError(
+                "these calibrations balance the network's products by other images, so that their sites saw other "
+                "values; calibrate once on all images"
+            )
         sites = {name: h + other.sites[name] for name, h in self.sites.items()}
         levels = {name: one + other.levels[name] for name, one in self.levels.items() if name in other.levels}
         ranges = {name: tuple(map(max, one, other.ranges[name])) for name, one in self.ranges.items()}
         weights = {name: one + other.weights[name] for name, one in self.weights.items() if name in other.weights}
-        return Calibration(self.images + other.images, sites, levels, ranges, weights)
+        return Calibration(self.images + other.images, sites, levels, self.constants, ranges, weights)
 
     def without_ranges(self) -> "Calibration":
         """The same for sites that have one range for all channels."""
@@ -70,6 +77,8 @@ class Calibration:
         content: dict[str, Any] = {"images": self.images, "sites": sites} | ({"levels": levels} if levels else {})
         content |= {"ranges": {name: list(one) for name, one in self.ranges.items()}} if self.ranges else {}
         content |= {"weights": {name: one.to_json() for name, one in self.weights.items()}} if self.weights else {}
+        constants = {name: value.tolist() for name, value in self.constants.items()}
+        content |= {"constants": constants} if constants else {}
         _CALIBRATION.write(path, content, indent=None)
 
     @classmethod
@@ -87,7 +96,8 @@ class Calibration:
                 for name, given in content.get("ranges", {}).items()
             }
             weights = {name: Weights.from_json(entry) for name, entry in content.get("weights", {}).items()}
-            return cls(content["images"], sites, of_sites(content.get("levels", {})), ranges, weights)
+            constants = {str(n): torch.tensor(value) for n, value in content.get("constants", {}).items()}
+            return cls(content["images"], sites, of_sites(content.get("levels", {})), constants, ranges, weights)
 
 
 def calibrate(
@@ -118,7 +128,7 @@ def calibrate(
     seen = {name: site.seen for name, site in sites.items() if site.seen is not None}
     levels = {name: site.levels for name, site in sites.items() if site.levels is not None}
     ranges = {name: _ranges(site.largest) for name, site in sites.items() if site.largest is not None}
-    return Calibration(images, seen, levels, ranges)
+    return Calibration(images, seen, levels, ranges=ranges)
 
 
 def _ranges(largest: Tensor) -> tuple[float, ...]:

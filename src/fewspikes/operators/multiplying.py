@@ -18,10 +18,11 @@ from fewspikes.operators.summing import broadcast
 from fewspikes.reach import boxes
 from fewspikes.reach.boxes import Box
 
-PRODUCT, GATED = "product", "gated"  # the kind in `circuits=`, and what operators.gating makes of it
+PRODUCT = "product"  # the kind in `circuits=`
+GATED, NEURONS = "gated", "neurons"  # what operators.gating and operators.quarter_squares make of it
 _REASON = (
     "a product of two signals is not a weighted sum of spikes; the paper leaves it to the digital processor, "
-    "circuits={'product': 'gated'} makes it of spikes"
+    "circuits={'product': 'gated'} or 'neurons' makes it of spikes"
 )
 _LIBRARY = torch.library.Library("fewspikes", "FRAGMENT")
 _LIBRARY.define("squared(Tensor self) -> Tensor")
@@ -57,12 +58,12 @@ def _terms(call: Call) -> int:
 
 
 product = Digital(
-    ("mul",), kind=PRODUCT, also=(GATED,), multiplications=_elements, reach=elements_multiplied, reason=_REASON
+    ("mul",), kind=PRODUCT, also=(GATED, NEURONS), multiplications=_elements, reach=elements_multiplied, reason=_REASON
 )
 matrix_product = Digital(
     ("matmul",),
     kind=PRODUCT,
-    also=(GATED,),
+    also=(GATED, NEURONS),
     multiplications=_terms,
     reach=matrices,
     reason=_REASON,
@@ -72,10 +73,10 @@ matrix_product = Digital(
 square = Digital(
     ("fewspikes::squared",),
     kind=PRODUCT,
-    also=(GATED,),
+    also=(GATED, NEURONS),
     multiplications=_elements,
     reach=lambda call: call.boxes(),
-    reason="a signal times itself is a product of two signals; circuits={'product': 'gated' or 'neurons'} makes it of spikes",
+    reason=_REASON,
 )
 
 

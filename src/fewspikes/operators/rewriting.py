@@ -29,7 +29,9 @@ from fewspikes.operators.given import Tested
 from fewspikes.operators.grouping import with_constants_grouped
 from fewspikes.operators.identities import Entry, with_input_spikes, with_linear_parts
 from fewspikes.operators.indexing import picks_by_masks
+from fewspikes.operators.measured import Measured, measured
 from fewspikes.operators.multiplying import PRODUCT, with_squares
+from fewspikes.operators.quarter_squares import with_quarter_squares
 from fewspikes.operators.rule import Digital, Linear, Rules, Shapes
 from fewspikes.operators.rules import RULES, carriers, fates
 from fewspikes.operators.rules import choices as kinds_of
@@ -53,7 +55,7 @@ class Site:
 class Prepared:
     """A spiking network's graph, its constants, its sites in the order of the graph, and notes for the report.
 
-    `entries`: by site name, where inputs become spikes.
+    `entries`: by site name, where inputs become spikes. `measured`: the constants whose values images tell.
     """
 
     graph: Graph
@@ -61,6 +63,7 @@ class Prepared:
     sites: tuple[Site, ...]
     notes: tuple[str, ...] = ()
     entries: Mapping[str, Entry] = field(default_factory=dict)
+    measured: tuple[Measured, ...] = ()
 
 
 def prepared(captured: Captured, circuits: Mapping[str, str] | None = None, rules: Rules = RULES) -> Prepared:
@@ -93,6 +96,8 @@ def prepared(captured: Captured, circuits: Mapping[str, str] | None = None, rule
         graph, entries = with_input_spikes(graph, tensors, choices, _dtype(captured), carriers(graph, rules))
     if choices.departs(PRODUCT):
         layers = [nodes for _, nodes in _layers(graph, tensors, rules)]
+        graph = with_quarter_squares(graph, tensors, choices, rules, carriers(graph, rules), layers)
+        layers = [nodes for _, nodes in _layers(graph, tensors, rules)]
         graph = with_gated_products(graph, tensors, choices, rules, carriers(graph, rules), layers)
     if choices.departs("linear"):
         signals = carriers(graph, rules)
@@ -112,7 +117,7 @@ def prepared(captured: Captured, circuits: Mapping[str, str] | None = None, rule
     names = {site.node: site.name for site in sites}
     found = {names[entry.node]: entry for entry in entries}
     graph = shaped or with_sizes(graph, captured.inputs, tensors, rules)
-    return Prepared(graph, tensors, sites, tuple(notes), found)
+    return Prepared(graph, tensors, sites, tuple(notes), found, measured(graph))
 
 
 def _layers(graph: Graph, tensors: Mapping[str, Tensor], rules: Rules) -> Iterator[tuple[str, list[Node]]]:
