@@ -79,7 +79,7 @@ def _reference(spec: str | None, weights: Path | None, place: torch.device) -> n
 def _gives_vectors(snn: SpikingNetwork, read: sentences.Read) -> bool:
     """Whether its output is one vector for each sentence, and not called logits."""
     with torch.inference_mode():
-        output = snn.as_ann()(read.example(snn.device))
+        output = snn(read.example(snn.device))
     rows = [value for value in floats(output) if value.ndim == 2]
     return len(rows) == 1 and not hasattr(output, "logits") and not (isinstance(output, dict) and "logits" in output)
 

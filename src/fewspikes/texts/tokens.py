@@ -57,13 +57,17 @@ class Tokens:
             name: torch.tensor([getattr(one, _FIELDS[kind]) for one in found]) for name, kind in self.inputs.items()
         }
 
+    def cuts(self, sentence: str) -> bool:
+        """Whether a sentence has more tokens than there is room for."""
+        return bool(self._encoder.encode(sentence).overflowing)
+
     def batches(self, sentences: Sequence[str], size: int, labels: Sequence[int] | None = None) -> list[Any]:
         """The same in batches of at most `size`, each with its labels behind if there are some.
 
         Warns:
             FewSpikesWarning: sentences are cut, and how many.
         """
-        cut = sum(bool(one.overflowing) for one in self._encoder.encode_batch(list(sentences)))
+        cut = sum(map(self.cuts, sentences))
         if cut:
             warn(f"{cut:,} of {len(sentences):,} sentences are longer than {self.length} tokens and are cut there")
         parts = [(self.batch(sentences[i : i + size]), i) for i in range(0, len(sentences), size)]
@@ -104,10 +108,10 @@ class Tokens:
         chosen = min(max(longest, 1), places) if length is None else checks.whole("length", length, 1, MOST_TOKENS)
         pad = tokenizer.pad_token or tokenizer.eos_token or tokenizer.unk_token
         number = 0 if pad is None else encoder.token_to_id(pad) or 0
-        try:
-            encoder.enable_truncation(chosen)
-        except Exception as error:  # shorter than the tokens that the tokenizer adds
-            raise FewSpikesError(f"sentences of {chosen} tokens: {reason_of(error)}; give a larger length") from None
+        added = encoder.num_special_tokens_to_add(False)
+        if chosen <= added:
+            raise FewSpikesError(f"the tokenizer adds {added} tokens to each; give a length of at least {added + 1}")
+        encoder.enable_truncation(chosen)
         encoder.enable_padding(length=chosen, pad_id=number, pad_token=pad or "", direction=tokenizer.padding_side)
         return cls(encoder.to_str(), _inputs_of(model), chosen)
 
