@@ -228,7 +228,7 @@ def test_no_file_but_the_rows_names_an_operator() -> None:
 def test_the_lists_of_operators_come_from_the_rows() -> None:
     assert {"conv2d", "cat", "avg_pool2d"} <= set(listed()["weighted sums"])
     assert {"relu", "silu", "gelu"} <= set(listed()["neurons"])
-    digital = {"alias", "amax", "amin", "max_pool1d", "max_pool2d", "max_pool3d", "maximum", "minimum", "mul"}
+    digital = {"alias", "amax", "amin", "max_pool1d", "max_pool2d", "max_pool3d", "maximum", "minimum", "mul", "matmul"}
     digital |= {"argmax", "argmin", "argsort", "sort", "topk"}
     assert set(listed()["left digital"]) == digital
 

@@ -13,6 +13,7 @@ from fewspikes.operators.rule import Rules
 from fewspikes.operators.rules import RULES, choices
 
 _EVERY = "every kind"
+_ALL_SPIKE = ("neurons", "gated")  # words that leave nothing digital
 EFFORTS = ("quick", "normal", "long")
 
 
@@ -168,7 +169,8 @@ class Settings:
 def circuits_of(given: str | Mapping[str, str] | None, rules: Rules = RULES) -> dict[str, str]:
     """What becomes of each kind of circuit, by kind, and what was chosen for modules by their paths' pattern.
 
-    One word stands for all operators that know it; "neurons" also lets the inputs come as spikes.
+    One word stands for all operators that know it; with "neurons" and "gated" the inputs come as spikes, too, and what
+    cannot be gated is made of neurons.
 
     Raises:
         FewSpikesError: a kind or a value that is not built.
@@ -178,8 +180,12 @@ def circuits_of(given: str | Mapping[str, str] | None, rules: Rules = RULES) -> 
     """
     built = choices(rules)
     if isinstance(given, str):
-        chosen = {kind: given for kind, values in built.items() if kind not in WITHOUT_ROWS and given in values}
-        chosen = chosen | ({"input": "spikes"} if given == "neurons" else {}) if chosen else {_EVERY: given}
+        rows = {kind: values for kind, values in built.items() if kind not in WITHOUT_ROWS}
+        chosen = {kind: given for kind, values in rows.items() if given in values}
+        if given in _ALL_SPIKE:
+            chosen = {kind: "neurons" for kind, values in rows.items() if "neurons" in values} | chosen
+            chosen |= {"input": "spikes"}
+        chosen = chosen or {_EVERY: given}
     elif given is None or isinstance(given, Mapping):
         chosen = {str(key): value for key, value in (given or {}).items()}
     else:

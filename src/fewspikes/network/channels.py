@@ -7,7 +7,7 @@ from fewspikes.operators.rule import Digital, Kind, Linear, Lookup
 from fewspikes.reach.boxes import Box, identity
 from fewspikes.reach.factors import Unknown, is_identity
 
-_ANY = -1  # the axis of what keeps the axes that it came with: it agrees with every other
+_ANY = -1  # the axis of what keeps the axes that it came with, or has summed them up: it agrees with every other
 _NONE = -2  # no axis, or several
 
 
@@ -51,7 +51,11 @@ def _axis_after(segments: Segments, node: Node, seen: dict[str, int]) -> int:
         return rule.channels % len(node.shape) if isinstance(rule, Lookup) and node.shape else _NONE
     if isinstance(rule, Linear) and rule.outputs is not None and rule.weight is not None:
         return rule.outputs[1] % len(node.shape or ())
-    found = {_moved(segments, node, read, seen[read]) for read in node.reads if read in segments.carriers}
+    reads = [read for read in node.reads if read in segments.carriers]
+    if segments.held(node) is not None:  # either factor's channels, those of what it holds first
+        reads = sorted(reads, key=lambda read: read != segments.held(node))
+        return next((axis for read in reads if (axis := _moved(segments, node, read, seen[read])) >= 0), _NONE)
+    found = {_moved(segments, node, read, seen[read]) for read in reads}
     found -= {_ANY}
     return found.pop() if len(found) == 1 else _NONE if found else _ANY
 
@@ -73,10 +77,12 @@ def _moved(segments: Segments, node: Node, read: str, axis: int, in_place: bool 
 def _axis_of(box: Box, axis: int, in_place: bool) -> int:
     """The target's axis of which each position is connected to one position of the source's axis at most, and back.
 
-    In place, to the same one.
+    In place, to the same one. `_ANY` where all positions of the target are connected to the same ones.
     """
     source = -1 - axis
     factor = box.factor_of(source)
+    if set(factor.labels) == {source}:
+        return _ANY  # the same channels wherever one looks: their sum
     for at, atoms in enumerate(box.axes):
         if atoms and set(factor.labels) == {source, *atoms}:
             table = factor.ordered([source, *atoms]).table.flatten(1)
@@ -95,14 +101,26 @@ def moved_axis(segments: Segments, node: Node, read: str, axis: int) -> int | No
 def gain_is_free(segments: Segments, site: str) -> str:
     """Why a gain per channel would cost something at a site, or "" where it folds into the weights after it.
 
-    It must meet weights, or a neuron's own synapses, on every way to the output.
+    It must meet weights, or a neuron's own synapses, on every way to the output; or what a product holds for its gate,
+    if that is another value for each channel.
     """
-    marked = {site}
+    axis = channel_axis(segments, site)
+    marked = {site: _NONE if axis is None else axis}  # by node, where the channels are
     for node in segments.graph:
-        if marked.isdisjoint(node.reads):
+        reads = [name for name in segments.through(node) if name in marked]
+        if not reads:
             continue
         if node.operator == OUTPUT:
             return "its output leaves the network unweighted"
-        if segments.kind(node.name) in (Kind.SYNAPTIC, Kind.DIGITAL) and not segments.weighs(node):
-            marked.add(node.name)
+        if segments.held(node) is not None:
+            if not _is_held_by_channel(segments, node, marked[reads[0]]):
+                return "it gates a product that holds one value for several of its channels"
+        elif segments.kind(node.name) in (Kind.SYNAPTIC, Kind.DIGITAL) and not segments.weighs(node):
+            marked[node.name] = _moved(segments, node, reads[0], marked[reads[0]], in_place=True)
     return ""
+
+
+def _is_held_by_channel(segments: Segments, node: Node, axis: int) -> bool:
+    """Whether a gated product holds a value of its own for each position of an axis of the gate."""
+    rule = segments.fates[node.name].rule
+    return axis >= 0 and isinstance(rule, Linear) and rule.tells_apart(segments.call(node), axis)

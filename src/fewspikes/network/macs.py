@@ -1,17 +1,22 @@
 """Multiply-adds per image, of the network and of the part of it that stays analog among spikes.
 
 Counted: one for every weight that a weighted sum applies to an input that exists (multiplications by zero padding do
-not count), and one for every element of a product of two signals. Pools, sums, biases and scales by a constant (a batch
-norm that stands alone) count no multiply-adds: they go into the weights beside them. So where no chains are collapsed,
-no pools, skips or digital operators stand, and every neuron spikes once, synaptic operations and analog multiply-adds
-together are the network's multiply-adds.
+not count), and one for every pair of elements that a product of two signals multiplies; gating multiplies what it holds
+by each d. Pools, sums, biases and scales by a constant (a batch norm that stands alone) count no multiply-adds: they go
+into the weights beside them. So where no chains are collapsed, no pools, skips or digital operators stand, and every
+neuron spikes once, synaptic operations and analog multiply-adds together are the network's multiply-adds.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import reduce
 from math import prod
+
+import torch
 
 from fewspikes.graph.graph import INPUT, Node
 from fewspikes.network.segments import Segments
+from fewspikes.neuron.layer import FSNeuron
 from fewspikes.operators.call import IMAGES
 from fewspikes.operators.rule import Digital, Kind, Linear
 from fewspikes.reach.boxes import counted_identity
@@ -22,11 +27,13 @@ from fewspikes.reach.factors import Unknown
 class Macs:
     """Multiply-adds per image: all of the network's, and those with an analog input in the spiking network.
 
-    `by_node` and `analog_by_node` split the two sums by the graph's nodes that have any.
+    `by_node` and `analog_by_node` split the two sums by the graph's nodes that have any. `held_by_node`: the elements
+    per image that a gated product holds, and the nodes of the layers that gate it.
     """
 
     by_node: dict[str, int]
     analog_by_node: dict[str, int]
+    held_by_node: dict[str, tuple[int, tuple[str, ...]]] = field(default_factory=dict)
 
     @property
     def ann(self) -> int:
@@ -47,10 +54,13 @@ def multiply_adds(segments: Segments) -> Macs:
     as analog.
     """
     analog: set[str] = set()
-    every, remaining = {}, {}
+    every, remaining, held = {}, {}, {}
     for node in segments.graph:
-        kind = segments.kind(node.name)
-        mixed = kind is Kind.SYNAPTIC and not analog.isdisjoint(node.reads)
+        kind, holds = segments.kind(node.name), segments.held(node)
+        mixed = kind is Kind.SYNAPTIC and not analog.isdisjoint(segments.through(node))
+        if holds is not None:
+            elements = prod(segments.graph.sizes(holds, IMAGES)) // IMAGES
+            held[node.name] = (elements, segments.gates(node))
         if node.operator == INPUT or kind in (Kind.DIGITAL, Kind.LOOKUP) or mixed:
             analog.add(node.name)
         count = _count(node, segments) // IMAGES if node.name in segments.fates else 0
@@ -58,17 +68,44 @@ def multiply_adds(segments: Segments) -> Macs:
             every[node.name] = count
         if count and node.name in analog:
             remaining[node.name] = count
-    return Macs(every, remaining)
+    return Macs(every, remaining, held)
+
+
+def with_gating(macs: Macs, layers: Mapping[str, FSNeuron]) -> Macs:
+    """The same with what gating multiplies: each element that is held by each d of the gate's code, and by its offset.
+
+    A d that is a power of two, with its channel's range, is a shift.
+
+    Args:
+        macs: of a structure.
+        layers: the neurons by their nodes.
+    """
+    found = {
+        node: elements * max(_multiplications(layers[gate]) for gate in gates)
+        for node, (elements, gates) in macs.held_by_node.items()
+    }
+    return replace(macs, analog_by_node=macs.analog_by_node | {node: count for node, count in found.items() if count})
+
+
+def _multiplications(layer: FSNeuron) -> int:
+    """How many numbers of a layer's code are no powers of two, on the channel where most are not."""
+    ranges = [values.double().cpu() for values in (layer.scale, layer.gain) if values is not None]
+    scale = reduce(torch.mul, ranges, torch.ones(1, dtype=torch.float64))
+    values = scale[:, None] * torch.tensor([*layer.code.d.tolist(), layer.code.offset], dtype=torch.float64)
+    mantissa = values.frexp().mantissa.abs()
+    return int(((mantissa != 0) & (mantissa != 0.5)).sum(1).max())
 
 
 def _count(node: Node, segments: Segments) -> int:
     """The multiplications of one operator on two images."""
     rule = segments.fates[node.name].rule
     if isinstance(rule, Digital):
-        return prod(segments.graph.sizes(node.name, IMAGES)) if rule.multiplies else 0
-    if not isinstance(rule, Linear) or rule.weight is None:
+        return rule.multiplications(segments.call(node))
+    if not isinstance(rule, Linear) or (rule.weight is None and rule.held is None):
         return 0
     call = segments.call(node)
+    if rule.held is not None:
+        return rule.multiplications(call)
     (name,) = call.signals
     ref = node.arguments[name]
     try:

@@ -1,7 +1,8 @@
 """Segments: the linear maps between neurons. Whatever follows from a graph's structure is worked out on them.
 
 A segment leads from its sources (sites, inputs, tables that are looked up, results of digital operators) to one operand
-of one consumer (a site, a digital operator, the network's output). Nobody else walks the graph.
+of one consumer (a site, a digital operator, the network's output). A gated product is part of the segment of its gate,
+a weight that changes, and the consumer of the segment of what it holds. Nobody else walks the graph.
 """
 
 from collections.abc import Iterator, Mapping
@@ -59,6 +60,23 @@ class Segments:
     def __iter__(self) -> Iterator[Segment]:
         return iter(self.all)
 
+    def held(self, node: Node) -> str | None:
+        """What a gated product holds while spikes meet it: the node of that factor, if it is a signal."""
+        rule = self.fates[node.name].rule if node.name in self.fates else None
+        name = rule.held if isinstance(rule, Linear) else None
+        value = None if name is None else node.arguments[name].name
+        return value if value in self.carriers else None
+
+    def through(self, node: Node) -> tuple[str, ...]:
+        """What a node reads that spikes pass through it from: all but what it holds."""
+        if self.held(node) is None:
+            return node.reads
+        return (node.arguments["gate"].name,)
+
+    def gates(self, node: Node) -> tuple[str, ...]:
+        """The layers whose spikes meet what a gated product holds."""
+        return self._back_from(node, node.arguments["gate"].name).sources
+
     def call(self, node: Node, known: Known | None = None) -> Call:
         """A node as its row sees it."""
         return Call(node, self.graph, self.rules, self.carriers, {} if known is None else known, self.fixed)
@@ -88,7 +106,7 @@ class Segments:
         known: dict[str, Any] = {source: (identity(self.graph.sizes(source, IMAGES)),)}
         for segment in segments:
             for node in segment.nodes:
-                if node.name not in known and any(name in known for name in node.reads):
+                if node.name not in known and any(name in known for name in self.through(node)):
                     known[node.name] = self._through(node, known)
             if known.get(segment.end):
                 yield known[segment.end]
@@ -111,11 +129,14 @@ class Segments:
         return frozenset(found)
 
     def _found(self) -> Iterator[Segment]:
-        order = {node.name: at for at, node in enumerate(self.graph)}
         for node in self.graph:
             if node.operator in (SITE, OUTPUT) or self.kind(node.name) is Kind.DIGITAL:
                 for end in self._operands(node):
-                    yield self._back_from(node, end, order)
+                    yield self._back_from(node, end)
+            else:
+                held = self.held(node)
+                if held is not None:
+                    yield self._back_from(node, held)
 
     def _operands(self, node: Node) -> list[str]:
         """The values that a consumer takes; x * x takes x twice, but a result returned twice is there once."""
@@ -124,7 +145,11 @@ class Segments:
         given = [value.name for value in node.arguments.values() if isinstance(value, Ref)]
         return [name for name in given if name in self.carriers]
 
-    def _back_from(self, consumer: Node, end: str, order: Mapping[str, int]) -> Segment:
+    @cached_property
+    def _order(self) -> dict[str, int]:
+        return {node.name: at for at, node in enumerate(self.graph)}
+
+    def _back_from(self, consumer: Node, end: str) -> Segment:
         between, sources, waiting = set[str](), set[str](), [end]
         while waiting:
             name = waiting.pop()
@@ -132,10 +157,10 @@ class Segments:
                 continue
             if self.kind(name) is Kind.SYNAPTIC:
                 between.add(name)
-                waiting.extend(self.graph[name].reads)
+                waiting.extend(self.through(self.graph[name]))
             elif self.graph[name].operator in (SITE, INPUT) or self.kind(name) in (Kind.DIGITAL, Kind.LOOKUP):
                 sources.add(name)
-        ordered = [tuple(sorted(names, key=order.__getitem__)) for names in (between, sources)]
+        ordered = [tuple(sorted(names, key=self._order.__getitem__)) for names in (between, sources)]
         return Segment(consumer, end, tuple(self.graph[name] for name in ordered[0]), ordered[1])
 
     def _through(self, node: Node, known: Known) -> Any:
@@ -145,7 +170,10 @@ class Segments:
                 return known[node.arguments["self"].name][node.arguments["index"]]
             rule = self.fates[node.name].rule
             assert isinstance(rule, Linear)
-            found = list(rule.reach(self.call(node, known)))
+            passing = (
+                known if rule.held is None else {name: known[name] for name in self.through(node) if name in known}
+            )
+            found = list(rule.reach(self.call(node, passing)))
             if rule.several:
                 return tuple(unite(_tidied(boxes)) for boxes in found)  # type: ignore[arg-type]
             boxes = _tidied(found)  # type: ignore[arg-type]
@@ -166,15 +194,16 @@ class Segments:
 
     @cached_property
     def _feeding(self) -> dict[str, frozenset[str]]:
-        found: dict[str, frozenset[str]] = {}  # of sites and digital operators
+        found: dict[str, frozenset[str]] = {}  # of sites, digital operators and gated products, by what they hold
         for segment in self.all:
             through = (
                 found.get(name, frozenset()) if self.kind(name) is Kind.DIGITAL else frozenset((name,))
                 for name in segment.sources
                 if self.graph[name].operator != INPUT and self.kind(name) is not Kind.LOOKUP
             )
+            held = (found.get(node.name, frozenset()) for node in segment.nodes)
             name = segment.consumer.name
-            found[name] = found.get(name, frozenset()).union(*through)
+            found[name] = found.get(name, frozenset()).union(*through, *held)
         return found
 
 

@@ -12,7 +12,7 @@ from fewspikes.graph.graph import Graph
 from fewspikes.graph.inputs import InputSpec, bound, check_autocast, check_inputs
 from fewspikes.graph.interpreter import Running
 from fewspikes.network.grids import followed
-from fewspikes.network.macs import Macs
+from fewspikes.network.macs import Macs, with_gating
 from fewspikes.network.report import ConversionReport, report_of
 from fewspikes.network.sites import SiteDiagnosis
 from fewspikes.network.structure import Structure
@@ -221,7 +221,8 @@ class SpikingNetwork(Countable):
     @property
     def macs(self) -> Macs:
         """Multiply-adds of the ANN, and those left in the spiking network."""
-        return self.structure.macs
+        found = self.structure.macs
+        return with_gating(found, {site.node: self.neurons[site.name] for site in self.sites})
 
     def as_ann(self) -> Running:
         """The same graph with its original activations; it shares the weights."""

@@ -6,17 +6,13 @@ from fewspikes.graph.graph import CONSTANT, OUTPUT, Node, Ref
 from fewspikes.operators.call import IMAGES, Call, Relation
 from fewspikes.operators.driven import is_image_number, numbers_images
 from fewspikes.operators.rule import Bookkeeping, Digital, Linear, Lookup, Shapes
-from fewspikes.operators.summing import broadcast, sums_of
+from fewspikes.operators.summing import sums_of
 from fewspikes.reach import boxes
 from fewspikes.reach.boxes import Box, identity
 from fewspikes.reach.factors import Unknown
 from fewspikes.reach.reshaping import reshape
 
 _CAST = "_to_copy"
-
-
-def _multiplied(call: Call) -> Iterable[Box]:
-    return broadcast(call, "self", "other")
 
 
 def _looked_up(call: Call) -> Iterable[Box]:
@@ -107,13 +103,6 @@ def _written(call: Call) -> Iterator[Box]:
             yield _placed(box, 0, call)
 
 
-product = Digital(
-    ("mul",),
-    kind="product",
-    multiplies=True,
-    reach=_multiplied,
-    reason="a product of two signals is not a weighted sum of spikes; the paper leaves it to the digital processor",
-)
 ranked = Digital(
     ("argmax", "argmin", "topk", "sort", "argsort"),
     takes=lambda call: _is_returned(call, call.node),
@@ -148,7 +137,6 @@ plain = Bookkeeping(
 )
 
 ROWS = (
-    product,
     ranked,
     rounded,
     table,

@@ -122,7 +122,8 @@ def _weighted(
         if node.name in carriers and node.name not in ends and node.operator != INPUT:
             rule = rules.find(Linear, Call(node, graph, rules, carriers, tensors=tensors)) if node.arguments else None
         passes = node.operator == "getitem" or rule is not None
-        before = passes and any(found[name] for name in node.reads)
+        carried = rule is not None and rule.held is not None  # by neurons of its own where weights follow
+        before = passes and not carried and any(found[name] for name in node.reads)
         found[node.name] = before or (rule is not None and rule.weight is not None)
     return found
 

@@ -93,7 +93,7 @@ def contracted_axes(call: Call, g: Builder) -> Ref:
     return g.call("einsum", equation, [g.now(call.node.arguments[name]) for name in names], like=call.node.shape)
 
 
-def _terms(call: Call) -> tuple[list[str], str] | None:
+def terms_of(call: Call) -> tuple[list[str], str] | None:
     """The letters of each operand and of the result; None where a letter stands twice in one operand."""
     equation = call["equation"].replace(" ", "")
     shapes = [call.graph[ref.name].shape or () for ref in call.node.arguments["tensors"]]
@@ -108,15 +108,14 @@ def _terms(call: Call) -> tuple[list[str], str] | None:
     return None if any(len(set(term)) < len(term) for term in (*terms, result)) else (terms, result)
 
 
-@circuit("einsum")
+@circuit("einsum", takes=lambda call: sum(ref.name in call.carriers for ref in call.node.arguments["tensors"]) == 1)
 def summed_products(call: Call, g: Builder) -> Ref | None:
     """A sum of products of one signal and constants: the constants become one, their product a matrix product."""
-    tensors, found = call.node.arguments["tensors"], _terms(call)
-    signals = [at for at, ref in enumerate(tensors) if ref.name in call.carriers]
-    if found is None or len(signals) != 1:
+    tensors, found = call.node.arguments["tensors"], terms_of(call)
+    if found is None:
         return None
     terms, result = found
-    (at,) = signals
+    at = next(at for at, ref in enumerate(tensors) if ref.name in call.carriers)
     x, letters = g.now(tensors[at]), terms[at]
     sizes = dict(zip(letters, g.shape(x), strict=True))
     others = [(terms[i], g.now(ref)) for i, ref in enumerate(tensors) if i != at]
@@ -126,9 +125,9 @@ def summed_products(call: Call, g: Builder) -> Ref | None:
     if _stretched(sizes, g, others):
         return None
     if not others:
-        return _ordered(g, _without(g, x, letters, result), [c for c in letters if c in result], result)
+        return ordered(g, without(g, x, letters, result), [c for c in letters if c in result], result)
     constant, own = _one_constant(g, others, letters + result)
-    x = _without(g, x, letters, own + result)
+    x = without(g, x, letters, own + result)
     letters = "".join(c for c in letters if c in own + result)
     return _product(g, x, letters, constant, own, result)
 
@@ -148,13 +147,14 @@ def _one_constant(g: Builder, others: Sequence[tuple[str, Ref]], wanted: str) ->
     return g.put("einsum", equation, [ref for _, ref in others]), letters
 
 
-def _without(g: Builder, x: Ref, letters: str, kept: str) -> Ref:
+def without(g: Builder, x: Ref, letters: str, kept: str) -> Ref:
     """The tensor summed over all letters but those to be kept."""
     gone = [axis for axis, c in enumerate(letters) if c not in kept]
     return g.put("sum.dim_IntList", x, gone) if gone else x
 
 
-def _ordered(g: Builder, x: Ref, letters: Sequence[str], wanted: str) -> Ref:
+def ordered(g: Builder, x: Ref, letters: Sequence[str], wanted: str) -> Ref:
+    """The tensor with its axes in the order of the letters wanted."""
     return permuted(g, x, ["".join(letters).index(c) for c in wanted])
 
 
@@ -164,20 +164,20 @@ def _product(g: Builder, x: Ref, letters: str, constant: Ref, own: str, result: 
     shared = [c for c in letters if c in own and c in result]
     summed = [c for c in letters if c in own and c not in result]
     new = [c for c in own if c not in letters]
-    x = _ordered(g, x, letters, "".join([*free, *shared, *summed]))
-    constant = _ordered(g, constant, own, "".join([*shared, *summed, *new]))
+    x = ordered(g, x, letters, "".join([*free, *shared, *summed]))
+    constant = ordered(g, constant, own, "".join([*shared, *summed, *new]))
     sizes: dict[str, Any] = dict(zip([*free, *shared, *summed], g.shape(x), strict=True))
     sizes |= dict(zip([*shared, *summed, *new], g.shape(constant), strict=True))
     images, stack, width = ([sizes[c] for c in cs] for cs in (free, shared, new))
     if not summed:
         x = reshaped(g, x, (*images, *stack, *[1] * len(new)))
         product = g.put("mul.Tensor", x, constant)
-        return _ordered(g, product, [*free, *shared, *new], result)
+        return ordered(g, product, [*free, *shared, *new], result)
     depth = prod(sizes[c] for c in summed)
     x = reshaped(g, x, (*images, *stack, *([1] if stack else []), depth))
     product = g.put("matmul", x, reshaped(g, constant, (*stack, depth, prod(width))))
     shape: Shape = (*images, *stack, *width)
-    return _ordered(g, reshaped(g, product, shape), [*free, *shared, *new], result)
+    return ordered(g, reshaped(g, product, shape), [*free, *shared, *new], result)
 
 
 ROWS = (

@@ -123,6 +123,10 @@ class Linear(Rule):
         moves: elements are moved, not computed: whole numbers stay whole, channels keep their codes.
         adds: elements are added and subtracted as they are: whole numbers stay whole.
         several: it returns a list.
+        held: an argument that may be a signal too: it holds its value, a weight that changes, and the call is linear in
+            the one named "gate", whose spikes meet it.
+        tells_apart: whether what is held has a value of its own for each position of an axis of the gate.
+        multiplications: how many it takes where something is held.
         sizes: the shape of its result from its arguments, where that is plain; None leaves it to torch.
     """
 
@@ -137,11 +141,16 @@ class Linear(Rule):
     moves: bool = field(default=False, kw_only=True)
     adds: bool = field(default=False, kw_only=True)
     several: bool = field(default=False, kw_only=True)
+    held: str | None = field(default=None, kw_only=True)
+    tells_apart: Callable[[Call, int], bool] = field(default=lambda call, axis: False, kw_only=True)
+    multiplications: Callable[[Call], int] = field(default=lambda call: 0, kw_only=True)
     sizes: Sizes | None = field(default=None, kw_only=True)
 
     def applies(self, call: Call) -> bool:
         """Whether the call is linear in the signals that it takes."""
-        if self.terms:
+        if self.held is not None:
+            fits = "gate" in call.signals
+        elif self.terms:
             fits = call.signals <= set(self.terms)
         elif self.either or isinstance(self.weight, tuple):
             fits = len(call.signals) == 1 and call.is_single(next(iter(call.signals)))
@@ -221,13 +230,15 @@ class Digital(Rule):
     Attributes:
         reason: why.
         kind: its name in `circuits=`; "" where nothing else can become of it.
-        multiplies: one multiplication for each element of the result.
+        also: what may become of it beside what its kind's circuits make.
+        multiplications: how many it takes.
         reach: as of `Linear`, for where channels go; None where they are lost.
     """
 
     reason: str = field(kw_only=True)
     kind: str = field(default="", kw_only=True)
-    multiplies: bool = field(default=False, kw_only=True)
+    also: tuple[str, ...] = field(default=(), kw_only=True)
+    multiplications: Callable[[Call], int] = field(default=lambda call: 0, kw_only=True)
     reach: Reach | None = field(default=None, kw_only=True)
 
 

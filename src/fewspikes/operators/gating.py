@@ -1,0 +1,208 @@
+"""Products of two signals in which the spikes of one factor, the gate, let the other's value through.
+
+sum over t of z[t] (d[t] y) + c y: the gate is a layer of neurons reached by moves only, the held factor any weighted
+sum, complete before gating starts; it is a weight that changes. What comes out is a sum in the product's own membrane:
+it may be added to other sums and go into neurons at the same place; before a weighted map, a pool or the gate of
+another product, neurons for f(x) = x carry it.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from math import prod
+
+import torch
+from torch import Tensor
+
+from fewspikes.graph.builder import Builder, rebuilt
+from fewspikes.graph.graph import INPUT, OUTPUT, SITE, Graph, Node, Ref, replaced
+from fewspikes.operators.call import IMAGES, Call
+from fewspikes.operators.choices import Choices
+from fewspikes.operators.multiplying import GATED, PRODUCT, matrices, matrix_product
+from fewspikes.operators.rule import Digital, Linear, Rules, linear
+from fewspikes.operators.summing import broadcast, divided, scaled
+from fewspikes.reach.boxes import Box
+
+_LIBRARY = torch.library.Library("fewspikes", "FRAGMENT")
+_LIBRARY.define("gated(Tensor gate, Tensor held) -> Tensor")
+_LIBRARY.define("gated_rows(Tensor gate, Tensor held) -> Tensor")
+_LIBRARY.define("gated_columns(Tensor held, Tensor gate) -> Tensor")
+_LIBRARY.impl("gated", torch.mul, "CompositeImplicitAutograd")
+_LIBRARY.impl("gated_rows", torch.matmul, "CompositeImplicitAutograd")
+_LIBRARY.impl("gated_columns", torch.matmul, "CompositeImplicitAutograd")
+
+_ELEMENTS, _ROWS, _COLUMNS = (f"fewspikes.{name}.default" for name in ("gated", "gated_rows", "gated_columns"))
+
+
+def _elements(call: Call) -> int:
+    return prod(call.shape)
+
+
+def _products(call: Call) -> int:
+    return prod(call.shape) * call.shape_of("held" if call.node.operator == _COLUMNS else "gate")[-1]
+
+
+def _has_axis(call: Call, axis: int) -> bool:
+    """Whether the held factor has the gate's axis, counted from the end as broadcasting does, at its full length."""
+    gate, held = call.shape_of("gate"), call.shape_of("held")
+    from_end = len(gate) - axis
+    return from_end <= len(held) and held[-from_end] == gate[axis]
+
+
+def _is_summed(place: int) -> Callable[[Call, int], bool]:
+    """Whether an axis of the gate is the one that the product sums over, or one of the stack."""
+
+    def told(call: Call, axis: int) -> bool:
+        count = len(call.shape_of("gate"))
+        return axis == count + place or (axis < count - 2 and _has_axis(call, axis))
+
+    return told
+
+
+@linear("fewspikes::gated", held="held", multiplications=_elements, tells_apart=_has_axis)
+def elements(call: Call) -> Iterable[Box]:
+    """Either factor, broadcast to the shape of the product."""
+    return broadcast(call, "gate", "held")
+
+
+@linear("fewspikes::gated_rows", held="held", multiplications=_products, tells_apart=_is_summed(-1))
+def rows(call: Call) -> Iterable[Box]:
+    """gate @ held: the gate's rows with all columns of the held matrix."""
+    return matrices(call, "gate", "held")
+
+
+@linear("fewspikes::gated_columns", held="held", multiplications=_products, tells_apart=_is_summed(-2))
+def columns(call: Call) -> Iterable[Box]:
+    """held @ gate: the gate's columns with all rows of the held matrix."""
+    return matrices(call, "held", "gate")
+
+
+def with_gated_products(
+    graph: Graph,
+    tensors: dict[str, Tensor],
+    choices: Choices,
+    rules: Rules,
+    carriers: frozenset[str],
+    layers: Sequence[Sequence[Node]],
+) -> Graph:
+    """The graph with each product that is to be gated as one, and neurons for f(x) = x where it needs some.
+
+    Args:
+        graph, rules, carriers: as everywhere.
+        tensors: the constants.
+        choices: what was chosen.
+        layers: the nodes that are to become neurons, layer by layer.
+    """
+    work = _Gating(graph, tensors, choices, rules, carriers, layers)
+    return rebuilt(graph, tensors, work.changed)
+
+
+class _Gating:
+    """The state of `with_gated_products`: which values lie in a product's membrane, and what carries them."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        tensors: Mapping[str, Tensor],
+        choices: Choices,
+        rules: Rules,
+        carriers: frozenset[str],
+        layers: Sequence[Sequence[Node]],
+    ) -> None:
+        self.graph, self.tensors, self.choices, self.rules = graph, tensors, choices, rules
+        self.carriers = carriers
+        self.ends = {nodes[-1].name for nodes in layers}
+        self.inside = {node.name for nodes in layers for node in nodes}
+        self.fired: set[str] = set()  # outputs of neurons, moved at most
+        self.open: dict[str, str] = {}  # by node, the circuit whose product it is a sum of
+        self.carried: dict[str, Ref] = {}  # by node of the old graph, the neurons that carry it
+
+    def changed(self, node: Node, g: Builder) -> Ref | None:
+        """What stands for a node."""
+        if node.name not in self.carriers or node.operator in (INPUT, OUTPUT):
+            return None
+        if node.name in self.ends or node.operator == SITE:
+            self.fired.add(node.name)
+            return None
+        factors = self._factors(node)
+        if factors is not None:
+            self.open[node.name] = node.part or f"{node.short}@{node.name}"
+            return self._product(node, g, *factors)
+        return self._passed(node, g)
+
+    def _call(self, node: Node) -> Call:
+        return Call(node, self.graph, self.rules, self.carriers, tensors=self.tensors)
+
+    def _factors(self, node: Node) -> tuple[str, str] | None:
+        """The two factors of a product that is to be gated, each by its node."""
+        if node.name in self.inside:
+            return None
+        call = self._call(node)
+        digital = self.rules.find(Digital, call)
+        if digital is None or digital.kind != PRODUCT or self.choices.of(PRODUCT, node.path) != GATED:
+            return None
+        names = [value.name for value in node.arguments.values() if isinstance(value, Ref)]
+        return (names[0], names[-1])
+
+    def _product(self, node: Node, g: Builder, first: str, second: str) -> Ref:
+        """The product: a factor that is neurons gates before one that is none, then the smaller one, then the first."""
+        is_square = first == second
+        other = not is_square and self._cost(second) < self._cost(first)
+        gate, held = (second, first) if other else (first, second)
+        part, g.part = g.part, self.open[node.name]
+        spikes = g.now(Ref(gate)) if gate in self.fired else self._carried(gate, g)
+        value = g.now(Ref(held))
+        if self.rules.find(Digital, self._call(node)) is not matrix_product:
+            operator, arguments = _ELEMENTS, {"gate": spikes, "held": value}
+        elif other:
+            operator, arguments = _COLUMNS, {"held": value, "gate": spikes}
+        else:
+            operator, arguments = _ROWS, {"gate": spikes, "held": value}
+        made = g.append(operator, arguments, node.shape)
+        g.part = part
+        return made
+
+    def _cost(self, name: str) -> tuple[bool, int]:
+        return name not in self.fired, prod(self.graph.sizes(name, IMAGES))
+
+    def _carried(self, name: str, g: Builder) -> Ref:
+        """Neurons for f(x) = x that carry a value."""
+        if name not in self.carried:
+            self.carried[name] = g.site(g.now(Ref(name)), self.graph[name].shape)
+        return self.carried[name]
+
+    def _passed(self, node: Node, g: Builder) -> Ref | None:
+        """An operator that is no product: sums in a membrane go through it, or are carried to it by neurons."""
+        rule = self.rules.find(Linear, self._call(node)) if node.operator != "getitem" else None
+        signals = [name for name in node.reads if name in self.carriers]
+        moved = node.operator == "getitem" or (rule is not None and rule.moves)
+        if moved and self.fired.issuperset(signals):
+            self.fired.add(node.name)
+        waiting = [name for name in signals if name in self.open]
+        if not waiting or (rule is None and not moved):
+            return None
+        if moved or node.name in self.inside or self._adds(node, rule):
+            self.open[node.name] = self.open[waiting[0]]
+            return None
+        return self._weighed(node, g, waiting)
+
+    def _adds(self, node: Node, rule: Linear | None) -> bool:
+        """Whether it only adds what lies at the same place, or scales it by one number."""
+        if rule is not None and (rule.adds or rule.held is not None):
+            return True
+        factors = [name for name in node.reads if name not in self.carriers]
+        return rule in (scaled, divided) and all(prod(self.graph.sizes(name, IMAGES)) == 1 for name in factors)
+
+    def _weighed(self, node: Node, g: Builder, waiting: list[str]) -> Ref:
+        """The operator, reading what carries the sums that lie in a membrane."""
+        part = g.part
+        instead = {}
+        for name in waiting:
+            g.part = self.open[name]
+            relayed = self.choices.of("linear", node.path) == "relay"
+            value = g.now(Ref(name))
+            instead[name] = g.call("alias", value, like=self.graph[name].shape) if relayed else self._carried(name, g)
+        g.part = part
+        arguments = replaced(node.arguments, lambda ref: instead.get(ref.name) or g.now(ref))
+        return g.append(node.operator, arguments, node.shape, node.dtype)
+
+
+ROWS = (elements, rows, columns)

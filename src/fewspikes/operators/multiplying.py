@@ -1,0 +1,172 @@
+"""Rows of products of two signals, which are no weighted sums: left digital unless the user chooses a circuit."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fewspikes.graph.builder import Builder, rebuilt
+from fewspikes.graph.graph import Batch, Graph, Node, Ref
+from fewspikes.operators.call import Call
+from fewspikes.operators.choices import Choices
+from fewspikes.operators.indexing import permuted, reshaped
+from fewspikes.operators.products import ordered, terms_of, without
+from fewspikes.operators.rule import Digital, circuit
+from fewspikes.operators.summing import adaptively_pooled, broadcast, pooled, summed
+from fewspikes.reach import boxes
+from fewspikes.reach.boxes import Box
+
+PRODUCT = "product"  # the kind in `circuits=`
+GATED, NEURONS = "gated", "neurons"  # what operators.gating and operators.quarter_squares make of it
+_REASON = (
+    "a product of two signals is not a weighted sum of spikes; the paper leaves it to the digital processor, "
+    "circuits={'product': 'gated'} or 'neurons' makes it of spikes"
+)
+_SUMS = frozenset(name for row in (summed, pooled, adaptively_pooled) for name in row.operators)
+_LIBRARY = torch.library.Library("fewspikes", "FRAGMENT")
+_LIBRARY.define("squared(Tensor self) -> Tensor")
+_LIBRARY.impl("squared", torch.square, "CompositeImplicitAutograd")
+
+
+def elements_multiplied(call: Call) -> Iterable[Box]:
+    """Both factors, broadcast to the shape of the result."""
+    return broadcast(call, "self", "other")
+
+
+def matrices(call: Call, first: str = "self", second: str = "other") -> Iterable[Box]:
+    """Rows of the first factor, columns of the second, stacks of them broadcast."""
+    rows, columns = call.shape[-2:]
+    count = {name: len(call.shape_of(name)) for name in (first, second)}
+    for box in call.connected(call.node.arguments[first]):
+        yield boxes.broadcast(boxes.dense(box, count[first] - 1, columns), call.shape)
+    for box in call.connected(call.node.arguments[second]):
+        yield boxes.broadcast(boxes.dense(box, count[second] - 2, rows), call.shape)
+
+
+def _are_matrices(call: Call) -> bool:
+    """Whether both factors are matrices, or stacks of them."""
+    return min(len(call.shape_of(name)) for name in ("self", "other")) > 1
+
+
+def _elements(call: Call) -> int:
+    return prod(call.shape)
+
+
+def _terms(call: Call) -> int:
+    return prod(call.shape) * call.shape_of("self")[-1]
+
+
+product = Digital(
+    ("mul",), kind=PRODUCT, also=(GATED, NEURONS), multiplications=_elements, reach=elements_multiplied, reason=_REASON
+)
+matrix_product = Digital(
+    ("matmul",),
+    kind=PRODUCT,
+    also=(GATED, NEURONS),
+    multiplications=_terms,
+    reach=matrices,
+    reason=_REASON,
+    takes=_are_matrices,
+)
+
+square = Digital(
+    ("fewspikes::squared",),
+    kind=PRODUCT,
+    also=(GATED, NEURONS),
+    multiplications=_elements,
+    reach=lambda call: call.boxes(),
+    reason=_REASON,
+)
+
+
+@circuit("einsum", takes=lambda call: sum(ref.name in call.carriers for ref in call.node.arguments["tensors"]) > 1)
+def summed_over_letters(call: Call, g: Builder) -> Ref | None:
+    """A sum of products of several signals: the first two become one, until two are left: a product of matrices."""
+    tensors, found = call.node.arguments["tensors"], terms_of(call)
+    if found is None:
+        return None
+    terms, result = found
+    if len(tensors) == 2:
+        return _of_two(g, [g.now(ref) for ref in tensors], terms, result)
+    wanted = "".join(dict.fromkeys(c for c in terms[0] + terms[1] if c in "".join([*terms[2:], result])))
+    first, second, *others = (g.now(ref) for ref in tensors)
+    both = g.put("einsum", f"{terms[0]},{terms[1]}->{wanted}", [first, second])
+    equation = f"{','.join([wanted, *terms[2:]])}->{result}"
+    return g.call("einsum", equation, [both, *others], like=call.node.shape)
+
+
+def _of_two(g: Builder, tensors: list[Ref], terms: list[str], result: str) -> Ref | None:
+    """The axes of both as (those that they share, their own and summed ones), and back into the order of the result."""
+    tensors = [without(g, x, own, other + result) for x, own, other in zip(tensors, terms, terms[::-1], strict=True)]
+    first, second = (
+        "".join(c for c in own if c in other + result) for own, other in ((terms[0], terms[1]), terms[::-1])
+    )
+    sizes = [dict(zip(own, g.shape(x), strict=True)) for own, x in zip((first, second), tensors, strict=True)]
+    shared = [c for c in result if c in first and c in second]
+    if any(sizes[0][c] != sizes[1][c] for c in first if c in second):
+        return None
+    if any(isinstance(size, Batch) and c not in shared for own in sizes for c, size in own.items()):
+        return None
+    summed = [c for c in first if c in second and c not in result]
+    rows, columns = ([c for c in own if c not in shared and c not in summed] for own in (first, second))
+    left, right = (
+        ordered(g, tensors[0], first, "".join([*shared, *rows, *summed])),
+        ordered(g, tensors[1], second, "".join([*shared, *summed, *columns])),
+    )
+    known = sizes[0] | sizes[1]
+    stack = tuple(known[c] for c in shared)
+    if summed:
+        height, depth, width = (_length(known, letters) for letters in (rows, summed, columns))
+        left, right = reshaped(g, left, (*stack, height, depth)), reshaped(g, right, (*stack, depth, width))
+        made = g.put("matmul", left, right)
+    else:
+        left = reshaped(g, left, (*stack, *(known[c] for c in rows), *(1 for _ in columns)))
+        made = g.put("mul.Tensor", left, reshaped(g, right, (*stack, *(1 for _ in rows), *(known[c] for c in columns))))
+    made = reshaped(g, made, (*stack, *(known[c] for c in (*rows, *columns))))
+    return permuted(g, made, ["".join([*shared, *rows, *columns]).index(c) for c in result])
+
+
+def _length(sizes: Mapping[str, Any], letters: Sequence[str]) -> int:
+    return prod(sizes[letter] for letter in letters)
+
+
+def with_squares(
+    graph: Graph, tensors: dict[str, Tensor], choices: Choices, layers: Iterable[tuple[str, Sequence[Node]]]
+) -> Graph:
+    """The graph with squares that are summed up or averaged as products, where these are not to be made of neurons.
+
+    So are those of a norm: what counts is the sum, which few large values make. Other squares are activations, and one
+    neuron with the elementwise function that they are part of.
+
+    Args:
+        graph: with shapes.
+        tensors: its constants.
+        choices: what was chosen.
+        layers: what is to become neurons: what each layer reads, and the nodes that it is made of.
+    """
+    lone = {
+        nodes[0].name: source
+        for source, nodes in layers
+        if len(nodes) == 1 and _is_square(nodes[0]) and all(u.short in _SUMS for u in graph.users(nodes[0].name))
+    }
+    if not lone:
+        return graph
+
+    def change(node: Node, g: Builder) -> Ref | None:
+        if node.name not in lone or choices.of(PRODUCT, node.path) == "neurons":
+            return None
+        return g.call("fewspikes::squared", g.now(Ref(lone[node.name])), like=node.shape)
+
+    return rebuilt(graph, tensors, change)
+
+
+def _is_square(node: Node) -> bool:
+    given = node.arguments
+    if node.short == "mul":
+        return bool(given["self"] == given["other"])
+    return node.short == "square" or (node.short == "pow" and given["exponent"] in (2, 2.0))
+
+
+ROWS = (product, matrix_product, square, summed_over_letters)
