@@ -194,8 +194,13 @@ def _probed(snn: SpikingNetwork, batch: Batch, scales: list[float], random: torc
             signs = [torch.randint(0, 2, y.shape, generator=random).to(y) * 2 - 1 for y in outputs]
             along = torch.stack([(s * y).sum() * c for s, y, c in zip(signs, outputs, scales, strict=True)]).sum()
             rows.append(torch.autograd.grad(along, wanted, retain_graph=True, materialize_grads=True))
-    gradients = {name: [row[i] for row in rows] for i, name in enumerate(taps)}
+    gradients = {name: [_finite(row[i]) for row in rows] for i, name in enumerate(taps)}
     return Probed(len(batch[0]), {name: tap.taken() for name, tap in taps.items()}, gradients)
+
+
+def _finite(gradient: Tensor) -> Tensor:
+    """The gradient, 0 where there is none: a root is infinitely steep at 0, as at the length of a vector of zeros."""
+    return gradient.nan_to_num(0.0, 0.0, 0.0)
 
 
 class _Tap(nn.Module):
