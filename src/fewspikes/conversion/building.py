@@ -12,6 +12,7 @@ from fewspikes.base.errors import FewSpikesError, warn
 from fewspikes.base.progress import track
 from fewspikes.conversion import repairs
 from fewspikes.conversion.pricing import priced
+from fewspikes.conversion.repairs import stretched
 from fewspikes.conversion.settings import Codes, Settings, circuits_of
 from fewspikes.conversion.tables import Tables
 from fewspikes.graph.capture import captured_model
@@ -23,6 +24,7 @@ from fewspikes.measure.gradients import no_gradient, without_gradient
 from fewspikes.measure.levels import BITS
 from fewspikes.measure.measurement import classes_of
 from fewspikes.measure.source import Source
+from fewspikes.measure.weighing import ranged, weighed
 from fewspikes.network.spiking import Countable, SpikingNetwork
 from fewspikes.network.structure import Structure
 from fewspikes.neuron.known_codes import levels_parameters, relu_parameters
@@ -74,7 +76,8 @@ class Conversion:
         graph, fixed = self.prepared.graph, fixed_of(self.prepared.tensors)
         self.structure = Structure(graph, captured.inputs, self.prepared.sites, fixed, captured.keywords, rules)
         self.sites = self.prepared.sites
-        self.calibration: Calibration | None = images if isinstance(images, Calibration) else None
+        given = images if isinstance(images, Calibration) else None
+        self.calibration = given.without_ranges() if given and settings.codes.repair is False else given
         self.images, self.held, self.left_out = Images(()), Images(()), 0
         self.notes, self._fixed = self.prepared.notes, dict[str, FSNeuron]()
         if images is not None and self.calibration is None:
@@ -102,7 +105,7 @@ class Conversion:
                 return tables.of(name, price=price)
 
             chosen, prices = priced(made, fit, few, codes.spike_price, self.progress)
-            free = {name: FSNeuron(table) for name, table in chosen.items() if name not in self._fixed}
+            free = {name: self._neuron(name, table) for name, table in chosen.items() if name not in self._fixed}
             made = made.with_neurons(free)
         seen = self.images.take(slice(_QUICK_REPAIR if quick else None)) if len(self.images) else self.images
         if len(seen) < 2 or codes.repair is False or codes.alpha is not None:
@@ -146,8 +149,11 @@ class Conversion:
         size = batch_size(base.report.neurons)
         batches = track(source, "calibrating", source.total, self.progress)
         deal = Deal(batches, size, None if learns else repairs.IMAGES, every, outliers=True)
-        axes = {name: entry.axis for name, entry in self.prepared.entries.items()}
-        self.calibration = replace(calibrate(base, deal, axes), constants=constants)
+        entries = {name: entry.axis for name, entry in self.prepared.entries.items()}
+        axes = {} if self.settings.codes.repair is False else ranged(base)
+        counted = calibrate(base, deal, entries, axes)
+        counted = replace(counted, constants=constants)
+        self.calibration = weighed(base, counted, deal.kept, axes, self.progress)
         if deal.outliers:
             warn(f"calibration: {deal.outliers}")
             self.notes += (f"calibration: {deal.outliers}",)
@@ -191,9 +197,17 @@ class Conversion:
         return self._on(tensors, tables)
 
     def _on(self, tensors: Mapping[str, Tensor], tables: Mapping[str, FSParameters]) -> SpikingNetwork:
-        neurons = {name: FSNeuron(table) for name, table in tables.items()} | self._fixed
+        neurons = {name: self._neuron(name, table) for name, table in tables.items()} | self._fixed
         images = 0 if self.calibration is None else self.calibration.images
         return SpikingNetwork(self.structure, tensors, neurons, self.notes, images)
+
+    def _neuron(self, name: str, table: FSParameters) -> FSNeuron:
+        """A site's neurons, each channel with the range that it was calibrated to, if there are such."""
+        ranges = {} if self.calibration is None else self.calibration.ranges
+        axis = self.structure.channel_axis(name) if name in ranges else None
+        if axis is None:
+            return FSNeuron(table)
+        return stretched(FSNeuron(table), self.structure.site(name).activation, None, torch.tensor(ranges[name]), axis)
 
 
 def calibrate_model(

@@ -7,7 +7,7 @@ from fewspikes.operators.rule import Digital, Kind, Linear, Lookup
 from fewspikes.reach.boxes import Box, identity
 from fewspikes.reach.factors import Unknown, is_identity
 
-_ANY = -1  # the axis of what keeps the axes that it came with: it agrees with every other
+_ANY = -1  # the axis of what keeps the axes that it came with, or has summed them up: it agrees with every other
 _NONE = -2  # no axis, or several
 
 
@@ -77,10 +77,12 @@ def _moved(segments: Segments, node: Node, read: str, axis: int, in_place: bool 
 def _axis_of(box: Box, axis: int, in_place: bool) -> int:
     """The target's axis of which each position is connected to one position of the source's axis at most, and back.
 
-    In place, to the same one.
+    In place, to the same one. `_ANY` where all positions of the target are connected to the same ones.
     """
     source = -1 - axis
     factor = box.factor_of(source)
+    if set(factor.labels) == {source}:
+        return _ANY  # the same channels wherever one looks: their sum
     for at, atoms in enumerate(box.axes):
         if atoms and set(factor.labels) == {source, *atoms}:
             table = factor.ordered([source, *atoms]).table.flatten(1)

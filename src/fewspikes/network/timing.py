@@ -23,12 +23,13 @@ def latency_steps(segments: Segments, k: Mapping[str, int]) -> int:
     _check(segments, k)
     ready: dict[str, int] = {}  # by node: when its value is complete
     for node in segments.graph:
-        complete = max((ready[name] for name in segments.through(node)), default=0)
+        signals = segments.carriers.intersection(segments.through(node)) if node.name in segments.carriers else ()
+        complete = max((ready[name] for name in signals), default=0)
         held = segments.held(node)
         if held is not None:
             complete = max(complete, ready[held] + max(k[gate] for gate in segments.gates(node)))
         ready[node.name] = complete + k.get(node.name, 0)
-    return ready[segments.graph.output.name]
+    return max((ready[name] for name in segments.graph.output.reads), default=0)
 
 
 def interval_steps(segments: Segments, k: Mapping[str, int]) -> int:

@@ -81,7 +81,7 @@ def _free(g: Builder, kind: str) -> int:
     return number
 
 
-def measured(graph: Graph) -> tuple[Measured, ...]:
+def constants_of(graph: Graph) -> tuple[Measured, ...]:
     """The constants of a graph that are measured, with what they are put to."""
     by_number: dict[tuple[str, str], dict[str, str]] = {}
     for node in graph.of(CONSTANT):

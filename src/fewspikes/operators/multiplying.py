@@ -14,7 +14,7 @@ from fewspikes.operators.choices import Choices
 from fewspikes.operators.indexing import permuted, reshaped
 from fewspikes.operators.products import ordered, terms_of, without
 from fewspikes.operators.rule import Digital, circuit
-from fewspikes.operators.summing import broadcast
+from fewspikes.operators.summing import adaptively_pooled, broadcast, pooled, summed
 from fewspikes.reach import boxes
 from fewspikes.reach.boxes import Box
 
@@ -24,6 +24,7 @@ _REASON = (
     "a product of two signals is not a weighted sum of spikes; the paper leaves it to the digital processor, "
     "circuits={'product': 'gated'} or 'neurons' makes it of spikes"
 )
+_SUMS = frozenset(name for row in (summed, pooled, adaptively_pooled) for name in row.operators)
 _LIBRARY = torch.library.Library("fewspikes", "FRAGMENT")
 _LIBRARY.define("squared(Tensor self) -> Tensor")
 _LIBRARY.impl("squared", torch.square, "CompositeImplicitAutograd")
@@ -134,9 +135,10 @@ def _length(sizes: Mapping[str, Any], letters: Sequence[str]) -> int:
 def with_squares(
     graph: Graph, tensors: dict[str, Tensor], choices: Choices, layers: Iterable[tuple[str, Sequence[Node]]]
 ) -> Graph:
-    """The graph with a signal times itself as a product, where products are not to be made of neurons.
+    """The graph with squares that are summed up or averaged as products, where these are not to be made of neurons.
 
-    Squares that are part of a longer elementwise function are one neuron with it.
+    So are those of a norm: what counts is the sum, which few large values make. Other squares are activations, and one
+    neuron with the elementwise function that they are part of.
 
     Args:
         graph: with shapes.
@@ -144,7 +146,11 @@ def with_squares(
         choices: what was chosen.
         layers: what is to become neurons: what each layer reads, and the nodes that it is made of.
     """
-    lone = {nodes[0].name: source for source, nodes in layers if len(nodes) == 1 and _is_square(nodes[0])}
+    lone = {
+        nodes[0].name: source
+        for source, nodes in layers
+        if len(nodes) == 1 and _is_square(nodes[0]) and all(u.short in _SUMS for u in graph.users(nodes[0].name))
+    }
     if not lone:
         return graph
 

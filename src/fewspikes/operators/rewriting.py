@@ -29,7 +29,7 @@ from fewspikes.operators.given import Tested
 from fewspikes.operators.grouping import with_constants_grouped
 from fewspikes.operators.identities import Entry, with_input_spikes, with_linear_parts
 from fewspikes.operators.indexing import picks_by_masks
-from fewspikes.operators.measured import Measured, measured
+from fewspikes.operators.measured import Measured, constants_of
 from fewspikes.operators.multiplying import PRODUCT, with_squares
 from fewspikes.operators.quarter_squares import with_quarter_squares
 from fewspikes.operators.quotients import with_products_for_quotients
@@ -120,7 +120,7 @@ def prepared(captured: Captured, circuits: Mapping[str, str] | None = None, rule
     names = {site.node: site.name for site in sites}
     found = {names[entry.node]: entry for entry in entries}
     graph = shaped or with_sizes(graph, captured.inputs, tensors, rules)
-    return Prepared(graph, tensors, sites, tuple(notes), found, measured(graph))
+    return Prepared(graph, tensors, sites, tuple(notes), found, constants_of(graph))
 
 
 def _bound_masks(graph: Graph, tensors: dict[str, Tensor], rules: Rules) -> None:

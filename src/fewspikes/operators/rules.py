@@ -15,6 +15,7 @@ from fewspikes.operators import (
     circuits,
     composed,
     distances,
+    driven,
     filling,
     gating,
     identities,
@@ -59,6 +60,7 @@ class _Library(Rules):
 
 
 _ROOMS = (
+    driven,  # before the rows of constant masks
     weighted,
     summing,
     moving,
@@ -69,14 +71,14 @@ _ROOMS = (
     attention,
     distances,
     products,
-    multiplying,
-    gating,
     rearranging,
     neurons,
     circuits,
     composed,
     limits,
     maxima,
+    multiplying,
+    gating,
     identities,
     bookkeeping,
 )
@@ -270,7 +272,12 @@ def remedy(rules: Rules = RULES) -> str:
     )
 
 
+def _is_for_users(name: str) -> bool:
+    """Whether models have an operator: not those that conversion alone puts into a graph."""
+    return name[0] != "_" and not name.startswith("fewspikes::")
+
+
 def listed(rules: Rules = RULES) -> dict[str, list[str]]:
     """The operators by what becomes of them, for README and messages."""
     kinds: Mapping[str, type[Any]] = {"weighted sums": Linear, "neurons": Neurons, "left digital": Digital}
-    return {word: sorted(name for name in rules.names(kind) if name[0] != "_") for word, kind in kinds.items()}
+    return {word: sorted(filter(_is_for_users, rules.names(kind))) for word, kind in kinds.items()}
