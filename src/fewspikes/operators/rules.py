@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fewspikes.base.errors import FewSpikesError
 from fewspikes.graph.functions import PYTHON, is_aten, is_elementwise
-from fewspikes.graph.graph import CONSTANT, INPUT, OUTPUT, SITE, Graph, Node, short_name
+from fewspikes.graph.graph import CONSTANT, INPUT, NEXT, OUTPUT, PASSING, SITE, Graph, Node, short_name
 from fewspikes.operators import (
     bookkeeping,
     circuits,
@@ -24,6 +24,7 @@ from fewspikes.operators import (
     neurons,
     products,
     rearranging,
+    recurrent,
     signals,
     summing,
     weighted,
@@ -64,6 +65,7 @@ _ROOMS = (
     multiplying,
     gating,
     rearranging,
+    recurrent,
     neurons,
     circuits,
     composed,
@@ -75,7 +77,7 @@ _ROOMS = (
 RULES = _Library(row for room in _ROOMS for row in room.ROWS)
 _KNOWN = (Linear, Digital, Lookup, Shapes, Bookkeeping)
 _SHOWN = 3  # paths in a message
-_NOTHING = frozenset((INPUT, CONSTANT, OUTPUT))
+_NOTHING = frozenset((INPUT, CONSTANT, OUTPUT, NEXT))
 _LOGITS = "a classifier that ends here: return the logits, which name the same class"
 _AT_THE_END = dict.fromkeys(("softmax", "log_softmax"), _LOGITS)
 _DROPOUT = "active in eval mode: call F.dropout(x, training=self.training), or take it out"
@@ -151,8 +153,8 @@ def _fate(call: Call) -> Fate | None:
         return None
     if node.operator == SITE:
         return Fate(Kind.NEURON)
-    if node.operator == "getitem":
-        return Fate(Kind.SYNAPTIC if call.signals else Kind.BOOKKEEPING)
+    if node.operator == "getitem" or node.operator in PASSING:
+        return Fate(Kind.SYNAPTIC if node.name in call.carriers else Kind.BOOKKEEPING)
     if node.operator in PYTHON or rules.has(Shapes, node.short):
         return Fate(Kind.BOOKKEEPING)
     if not call.signals:
