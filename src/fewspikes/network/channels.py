@@ -1,6 +1,6 @@
 """Where the channels of a site are, and where a scale per channel costs nothing."""
 
-from fewspikes.graph.graph import INPUT, OUTPUT, SITE, Node
+from fewspikes.graph.graph import HISTORY, INPUT, OUTPUT, PASSING, SITE, STATE, Node
 from fewspikes.network.segments import Segments
 from fewspikes.operators.call import IMAGES
 from fewspikes.operators.rule import Digital, Kind, Linear, Lookup
@@ -14,7 +14,8 @@ _NONE = -2  # no axis, or several
 def channel_axis(segments: Segments, site: str) -> int | None:
     """The axis of the channels of a site's gate inputs, from the weighted maps before it; None where they disagree.
 
-    A weighted map makes channels; what follows may move them as long as each stays one position of one axis.
+    A weighted map makes channels; what follows may move them as long as each stays one position of one axis. In a loop
+    over time neurons before it tell, too.
 
     Args:
         segments: of the network.
@@ -24,6 +25,9 @@ def channel_axis(segments: Segments, site: str) -> int | None:
     seen: dict[str, int] = {}
     for node in _leading_to(segments, end):
         seen[node.name] = _axis_after(segments, node, seen)
+        if node.operator == SITE and segments.graph[site].loop:  # gates of one state have its channels
+            axis = channel_axis(segments, node.name)
+            seen[node.name] = _ANY if axis is None else axis
     return seen[end] if seen[end] >= 0 else None
 
 
@@ -42,8 +46,10 @@ def _leading_to(segments: Segments, end: str) -> list[Node]:
 
 
 def _axis_after(segments: Segments, node: Node, seen: dict[str, int]) -> int:
-    if node.operator == SITE:
+    if node.operator in (SITE, STATE):  # a state's are those of what it will be, which stands behind it
         return _ANY
+    if node.operator in PASSING:
+        return _through_time(node, seen[node.reads[0]])
     if node.operator == INPUT or node.name not in segments.fates:
         return _NONE
     rule = segments.fates[node.name].rule
@@ -58,6 +64,16 @@ def _axis_after(segments: Segments, node: Node, seen: dict[str, int]) -> int:
     found = {_moved(segments, node, read, seen[read]) for read in reads}
     found -= {_ANY}
     return found.pop() if len(found) == 1 else _NONE if found else _ANY
+
+
+def _through_time(node: Node, axis: int) -> int:
+    """Where the channels are in one time step, and in all."""
+    time = node.arguments.get("dim")
+    if axis < 0 or time is None:
+        return axis
+    if node.operator == HISTORY:
+        return axis + (axis >= time)
+    return _NONE if axis == time else axis - (axis > time)
 
 
 def _moved(segments: Segments, node: Node, read: str, axis: int, in_place: bool = False) -> int:
@@ -106,17 +122,22 @@ def gain_is_free(segments: Segments, site: str) -> str:
     """
     axis = channel_axis(segments, site)
     marked = {site: _NONE if axis is None else axis}  # by node, where the channels are
-    for node in segments.graph:
-        reads = [name for name in segments.through(node) if name in marked]
-        if not reads:
-            continue
-        if node.operator == OUTPUT:
-            return "its output leaves the network unweighted"
-        if segments.held(node) is not None:
-            if not _is_held_by_channel(segments, node, marked[reads[0]]):
-                return "it gates a product that holds one value for several of its channels"
-        elif segments.kind(node.name) in (Kind.SYNAPTIC, Kind.DIGITAL) and not segments.weighs(node):
-            marked[node.name] = _moved(segments, node, reads[0], marked[reads[0]], in_place=True)
+    before = -1
+    while before < len(marked):  # a state is what stands behind it will be
+        before = len(marked)
+        for node in segments.graph:
+            reads = [name for name in (*segments.through(node), segments.graph.after(node.name)) if name in marked]
+            if not reads or node.name == site:
+                continue
+            if node.operator == OUTPUT:
+                return "its output leaves the network unweighted"
+            if segments.held(node) is not None:
+                if not _is_held_by_channel(segments, node, marked[reads[0]]):
+                    return "it gates a product that holds one value for several of its channels"
+            elif node.operator in PASSING:
+                marked[node.name] = _through_time(node, marked[reads[0]])
+            elif segments.kind(node.name) in (Kind.SYNAPTIC, Kind.DIGITAL) and not segments.weighs(node):
+                marked[node.name] = _moved(segments, node, reads[0], marked[reads[0]], in_place=True)
     return ""
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fewspikes.graph.builder import Builder, rebuilt
-from fewspikes.graph.graph import INPUT, OUTPUT, SITE, Graph, Node, Ref, replaced
+from fewspikes.graph.graph import HISTORY, INPUT, LAST, NEXT, OUTPUT, SITE, Graph, Node, Ref, replaced
 from fewspikes.operators.call import IMAGES, Call
 from fewspikes.operators.choices import Choices
 from fewspikes.operators.multiplying import GATED, PRODUCT, matrices, matrix_product
@@ -117,6 +117,8 @@ class _Gating:
 
     def changed(self, node: Node, g: Builder) -> Ref | None:
         """What stands for a node."""
+        if node.operator == NEXT:
+            return self._next(node, g)
         if node.name not in self.carriers or node.operator in (INPUT, OUTPUT):
             return None
         if node.name in self.ends or node.operator == SITE:
@@ -171,9 +173,13 @@ class _Gating:
 
     def _passed(self, node: Node, g: Builder) -> Ref | None:
         """An operator that is no product: sums in a membrane go through it, or are carried to it by neurons."""
+        weighed = node.operator in (HISTORY, LAST) and self._meets_weights(node.name)
+        if weighed and node.reads[0] in self.carried:
+            self.fired.add(node.name)
+            return g.append(node.operator, {**node.arguments, "self": self.carried[node.reads[0]]}, node.shape)
         rule = self.rules.find(Linear, self._call(node)) if node.operator != "getitem" else None
         signals = [name for name in node.reads if name in self.carriers]
-        moved = node.operator == "getitem" or (rule is not None and rule.moves)
+        moved = node.operator in ("getitem", HISTORY, LAST) or (rule is not None and rule.moves)
         if moved and self.fired.issuperset(signals):
             self.fired.add(node.name)
         waiting = [name for name in signals if name in self.open]
@@ -183,6 +189,27 @@ class _Gating:
             self.open[node.name] = self.open[waiting[0]]
             return None
         return self._weighed(node, g, waiting)
+
+    def _next(self, node: Node, g: Builder) -> Ref | None:
+        """What a state will be; neurons carry a sum in a membrane to what weighs the state at the next time step."""
+        state, value = (node.arguments[name].name for name in ("state", "self"))
+        if value not in self.open or not self._meets_weights(state):
+            return None
+        part, g.part = g.part, self.open[value]
+        carried = self._carried(value, g)
+        g.part = part
+        return g.append(NEXT, {"state": g.now(Ref(state)), "self": carried})
+
+    def _meets_weights(self, name: str) -> bool:
+        """Whether a weighted map takes a state, perhaps in a sum; neurons and products that hold it need nothing."""
+        for user in self.graph.users(name):
+            if user.operator in (NEXT, HISTORY, LAST, SITE) or user.name in self.inside or self._factors(user):
+                continue
+            rule = self.rules.find(Linear, self._call(user)) if user.operator != "getitem" else None
+            passes = user.operator == "getitem" or (rule is not None and (rule.moves or self._adds(user, rule)))
+            if self._meets_weights(user.name) if passes else rule is not None:
+                return True
+        return False
 
     def _adds(self, node: Node, rule: Linear | None) -> bool:
         """Whether it only adds, all with one weight, or scales by one number: then each spike adds d[t] y as before."""
