@@ -195,9 +195,9 @@ class _Gating:
         state, value = (node.arguments[name].name for name in ("state", "self"))
         if value not in self.open or not self._meets_weights(state):
             return None
-        part, g.part = g.part, self.open[value]
+        g.path, g.part = self.open[value]
         carried = self._carried(value, g)
-        g.part = part
+        g.path, g.part = node.path, node.part
         return g.append(NEXT, {"state": g.now(Ref(state)), "self": carried})
 
     def _meets_weights(self, name: str) -> bool:
