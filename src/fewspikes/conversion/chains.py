@@ -1,6 +1,6 @@
 """How the sites follow one another: which of them a further step makes later, and which have steps to spare."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import product
 
 import numpy as np
@@ -28,7 +28,8 @@ class Chains:
 
     def __init__(self, snn: SpikingNetwork) -> None:
         self.sites = tuple(site.name for site in snn.sites)
-        self._unroll(snn)
+        place = {name: i for i, name in enumerate(self.sites)}
+        self._unroll(snn, place)
         leaders = {name: one.leader for name, one in snn.structure.followers.items() if name in snn.exact}
         fixed = [snn.neurons[name].code.K if name in snn.exact and name not in leaders else 0 for name in self.sites]
         self.fixed = np.array(fixed)
@@ -58,8 +59,8 @@ class Chains:
         """Steps from an image to its output."""
         return int(self.through(k).max())
 
-    def _unroll(self, snn: SpikingNetwork) -> None:
-        """Fill in `site`, `before` and `after`."""
+    def _unroll(self, snn: SpikingNetwork, place: Mapping[str, int]) -> None:
+        """Fill in `site`, `times`, `before` and `after`."""
         structure, entry = snn.structure, dict[tuple[str, int], int]()
         loops = {name: structure.loop(name) for name in self.sites}
         for name in self.sites:
@@ -68,7 +69,7 @@ class Chains:
                 together = [name] if loop is None else [other for other in self.sites if loops[other] is loop]
                 times = range(1 if loop is None else loop.time_steps)
                 entry |= {(one, time): len(entry) + i for i, (time, one) in enumerate(product(times, together))}
-        last = {name: time for name, time in entry}  # its own, as the later entry of a name counts
+        last = dict(entry.keys())  # its own, as the later entry of a name counts
 
         def fed(name: str, time: int) -> Iterator[tuple[str, int]]:
             for other, lag in structure.feeding[name].items():
@@ -76,7 +77,6 @@ class Chains:
                 yield other, (time - lag if within else last[other])
             yield name, time - 1
 
-        place = {name: i for i, name in enumerate(self.sites)}
         self.site = np.array([place[name] for name, _ in entry])
         self.times = np.array([last[name] + 1 for name in self.sites])
         self.before = [tuple(entry[one] for one in fed(*key) if one in entry) for key in entry]
