@@ -6,10 +6,12 @@ import pickle
 import pytest
 import torch
 import torch.nn.functional as F
+from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 import fewspikes as fs
 from fewspikes import FewSpikesError
+from fewspikes.conversion.building import calibrate_model
 from fewspikes.neuron.layer import FSNeuron
 
 T, SIZE, HIDDEN = 4, 3, 2
@@ -52,7 +54,9 @@ VARIANTS = {
     "gru of both directions, time in front": lambda: nn.GRU(SIZE, HIDDEN, 2, bidirectional=True),
     "gru without biases": lambda: nn.GRU(SIZE, HIDDEN, bias=False, batch_first=True),
     "tanh": lambda: nn.RNN(SIZE, HIDDEN, 2, batch_first=True),
-    "relu of both directions": lambda: nn.RNN(SIZE, HIDDEN, 2, batch_first=True, nonlinearity="relu", bidirectional=True),
+    "relu of both directions": lambda: nn.RNN(
+        SIZE, HIDDEN, 2, batch_first=True, nonlinearity="relu", bidirectional=True
+    ),
     "relu without biases": lambda: nn.RNN(SIZE, HIDDEN, nonlinearity="relu", bias=False),
 }
 NEAR = {torch.float32: 1e-5, torch.float64: 1e-12}
@@ -87,7 +91,10 @@ def test_the_ann_form_is_the_network_at_any_batch_size_and_length(name: str, dty
 
 
 @quiet
-@pytest.mark.parametrize("make", [lambda: nn.LSTM(SIZE, 4, 2, batch_first=True, proj_size=2), lambda: nn.GRU(SIZE, HIDDEN, 2, batch_first=True)])
+@pytest.mark.parametrize(
+    "make",
+    [lambda: nn.LSTM(SIZE, 4, 2, batch_first=True, proj_size=2), lambda: nn.GRU(SIZE, HIDDEN, 2, batch_first=True)],
+)
 def test_states_are_handed_in_and_out(make) -> None:
     torch.manual_seed(1)
     model = Continued(make()).double().eval()
@@ -131,7 +138,12 @@ def test_cells_convert_with_no_loop(bias: bool) -> None:
     with torch.no_grad():
         assert_near(snn.as_ann()(x, h), model(x, h), 1e-12)
     assert not snn.graph.loops
-    assert {circuit.operator for circuit in snn.report.circuits} == {"lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell"}
+    assert {circuit.operator for circuit in snn.report.circuits} == {
+        "lstm_cell",
+        "gru_cell",
+        "rnn_tanh_cell",
+        "rnn_relu_cell",
+    }
 
 
 class Rolled(nn.Module):
@@ -212,7 +224,6 @@ UNROLLED = {
     "lstm, gated": ("lstm", 2, 1, "neurons and last", {"product": "gated"}),
     "gru": ("gru", 2, 1, "all", {}),
     "gru, both directions": ("gru", 1, 2, "conv", {}),
-    "gru, gated": ("gru", 2, 1, "neurons and last", {"product": "gated"}),
 }
 
 
@@ -281,3 +292,227 @@ def test_a_loop_takes_the_steps_of_the_network_unrolled(name: str) -> None:
         assert took >= wanted
     else:
         assert took == wanted
+
+
+class Tagger(nn.Module):
+    """A recurrent network with a head: an output for each sequence."""
+
+    def __init__(self, rnn: nn.RNNBase, classes: int = 10) -> None:
+        super().__init__()
+        self.rnn, self.head = rnn, nn.Linear(rnn.hidden_size * (2 if rnn.bidirectional else 1), classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.rnn(x)[0][:, -1])
+
+
+def rows() -> tuple[Tensor, Tensor]:
+    """Handwritten digits (scikit-learn's), shuffled, read row by row: 8 time steps of 8 pixels."""
+    digits = load_digits()
+    order = torch.randperm(len(digits.target), generator=torch.Generator().manual_seed(0))
+    return torch.from_numpy(digits.images).float()[order] / 16, torch.from_numpy(digits.target)[order]
+
+
+@pytest.fixture(scope="module", params=["lstm", "gru", "tanh", "both directions"])
+def trained(request) -> tuple[nn.Module, Tensor, Tensor]:
+    """A network trained on two thirds of the digits, and the whole of them."""
+    torch.manual_seed(0)
+    made = {
+        "lstm": lambda: nn.LSTM(8, 24, batch_first=True),
+        "gru": lambda: nn.GRU(8, 24, batch_first=True),
+        "tanh": lambda: nn.RNN(8, 32, batch_first=True),
+        "both directions": lambda: nn.LSTM(8, 12, 2, batch_first=True, bidirectional=True),
+    }
+    model, (x, y) = Tagger(made[request.param]()), rows()
+    adam = torch.optim.Adam(model.parameters(), 0.01)
+    for _ in range(150):
+        chosen = torch.randint(0, 1200, (128,))
+        loss = F.cross_entropy(model(x[chosen]), y[chosen])
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+    return model.eval(), x, y
+
+
+@quiet
+@pytest.mark.parametrize("circuits", ["digital", "gated"])
+def test_trained_networks_keep_their_accuracy(trained, circuits: str) -> None:
+    model, x, y = trained
+    snn = fs.convert(model, x[:1], x[:256], K=12, circuits={"product": circuits}, effort="quick")
+    found = fs.evaluate(snn, [(x[1200:], y[1200:])], reference=model)
+    assert found.ann_top1 > 90
+    assert abs(found.drop) <= 0.5
+    assert found.cosine >= 0.99
+    assert 0 < found.spikes_per_neuron <= 8 * 12
+
+
+@pytest.fixture(scope="module")
+def digits() -> tuple[nn.Module, fs.SpikingNetwork, Tensor]:
+    """An LSTM with random weights, of few steps."""
+    torch.manual_seed(0)
+    model, x = Tagger(nn.LSTM(8, 12, 2, batch_first=True)).eval(), rows()[0]
+    return model, fs.convert(model, x[:1], x[:128], K=6, effort="quick", repair=False), x
+
+
+@quiet
+def test_files_copies_and_pickles_compute_the_same(digits, tmp_path) -> None:
+    _, snn, x = digits
+    fs.save(snn, tmp_path / "network.fs")
+    loaded = fs.load(tmp_path / "network.fs")
+    for other in (loaded, copy.deepcopy(snn), pickle.loads(pickle.dumps(snn))):
+        assert torch.equal(other(x[:5]), snn(x[:5]))
+        assert torch.equal(other(x[:3, :5]), snn(x[:3, :5]))
+    assert loaded.report == snn.report
+    fs.save(loaded, tmp_path / "again.fs")
+    assert (tmp_path / "again.fs").read_bytes() == (tmp_path / "network.fs").read_bytes()
+
+
+@quiet
+def test_neurons_are_counted_once_and_their_spikes_at_each_time_step(digits) -> None:
+    _, snn, x = digits
+    seen = dict.fromkeys(snn.neurons, 0)
+
+    def look(name: str, spikes: Tensor) -> None:
+        seen[name] += int(spikes.sum())
+
+    handles = {name: (lambda _, spikes, name=name: look(name, spikes)) for name in snn.neurons}
+    for name, neuron in snn.neurons.items():
+        neuron.spike_hooks.append(handles[name])
+    with fs.count(snn) as counts:
+        snn(x[:7])
+    for name, neuron in snn.neurons.items():
+        neuron.spike_hooks.remove(handles[name])
+    assert snn.report.neurons == 2 * 5 * 12
+    assert counts.by_site == seen
+    assert counts.inputs_by_site == dict.fromkeys(snn.neurons, 7 * 12 * 8)
+    assert counts.per_neuron == pytest.approx(8 * counts.per_neuron_and_time_step)
+    (loop,) = snn.report.loops
+    assert (loop.time_steps, loop.steps, loop.neurons) == (8, 12, 120)
+    assert snn.report.latency_steps == 8 * 12 + 12
+
+
+@quiet
+def test_a_histogram_is_over_all_time_steps(digits) -> None:
+    model, snn, x = digits
+    found = calibrate_model(model, x[:1], x[:50])
+    assert {name: int(histogram.counts.sum()) for name, histogram in found.sites.items()} == dict.fromkeys(
+        snn.neurons, 50 * 12 * 8
+    )
+
+
+@quiet
+def test_repair_and_diagnosis_measure_through_the_loop(digits) -> None:
+    model, snn, x = digits
+    mended = fs.convert(model, x[:1], x[:256], K=6, effort="quick", repair=True)
+    held = [x[1000:]]
+    before, after = (fs.evaluate(network, held, reference=model).relative_error for network in (snn, mended))
+    assert after < 0.9 * before
+    with torch.no_grad():
+        wanted, got = model(x[:128]), snn(x[:128])
+    predicted = sum(site.diagnosis.output_error for site in snn.report.sites)
+    measured = float((got - wanted).square().mean() / wanted.var(0, unbiased=False).mean())
+    assert predicted == pytest.approx(measured, rel=0.7)
+    assert all(site.diagnosis.channels == 12 for site in snn.report.sites)
+
+
+@quiet
+def test_a_site_s_own_error_is_that_of_all_its_time_steps(digits) -> None:
+    _, snn, x = digits
+    site, seen = snn.sites[2], []
+    ann = snn.as_ann()
+    ann.layers[2].register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    with torch.no_grad():
+        ann(x[:128])
+    inputs = torch.cat(seen)
+    wanted, got = site.activation(inputs), snn.neurons[site.name](inputs)
+    expected = (got - wanted).square().mean() / wanted.var(unbiased=False)
+    assert snn.report.sites[2].diagnosis.own_error == pytest.approx(float(expected), rel=1e-4)
+
+
+@quiet
+def test_distilling_learns_through_the_loop(digits) -> None:
+    _, snn, x = digits
+    made = fs.distil(snn, x[:512], minutes=0.1, progress=False)
+    error = [fs.evaluate(network, [x[1000:]]).relative_error for network in (snn, made)]
+    assert error[1] < 0.8 * error[0]
+
+
+@quiet
+def test_a_budget_counts_the_steps_of_all_time_steps(digits) -> None:
+    model, _, x = digits
+    made = fs.convert(model, x[:1], x[:256], K=fs.Budget(steps=90), effort="quick")
+    assert made.report.latency_steps <= 90
+    assert made.report.latency_steps > 60
+
+
+@quiet
+def test_longer_sequences_than_seen_run_and_their_clipped_inputs_are_counted(digits) -> None:
+    _, snn, x = digits
+    longer = torch.cat([x[:9], 3 * x[:9], x[:9]], 1)
+    with fs.count(snn, synops=True) as counts:
+        snn(longer)
+    assert counts.inputs_by_site == dict.fromkeys(snn.neurons, 9 * 12 * 24)
+    assert counts.clipped_fraction > 0
+    assert counts.synops > 0
+
+
+@quiet
+def test_compiled_networks_compute_the_same(digits) -> None:
+    _, snn, x = digits
+    compiled = torch.compile(snn, backend="eager")
+    assert torch.equal(compiled(x[:3]), snn(x[:3]))
+
+
+class Frozen(nn.Module):
+    """Something else than the loop takes all time steps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn, self.head = nn.GRU(SIZE, HIDDEN, batch_first=True), nn.Linear(T * HIDDEN, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.rnn(x)[0].flatten(1))
+
+
+@quiet
+def test_a_length_that_something_else_depends_on_is_fixed() -> None:
+    snn = fs.convert(Frozen().eval(), torch.randn(1, T, SIZE))
+    with pytest.raises(
+        FewSpikesError, match=rf"x has shape \[batch, 5, 3\], the network was converted for \[batch, {T}, 3\]"
+    ):
+        snn(torch.randn(1, 5, SIZE))
+
+
+@quiet
+def test_bad_sequences_are_refused_with_one_line(digits) -> None:
+    model, snn, x = digits
+    with pytest.raises(FewSpikesError, match="x is a sequence of length 0; give one time step at least"):
+        snn(x[:2, :0])
+    with pytest.raises(
+        FewSpikesError, match=r"x has shape \[batch, 8, 7\], the network was converted for \[batch, any length, 8\]"
+    ):
+        snn(x[:2, :, :7])
+    with pytest.raises(FewSpikesError, match="several lengths"):
+        fs.evaluate(snn, [x[:2], x[:2, :5]])
+    with pytest.raises(FewSpikesError, match="axis 0 of every input must be the batch"):
+        fs.convert(nn.LSTM(SIZE, HIDDEN).eval(), torch.randn(T, SIZE))
+    with pytest.raises(FewSpikesError, match="to_integer takes no loops over time"):
+        fs.to_integer(snn)
+    with pytest.raises(FewSpikesError, match="give an axis of length 0 one position"):
+        fs.convert(model, x[:1, :0])
+
+
+class Packed(nn.Module):
+    """Sequences of several lengths, packed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn = nn.LSTM(SIZE, HIDDEN, batch_first=True)
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        packed = nn.utils.rnn.pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+        return nn.utils.rnn.pad_packed_sequence(self.rnn(packed)[0], batch_first=True)[0]
+
+
+def test_packed_sequences_are_refused_with_the_remedy() -> None:
+    with pytest.raises(FewSpikesError, match=r"packed.*give sequences of one length.*it stopped at rnn"):
+        fs.convert(Packed().eval(), (torch.randn(2, T, SIZE), torch.tensor([T, 2])))

@@ -69,7 +69,7 @@ class Chains:
                 together = [name] if loop is None else [other for other in self.sites if loops[other] is loop]
                 times = range(1 if loop is None else loop.time_steps)
                 entry |= {(one, time): len(entry) + i for i, (time, one) in enumerate(product(times, together))}
-        last = {name: time for name, time in entry}  # its own, as the later entry of a name counts
+        last = dict(entry.keys())  # its own, as the later entry of a name counts
 
         def fed(name: str, time: int) -> Iterator[tuple[str, int]]:
             for other, lag in structure.feeding[name].items():

@@ -69,9 +69,7 @@ def graph_from_json(content: Sequence[Mapping[str, Any]], allowed: Callable[[str
         part, loop = str(entry.get("part", "")), str(entry.get("loop", ""))
         if loop and not _NAME.fullmatch(loop):
             raise FewSpikesError(f"{said(loop)} is no name for a loop")
-        nodes[name] = Node(
-            name, operator, _checked(operator, given, allowed), str(entry["path"]), part=part, loop=loop
-        )
+        nodes[name] = Node(name, operator, _checked(operator, given, allowed), str(entry["path"]), part=part, loop=loop)
     if not nodes or next(reversed(nodes.values())).operator != OUTPUT:
         raise FewSpikesError("the graph does not end in its output")
     graph = Graph(tuple(nodes.values()))
@@ -100,7 +98,8 @@ def _node_to_json(node: Node) -> dict[str, Any]:
     kept = dict(node.arguments)
     if node.operator not in _OWN:
         for p in parameters(node.operator):
-            if p.has_default and type(kept[p.name]) is type(p.default) and kept[p.name] == p.default:
+            usual = type(kept[p.name]) is type(p.default) and kept[p.name] == p.default
+            if p.has_default and (usual or isinstance(kept[p.name], torch.device)):  # it computes where it is
                 del kept[p.name]
     arguments = {key: _encode(value) for key, value in kept.items()}
     made = {"name": node.name, "operator": node.operator, "arguments": arguments, "path": node.path}

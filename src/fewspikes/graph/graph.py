@@ -160,8 +160,8 @@ class Graph:
 
     def _loop(self, name: str, nodes: list[Node]) -> Loop:
         after = {n.arguments["state"].name: n.arguments["self"].name for n in nodes if n.operator == NEXT}
-        sequences = ((self[n.arguments["self"].name].shape or (), n.arguments["dim"]) for n in nodes if n.operator == STEP)
-        lengths = (shape[dim] for shape, dim in sequences if shape)
+        sequences = [(self[n.arguments["self"].name], n.arguments["dim"]) for n in nodes if n.operator == STEP]
+        lengths = (node.shape[dim] for node, dim in sequences if node.shape)
         return Loop(name, tuple(nodes), after, next((size for size in lengths if isinstance(size, int)), 0))
 
     @cached_property

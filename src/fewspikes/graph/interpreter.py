@@ -9,7 +9,21 @@ from torch import Tensor, nn
 from fewspikes.base.errors import FewSpikesError
 from fewspikes.base.tensors import aligned
 from fewspikes.graph.functions import function, in_order, parameters
-from fewspikes.graph.graph import CONSTANT, HISTORY, INPUT, LAST, NEXT, OUTPUT, SITE, STATE, STEP, Graph, Node, Ref, refs
+from fewspikes.graph.graph import (
+    CONSTANT,
+    HISTORY,
+    INPUT,
+    LAST,
+    NEXT,
+    OUTPUT,
+    SITE,
+    STATE,
+    STEP,
+    Graph,
+    Node,
+    Ref,
+    refs,
+)
 from fewspikes.graph.nested import Held, alike, parts
 
 Call = Callable[["Step", list[Any], dict[str, Any]], Any]
@@ -35,7 +49,6 @@ class Step(NamedTuple):
     slots: tuple[tuple[int | str, Any], ...]
     at: int
     done: tuple[int, ...]  # places that nobody reads after this step
-
 
     def kept(self) -> "Step":
         """The same, leaving all values in their places."""
@@ -72,7 +85,7 @@ class Loop(NamedTuple):
         if len(lengths) != 1 or lengths == {0}:
             told = " and ".join(map(str, sorted(lengths)))
             raise FewSpikesError(f"the loop {self.node} needs a sequence of one time step at least; got {told}")
-        return lengths.pop()
+        return int(lengths.pop())
 
     def run(self, values: list[Any], layers: Mapping[str, Callable[..., Any]], call: "Call | None" = None) -> None:
         """Run all time steps on `values`, in place; see `execute`."""

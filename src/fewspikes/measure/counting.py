@@ -11,7 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from fewspikes.base.errors import FewSpikesError
+from fewspikes.graph.inputs import bound
 from fewspikes.network.spiking import Countable, SpikingNetwork
+from fewspikes.network.structure import Structure
 from fewspikes.neuron.layer import count_outside
 from fewspikes.neuron.parameters import MAX_STEPS
 
@@ -131,7 +133,8 @@ def count(snn: Countable, synops: bool = False) -> Iterator[Counts]:
             return
         first = next(iter((*args, *kwargs.values())))
         done.images = len(next(iter(first.values())) if isinstance(first, Mapping) else first)
-        _weigh(done, passing.__dict__.pop("seen"), snn)
+        structure = snn.structure_for(bound(snn.inputs, args, kwargs)) if isinstance(snn, SpikingNetwork) else None
+        _weigh(done, passing.__dict__.pop("seen"), structure)
         for by_site in (done.by_site, done.clipped_by_site):  # on a GPU, one wait for all layers
             by_site.update({name: int(value) for name, value in by_site.items()})
         with lock:
@@ -199,15 +202,14 @@ def _observe(passing: threading.local, snn: SpikingNetwork, name: str, x: Tensor
         passing.seen[name].append(by_position)
 
 
-def _weigh(counts: Counts, seen: Mapping[str, list[Tensor]], snn: Countable) -> None:
+def _weigh(counts: Counts, seen: Mapping[str, list[Tensor]], structure: Structure | None) -> None:
     """What a pass of known length comes to: gate inputs, and the synapses of all spikes, time step by time step."""
-    for name, neurons in counts.neurons.items():
+    for name, neurons in (counts.neurons if structure is None else structure.neurons).items():
         counts.inputs_by_site[name] *= counts.images * neurons
     for name, spikes in seen.items():
-        if spikes and counts.synops is not None and isinstance(snn, SpikingNetwork):
-            site = snn.graph[snn.structure.site(name).node]
-            whole = torch.stack(spikes, -1) if site.loop else spikes[0]
-            counts.synops += snn.fan_out[name].weigh(whole) or 0
+        if spikes and counts.synops is not None and structure is not None:
+            whole = spikes[0] if structure.loop(name) is None else torch.stack(spikes, -1)
+            counts.synops += structure.fan_out[name].weigh(whole) or 0
 
 
 def _over_images(spikes: Tensor) -> Tensor:

@@ -96,7 +96,9 @@ class _Pair:
             self.run(step, (ann, own))
         return ann, own
 
-    def within(self, loop: Loop, batches: Sequence[Values]) -> Iterator[tuple[str, list[Tensor], list[Tensor], "Setter"]]:
+    def within(
+        self, loop: Loop, batches: Sequence[Values]
+    ) -> Iterator[tuple[str, list[Tensor], list[Tensor], "Setter"]]:
         """The sites of a loop, see `walk`."""
         names = [step.node for step in loop.steps if step.node in self.sites]
         wanted = [_recorded(loop, ann, names, self._exact) for ann, _ in batches]

@@ -80,7 +80,7 @@ def _of_factors(segments: Segments, node: Node, rule: Rule | None) -> int:
 
 def _through_time(node: Node, axis: int) -> int:
     """Where the channels are in one time step, and in all."""
-    time = node.arguments.get("dim")
+    time: int | None = node.arguments.get("dim")
     if axis < 0 or time is None:
         return axis
     if node.operator == HISTORY:

@@ -96,8 +96,10 @@ def _times_in(segments: Segments, loop: Loop, found: dict[str, _Value]) -> dict[
     for step in range(loop.time_steps):
         own: dict[str, _Value] = {}
         for node in loop.nodes:
-            first = node.operator != STATE or before is None
-            own[node.name] = _value(segments, node, found | own) if first else before[loop.after[node.name]]
+            if node.operator == STATE and before is not None:
+                own[node.name] = before[loop.after[node.name]]
+            else:
+                own[node.name] = _value(segments, node, found | own)
         more = 1 if own != before else loop.time_steps - step  # nothing changes any more
         for name, value in own.items():
             times[name] = (times[name][0] + more * value.is_signal, times[name][1] + more * value.is_analog)

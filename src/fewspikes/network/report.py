@@ -197,8 +197,9 @@ def _loop_reports(structure: Structure, reports: Mapping[str, SiteReport]) -> It
 
 def _loop_line(loop: LoopReport) -> str:
     """A line for a loop over time."""
-    text = f"loop over time at {loop.path or 'the top of the model'}: {layers(len(loop.sites))}, {loop.time_steps} time "
-    text += f"steps, one every {loop.steps} steps"
+    where = loop.path or "the top of the model"
+    text = f"loop over time at {where}: {layers(len(loop.sites))}, {loop.time_steps} time steps"
+    text += f", one every {loop.steps} steps"
     spikes = loop.spikes_per_neuron
     return text if spikes is None else f"{text}; {spikes:.3f} spikes per neuron and time step"
 

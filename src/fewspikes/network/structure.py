@@ -1,7 +1,7 @@
 """What a network is apart from its numbers: graph, inputs and sites, and what follows from these without running it."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -15,7 +15,7 @@ from fewspikes.network.macs import Macs, multiply_adds
 from fewspikes.network.segments import Segments
 from fewspikes.network.synapses import FanOut, fan_outs
 from fewspikes.network.timing import interval_steps, latency_steps, time_step_steps
-from fewspikes.operators.rewriting import Site
+from fewspikes.operators.rewriting import Site, with_sizes
 from fewspikes.operators.rule import Rules
 from fewspikes.operators.rules import RULES
 
@@ -47,6 +47,11 @@ class Structure:
     def site(self, name: str) -> Site:
         """A site by its name."""
         return self._by_name[name]
+
+    def resized(self, shapes: Sequence[tuple[int, ...]], tensors: Mapping[str, Tensor]) -> "Structure":
+        """The same for inputs of other lengths, given the shape of each, per image, and the constants by name."""
+        inputs = tuple(replace(spec, shape=shape) for spec, shape in zip(self.inputs, shapes, strict=True))
+        return replace(self, graph=with_sizes(self.graph, inputs, tensors, self.rules), inputs=inputs)
 
     @cached_property
     def segments(self) -> Segments:
@@ -81,9 +86,7 @@ class Structure:
         With how many time steps later they do, at least, where both are in one loop.
         """
         found = {site.name: self.segments.feeding(site.node) for site in self.sites}
-        return {
-            name: {s.name: lags[s.node] for s in self.sites if s.node in lags} for name, lags in found.items()
-        }
+        return {name: {s.name: lags[s.node] for s in self.sites if s.node in lags} for name, lags in found.items()}
 
     def loop(self, site: str) -> Loop | None:
         """The loop over time that a site is in."""
