@@ -45,9 +45,14 @@ def matrices(call: Call, first: str = "self", second: str = "other") -> Iterable
         yield boxes.broadcast(boxes.dense(box, count[second] - 2, rows), call.shape)
 
 
+def _are_signals(call: Call) -> bool:
+    """Whether both factors are: a constant, or a mask that whole numbers tell, only weighs."""
+    return len(call.signals) == 2
+
+
 def _are_matrices(call: Call) -> bool:
-    """Whether both factors are matrices, or stacks of them."""
-    return min(len(call.shape_of(name)) for name in ("self", "other")) > 1
+    """Whether both factors are signals, and matrices or stacks of them."""
+    return _are_signals(call) and min(len(call.shape_of(name)) for name in ("self", "other")) > 1
 
 
 def _elements(call: Call) -> int:
@@ -59,7 +64,13 @@ def _terms(call: Call) -> int:
 
 
 product = Digital(
-    ("mul",), kind=PRODUCT, also=(GATED, NEURONS), multiplications=_elements, reach=elements_multiplied, reason=_REASON
+    ("mul",),
+    kind=PRODUCT,
+    also=(GATED, NEURONS),
+    multiplications=_elements,
+    reach=elements_multiplied,
+    reason=_REASON,
+    takes=_are_signals,
 )
 matrix_product = Digital(
     ("matmul",),
