@@ -11,6 +11,7 @@ from fewspikes.base.collecting import uncollected
 from fewspikes.base.errors import FewSpikesError, warn
 from fewspikes.base.progress import track
 from fewspikes.conversion import repairs
+from fewspikes.conversion.lengths import with_free_lengths
 from fewspikes.conversion.pricing import priced
 from fewspikes.conversion.repairs import stretched
 from fewspikes.conversion.settings import Codes, Settings, circuits_of
@@ -74,7 +75,8 @@ class Conversion:
             captured = captured_model(model, example)
             self.prepared = prepared(captured, settings.circuits, rules)
         graph, fixed = self.prepared.graph, fixed_of(self.prepared.tensors)
-        self.structure = Structure(graph, captured.inputs, self.prepared.sites, fixed, captured.keywords, rules)
+        inputs = with_free_lengths(model, example, captured, self.prepared)
+        self.structure = Structure(graph, inputs, self.prepared.sites, fixed, captured.keywords, rules)
         self.sites = self.prepared.sites
         given = images if isinstance(images, Calibration) else None
         self.calibration = given.without_ranges() if given and settings.codes.repair is False else given

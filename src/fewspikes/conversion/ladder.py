@@ -74,7 +74,7 @@ def _next(chains: Chains, curves: Curves, weights: tuple[float, float], k: Whole
     row, most = np.arange(len(k)), curves.errors.shape[1]
     here = np.minimum(k, most) - 1
     ahead = np.arange(1, most + 1) - k[:, None]  # [sites, most], how many steps more
-    times = np.bincount(chains.leader, minlength=len(k))[:, None]  # of a site and those that follow it in a chain
+    times = np.bincount(chains.leader, chains.times, len(k))[:, None]  # of a site and those that follow it in a chain
     through = chains.through(k)
     latency, spikes = through.max(), curves.at(k)[1]
     later = np.maximum(0, through[:, None] + ahead * times - latency) / latency

@@ -110,7 +110,7 @@ class TrainableNeuron(nn.Module):
         self.mean_spikes: Tensor | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        """As FSNeuron; keeps the mean spikes of the pass in `mean_spikes` where `counting`."""
+        """As FSNeuron; adds its mean spikes to `mean_spikes` where `counting`, at each time step of a loop."""
         axis = self.start.axis
         if self.activation.name == "relu" and type(x) is Tensor and x.device.type == "cpu":
             return self._rectified(x, axis)
@@ -121,12 +121,16 @@ class TrainableNeuron(nn.Module):
         T, h = self.T.to(u.dtype), self.h.to(u.dtype)
         d, offset = (v.to(u.dtype) * self.height for v in (self.d, self.offset))
         y, spikes = Staircase.apply(u, T, h, d, offset, self)
-        self.mean_spikes = mean(spikes) if self.counting else None
+        self._count(mean(spikes))
         if self.log_gain is not None:
             gain = per_channel(self.log_gain.exp(), x, axis)
             scale = gain if scale is None else scale * gain
         out: Tensor = y if scale is None else y * scale
         return out
+
+    def _count(self, spikes: Tensor) -> None:
+        if self.counting:
+            self.mean_spikes = spikes if self.mean_spikes is None else self.mean_spikes + spikes
 
     def _rectified(self, x: Tensor, axis: int) -> Tensor:
         rows = x.unsqueeze(-1) if self.shift is None else x.movedim(axis, -1)
@@ -136,7 +140,7 @@ class TrainableNeuron(nn.Module):
             x.new_ones(channels) if v is None else v.exp().to(x.dtype) for v in (self.log_range, self.log_gain)
         )
         y, spikes = Rectified.apply(rows.reshape(-1, channels).contiguous(), shift, scale, gain, self)
-        self.mean_spikes = spikes if self.counting else None
+        self._count(spikes)
         out: Tensor = y.view(rows.shape)
         return out.squeeze(-1) if self.shift is None else out.movedim(-1, axis)
 

@@ -119,6 +119,8 @@ class Trainer:
         n = len(self.images[0])
         chosen = torch.randint(0, n, (min(BATCH, n),), generator=self.random)
         batch = tuple(value[chosen] for value in self.images)
+        for neuron in self.neurons.values():
+            neuron.mean_spikes = None
         loss = self._loss(compared(self._body(*batch)), self._wanted(batch, chosen), len(chosen))
         self.optimizer.zero_grad()
         loss.backward()
@@ -195,10 +197,10 @@ def _trainable(snn: SpikingNetwork, held: Batch) -> dict[str, TrainableNeuron]:
 @torch.no_grad()
 def _spreads(snn: SpikingNetwork, batch: Batch) -> dict[str, float]:
     """The standard deviation of each site's gate inputs."""
-    found: dict[str, float] = {}
+    found: dict[str, list[float]] = {name: [] for name in snn.neurons}
 
     def look(name: str, x: Tensor) -> None:
-        found[name] = variance(x) ** 0.5
+        found[name].append(variance(x))
 
     handles = [
         neuron.register_forward_pre_hook(lambda _, args, name=name: look(name, args[0]))
@@ -207,7 +209,7 @@ def _spreads(snn: SpikingNetwork, batch: Batch) -> dict[str, float]:
     snn(snn.by_name(batch))
     for handle in handles:
         handle.remove()
-    return found
+    return {name: (sum(values) / len(values)) ** 0.5 for name, values in found.items()}  # over all time steps of a loop
 
 
 @torch.no_grad()

@@ -10,7 +10,20 @@ import torch
 from torch import Tensor
 
 from fewspikes.graph.functions import function, is_aten, is_pure, named
-from fewspikes.graph.graph import CONSTANT, INPUT, OUTPUT, SITE, Graph, Node, Ref, Shape, replaced, shape_between, sizes
+from fewspikes.graph.graph import (
+    CONSTANT,
+    INPUT,
+    NEXT,
+    OUTPUT,
+    SITE,
+    Graph,
+    Node,
+    Ref,
+    Shape,
+    replaced,
+    shape_between,
+    sizes,
+)
 from fewspikes.graph.interpreter import execute, lowered
 
 _FEW, _MORE = 97, 98  # images for which shapes are worked out: unlikely to be the size of any axis
@@ -26,20 +39,24 @@ class Builder:
     Attributes:
         path: of the module that new nodes belong to.
         part: the operator whose circuit new nodes are part of.
+        loop: that new nodes are part of.
         notes: lines for the report, by whoever changes something worth one.
     """
 
     def __init__(self, graph: Graph, tensors: dict[str, Tensor]) -> None:
         self.old, self.tensors = graph, tensors
-        self.path, self.part, self.nodes, self.notes = "", "", list[Node](), list[str]()
+        self.path, self.part, self.loop, self.nodes, self.notes = "", "", "", list[Node](), list[str]()
         self._instead: dict[str, Any] = {}  # old name -> what stands for it now: a Ref, or one for each of its outputs
         self._names: Counter[str] = Counter()
         self._taken = {node.name for node in graph}
         self._made: dict[str, Node] = {}
 
     def copy(self, node: Node) -> Ref:
-        """The node as it is, reading what stands for its arguments now."""
-        return self._add(replace(node, arguments=self.now(node.arguments)))
+        """The node as it is, reading what stands for its arguments now; what a state will be stays with the state."""
+        arguments = self.now(node.arguments)
+        if node.operator == NEXT:
+            arguments["state"] = node.arguments["state"]
+        return self._add(replace(node, arguments=arguments))
 
     def now(self, argument: Any) -> Any:
         """An argument of the old graph in the new one."""
@@ -125,7 +142,8 @@ class Builder:
         while (name := f"{word}_{self._names[word]}") in self._taken:
             self._names[word] += 1
         self._names[word] += 1
-        return self._add(Node(name, operator, arguments, self.path, shape, self.part, dtype))
+        loop = "" if operator == CONSTANT else self.loop
+        return self._add(Node(name, operator, arguments, self.path, shape, self.part, dtype, loop))
 
     def _add(self, node: Node) -> Ref:
         self.nodes.append(node)
@@ -148,7 +166,7 @@ def rebuilt(graph: Graph, tensors: dict[str, Tensor], change: Callable[[Node, Bu
     """
     made = Builder(graph, tensors)
     for node in graph:
-        made.path, made.part = node.path, node.part
+        made.path, made.part, made.loop = node.path, node.part, node.loop
         instead = made.piece(node) if node.operator == "getitem" else None
         if instead is None:
             instead = change(node, made)
@@ -159,9 +177,13 @@ def rebuilt(graph: Graph, tensors: dict[str, Tensor], change: Callable[[Node, Bu
 def trimmed(graph: Graph, tensors: dict[str, Tensor]) -> Graph:
     """The graph without nodes that nothing reads (inputs stay), `tensors` without constants that nothing reads."""
     needed: set[str] = set()
-    for node in reversed(graph.nodes):
-        if node.operator in (INPUT, OUTPUT) or node.name in needed:
-            needed.update((node.name, *node.reads))
+    before = -1
+    while before < len(needed):  # what a state will be stands behind it
+        before = len(needed)
+        for node in reversed(graph.nodes):
+            read = node.operator == NEXT and node.arguments["state"].name in needed
+            if node.operator in (INPUT, OUTPUT) or node.name in needed or read:
+                needed.update((node.name, *node.reads))
     kept = Graph(tuple(node for node in graph if node.name in needed))
     used = {node.arguments["tensor"] for node in kept.of(CONSTANT)}
     for name in set(tensors) - used:

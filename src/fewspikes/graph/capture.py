@@ -17,7 +17,7 @@ from torch.utils import _pytree as pytree
 from fewspikes.base.errors import FewSpikesError
 from fewspikes.graph.functions import named as by_name
 from fewspikes.graph.graph import CONSTANT, INPUT, OUTPUT, Graph, Node, Ref, Shape, replaced, shape_between
-from fewspikes.graph.inputs import InputSpec, as_named, check_autocast, check_finite, specs_of
+from fewspikes.graph.inputs import InputSpec, as_named, check_autocast, check_elements, check_finite, specs_of
 from fewspikes.graph.model import check_model, check_together, in_order, inner, misplaced
 from fewspikes.graph.nested import alike, held
 from fewspikes.graph.reasons import is_interruption, reason_of
@@ -56,6 +56,7 @@ def captured_model(model: nn.Module, example_inputs: Any) -> Captured:
     check_model(model)
     named = in_order(model, as_named(example_inputs), keywords)
     check_finite(named.values(), "example_inputs")
+    check_elements(named)
     behind = misplaced(model, named) if keywords else ()
     inputs = tuple(replace(spec, by_name=spec.name in behind) for spec in specs_of(named))
     check_together(model, named, inputs)

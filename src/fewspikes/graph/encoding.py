@@ -10,12 +10,37 @@ import torch
 from fewspikes.base.checks import said
 from fewspikes.base.errors import FewSpikesError
 from fewspikes.graph.functions import named, parameters
-from fewspikes.graph.graph import CONSTANT, INPUT, OUTPUT, SITE, Graph, Node, Ref
+from fewspikes.graph.graph import (
+    CONSTANT,
+    HISTORY,
+    INPUT,
+    LAST,
+    NEXT,
+    OUTPUT,
+    SITE,
+    STATE,
+    STEP,
+    Graph,
+    Node,
+    Ref,
+)
+from fewspikes.graph.loops import check_loops
 from fewspikes.graph.nested import RECORD, TUPLE, Held
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _OUTSIDE = ("nan", "inf", "-inf")  # floats that JSON has no word for
-_OWN = {INPUT: (), CONSTANT: ("tensor",), SITE: ("input",), OUTPUT: ("value",)}  # arguments of what is no operator
+_ALONG = {"self": Ref, "dim": int, "reversed": bool}
+_OWN: dict[str, dict[str, type[Any]]] = {  # what is no operator, and its arguments
+    INPUT: {},
+    CONSTANT: {"tensor": str},
+    SITE: {"input": Ref},
+    OUTPUT: {"value": object},
+    STEP: _ALONG,
+    STATE: {"initial": Ref},
+    NEXT: {"state": Ref, "self": Ref},
+    HISTORY: _ALONG,
+    LAST: {"self": Ref},
+}
 
 
 def graph_to_json(graph: Graph) -> list[dict[str, Any]]:
@@ -41,12 +66,15 @@ def graph_from_json(content: Sequence[Mapping[str, Any]], allowed: Callable[[str
         if nodes and next(reversed(nodes.values())).operator == OUTPUT:
             raise FewSpikesError("the graph does not end in its output")
         given = {str(key): _decode(value, nodes) for key, value in entry["arguments"].items()}
-        nodes[name] = Node(
-            name, operator, _checked(operator, given, allowed), str(entry["path"]), part=str(entry.get("part", ""))
-        )
+        part, loop = str(entry.get("part", "")), str(entry.get("loop", ""))
+        if loop and not _NAME.fullmatch(loop):
+            raise FewSpikesError(f"{said(loop)} is no name for a loop")
+        nodes[name] = Node(name, operator, _checked(operator, given, allowed), str(entry["path"]), part=part, loop=loop)
     if not nodes or next(reversed(nodes.values())).operator != OUTPUT:
         raise FewSpikesError("the graph does not end in its output")
-    return Graph(tuple(nodes.values()))
+    graph = Graph(tuple(nodes.values()))
+    check_loops(graph)
+    return graph
 
 
 def _checked(operator: str, given: dict[str, Any], allowed: Callable[[str], bool]) -> dict[str, Any]:
@@ -56,21 +84,26 @@ def _checked(operator: str, given: dict[str, Any], allowed: Callable[[str], bool
         return named(operator, (), given)
     if set(given) != set(_OWN[operator]):
         raise FewSpikesError(f"a node {operator!r} with the arguments {said(list(given))}")
-    kind = {CONSTANT: str, SITE: Ref}.get(operator)
-    if kind is not None and not all(isinstance(value, kind) for value in given.values()):
-        raise FewSpikesError(f"a node {operator!r} whose argument is no {kind.__name__}")
+    wrong = next((name for name, kind in _OWN[operator].items() if not _is_a(kind, given[name])), None)
+    if wrong is not None:
+        raise FewSpikesError(f"a node {operator!r} whose argument {wrong!r} is no {_OWN[operator][wrong].__name__}")
     return given
+
+
+def _is_a(kind: type[Any], value: Any) -> bool:
+    return isinstance(value, kind) and (kind is not int or type(value) is int)
 
 
 def _node_to_json(node: Node) -> dict[str, Any]:
     kept = dict(node.arguments)
     if node.operator not in _OWN:
         for p in parameters(node.operator):
-            if p.has_default and type(kept[p.name]) is type(p.default) and kept[p.name] == p.default:
+            usual = type(kept[p.name]) is type(p.default) and kept[p.name] == p.default
+            if p.has_default and (usual or isinstance(kept[p.name], torch.device)):  # it computes where it is
                 del kept[p.name]
     arguments = {key: _encode(value) for key, value in kept.items()}
     made = {"name": node.name, "operator": node.operator, "arguments": arguments, "path": node.path}
-    return made | ({"part": node.part} if node.part else {})
+    return made | {key: word for key, word in (("part", node.part), ("loop", node.loop)) if word}
 
 
 def _encode(value: Any) -> Any:

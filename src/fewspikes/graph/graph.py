@@ -3,6 +3,12 @@
 Beside the operators of ATen (named as in "aten.conv2d.default"), those of other libraries ("mylib.roll.default") and
 Python's own on sizes ("add", "getitem"), a node can be one of four things: INPUT, CONSTANT (a weight or a fixed
 tensor), SITE (a layer of neurons) and OUTPUT, the last.
+
+A loop over time is a row of nodes that have its name, written once and run once for each time step:
+
+    STEP   what a sequence holds at this time step        NEXT     what a state will be at the next one
+    STATE  what the last time step left, first "initial"  HISTORY, LAST   outside of it: all values of a node of it
+                                                          along a new axis, and the one of the last time step
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -15,6 +21,8 @@ import torch
 from fewspikes.graph.nested import alike, parts
 
 INPUT, CONSTANT, SITE, OUTPUT = "input", "constant", "site", "output"
+STEP, STATE, NEXT, HISTORY, LAST = "time_step", "state", "next_state", "history", "last_step"
+PASSING = (STEP, STATE, HISTORY, LAST)  # values into a loop, through it and out of it
 
 
 @dataclass(frozen=True)
@@ -43,11 +51,13 @@ class Node:
         name: unique in its graph.
         operator: what is called.
         arguments: by the schema's names, defaults filled in; plain data, `Ref`s, and lists, tuples or dicts of these. A
-            CONSTANT has the name of its "tensor", a SITE its "input", OUTPUT what it returns as "value".
+            CONSTANT has the name of its "tensor", a SITE its "input", OUTPUT what it returns as "value". STEP and
+            HISTORY have a "dim", the axis of time, and are "reversed" where time runs backwards.
         path: of the module that made it, "" for the model itself.
         shape: of the tensor that comes out; None where it is none.
         part: the circuit that it is part of, as operator and call, "max_pool2d@max_pool2d_1"; "" for the model's own.
         dtype: of its elements; None where nobody has told.
+        loop: that it is part of; "" for none.
     """
 
     name: str
@@ -57,6 +67,7 @@ class Node:
     shape: Shape | None = None
     part: str = ""
     dtype: torch.dtype | None = None
+    loop: str = ""
 
     @cached_property
     def reads(self) -> tuple[str, ...]:
@@ -77,6 +88,27 @@ class Node:
     def where(self) -> str:
         """Operator and module path, for messages."""
         return f"operator {self.operator} at {self.path or 'the top of the model'}"
+
+
+@dataclass(frozen=True, eq=False)
+class Loop:
+    """A loop over time.
+
+    Attributes:
+        name: unique in its graph.
+        nodes: all of it, in order.
+        after: by state, the node whose value it has at the next time step.
+        time_steps: in sequences as long as the example's; 0 where nobody has told.
+    """
+
+    name: str
+    nodes: tuple[Node, ...]
+    after: Mapping[str, str]
+    time_steps: int
+
+    def of(self, operator: str) -> tuple[Node, ...]:
+        """All its nodes of an operator."""
+        return tuple(node for node in self.nodes if node.operator == operator)
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,6 +139,30 @@ class Graph:
     def sizes(self, name: str, images: int) -> torch.Size:
         """The shape of a node's tensor for so many images."""
         return sizes(self[name].shape or (), images)
+
+    @cached_property
+    def loops(self) -> dict[str, Loop]:
+        """The loops over time by their names."""
+        found: dict[str, list[Node]] = {}
+        for node in self.nodes:
+            if node.loop:
+                found.setdefault(node.loop, []).append(node)
+        return {name: self._loop(name, nodes) for name, nodes in found.items()}
+
+    def after(self, state: str) -> str | None:
+        """The node whose value a state has at the next time step; None for what is no state."""
+        node = self[state]
+        return self.loops[node.loop].after.get(state) if node.operator == STATE else None
+
+    def time_steps(self, node: Node) -> int:
+        """How often a node runs: once, or once for each time step of its loop."""
+        return self.loops[node.loop].time_steps if node.loop else 1
+
+    def _loop(self, name: str, nodes: list[Node]) -> Loop:
+        after = {n.arguments["state"].name: n.arguments["self"].name for n in nodes if n.operator == NEXT}
+        sequences = [(self[n.arguments["self"].name], n.arguments["dim"]) for n in nodes if n.operator == STEP]
+        lengths = (node.shape[dim] for node, dim in sequences if node.shape)
+        return Loop(name, tuple(nodes), after, next((size for size in lengths if isinstance(size, int)), 0))
 
     @cached_property
     def _by_name(self) -> dict[str, Node]:

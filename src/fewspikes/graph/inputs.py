@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
+from fewspikes.base.checks import whole
 from fewspikes.base.errors import FewSpikesError
 
 
@@ -17,17 +18,19 @@ class InputSpec:
     """Name, shape per image (without the batch axis) and dtype of one input.
 
     `by_name`: the model takes something else at its place, which this network leaves out, so a call must name it.
+    `free`: the axes of the shape that may have another length, as the time steps of a sequence.
     """
 
     name: str
     shape: tuple[int, ...]
     dtype: torch.dtype
     by_name: bool = False
+    free: tuple[int, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """A plain dict for JSON files."""
         plain = {"name": self.name, "shape": list(self.shape), "dtype": str(self.dtype).removeprefix("torch.")}
-        return plain | ({"by_name": True} if self.by_name else {})
+        return plain | ({"by_name": True} if self.by_name else {}) | ({"free": list(self.free)} if self.free else {})
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "InputSpec":
@@ -36,7 +39,15 @@ class InputSpec:
         if not isinstance(dtype, torch.dtype):
             raise FewSpikesError(f"{content['dtype']!r} is no dtype")
         shape = tuple(int(n) for n in content["shape"])
-        return cls(str(content["name"]), shape, dtype, content.get("by_name") is True)
+        free = tuple(whole("a free axis", axis, 0, len(shape) - 1) for axis in content.get("free", ()))
+        return cls(str(content["name"]), shape, dtype, content.get("by_name") is True, free)
+
+    def takes(self, shape: Sequence[int]) -> bool:
+        """Whether an image may have this shape: the example's, but for lengths that are free and not 0."""
+        sizes = zip(shape, self.shape, strict=False)
+        return len(shape) == len(self.shape) and all(
+            given == size or (axis in self.free and given > 0) for axis, (given, size) in enumerate(sizes)
+        )
 
 
 def as_named(inputs: Any) -> dict[str, Tensor]:
@@ -152,8 +163,11 @@ def check_inputs(specs: Sequence[InputSpec], values: Sequence[Any], dtype: torch
 
 
 def _check_shape(spec: InputSpec, value: Tensor, what: str) -> None:
-    if tuple(value.shape[1:]) == spec.shape and value.ndim == len(spec.shape) + 1:
+    if value.ndim and spec.takes(value.shape[1:]):
         return
+    free = [axis for axis in spec.free if value.ndim == len(spec.shape) + 1 and not value.shape[axis + 1]]
+    if free:
+        raise FewSpikesError(f"{what}: {spec.name} is a sequence of length 0; give one time step at least")
     remedy = "resize the images, or convert again with such an example"
     if tuple(value.shape) == spec.shape:
         raise FewSpikesError(
@@ -161,7 +175,7 @@ def _check_shape(spec: InputSpec, value: Tensor, what: str) -> None:
         )
     raise FewSpikesError(
         f"{what}: {spec.name} has shape {_batch(value.shape)}, the network was converted for "
-        f"{_batch((0, *spec.shape))}; {remedy}"
+        f"{_batch((0, *('any length' if i in spec.free else n for i, n in enumerate(spec.shape))))}; {remedy}"
     )
 
 
@@ -170,6 +184,16 @@ def check_finite(values: Iterable[Tensor], what: str) -> None:
     for value in values:
         if value.is_floating_point() and not value.is_meta and not bool(value.isfinite().all()):
             raise FewSpikesError(f"{what} holds NaN or inf; clean it first")
+
+
+def check_elements(named: Mapping[str, Tensor]) -> None:
+    """Raise FewSpikesError for an example without elements, as a sequence of length 0 is."""
+    for name, value in named.items():
+        if not value.numel():
+            raise FewSpikesError(
+                f"example_inputs: {name} of shape {tuple(value.shape)} has no elements; give an axis of length 0 one "
+                "position (one time step) at least"
+            )
 
 
 def check_autocast() -> None:
@@ -182,7 +206,7 @@ def _lacks_batch(value: Tensor, spec: InputSpec) -> bool:
     return tuple(value.shape) == spec.shape
 
 
-def _batch(shape: Sequence[int]) -> str:
+def _batch(shape: Sequence[int | str]) -> str:
     return "[batch" + "".join(f", {n}" for n in shape[1:]) + "]" if len(shape) else "[]"
 
 

@@ -9,7 +9,21 @@ from torch import Tensor, nn
 from fewspikes.base.errors import FewSpikesError
 from fewspikes.base.tensors import aligned
 from fewspikes.graph.functions import function, in_order, parameters
-from fewspikes.graph.graph import CONSTANT, INPUT, OUTPUT, SITE, Graph, Node, Ref, refs
+from fewspikes.graph.graph import (
+    CONSTANT,
+    HISTORY,
+    INPUT,
+    LAST,
+    NEXT,
+    OUTPUT,
+    SITE,
+    STATE,
+    STEP,
+    Graph,
+    Node,
+    Ref,
+    refs,
+)
 from fewspikes.graph.nested import Held, alike, parts
 
 Call = Callable[["Step", list[Any], dict[str, Any]], Any]
@@ -36,6 +50,66 @@ class Step(NamedTuple):
     at: int
     done: tuple[int, ...]  # places that nobody reads after this step
 
+    def kept(self) -> "Step":
+        """The same, leaving all values in their places."""
+        return self._replace(done=())
+
+
+class Loop(NamedTuple):
+    """A loop over time made ready: the steps of one time step, and what passes into it, through it and out of it.
+
+    Every value is told by its place.
+    """
+
+    node: str  # its name
+    sequences: tuple[tuple[int, int, int, bool], ...]  # place, sequence, axis of time, whether time runs backwards
+    states: tuple[tuple[int, int, int], ...]  # place, first value, and what it will be at the next time step
+    steps: tuple[Step, ...]
+    histories: tuple[tuple[int, int, int, bool], ...]  # place, node, axis of time, whether time runs backwards
+    last: tuple[tuple[int, int], ...]  # place, node
+    reads: tuple[int, ...]  # what it takes from outside
+    done: tuple[int, ...]
+    once: bool = False  # runs the first time step, and takes its values for those of all
+
+    def kept(self) -> "Loop":
+        """The first time step alone, whose values are left in their places."""
+        return self._replace(steps=tuple(step.kept() for step in self.steps), done=(), once=True)
+
+    def time_steps(self, values: Sequence[Any]) -> int:
+        """How many time steps the sequences have.
+
+        Raises:
+            FewSpikesError: none, or different numbers.
+        """
+        lengths = {values[sequence].shape[axis] for _, sequence, axis, _ in self.sequences}
+        if len(lengths) != 1 or lengths == {0}:
+            told = " and ".join(map(str, sorted(lengths)))
+            raise FewSpikesError(f"the loop {self.node} needs a sequence of one time step at least; got {told}")
+        return int(lengths.pop())
+
+    def run(self, values: list[Any], layers: Mapping[str, Callable[..., Any]], call: "Call | None" = None) -> None:
+        """Run all time steps on `values`, in place; see `execute`."""
+        count, kept = self.time_steps(values), [list[Any]() for _ in self.histories]
+        for at, first, _ in self.states:
+            values[at] = values[first]
+        for time in range(1 if self.once else count):
+            for at, sequence, axis, backwards in self.sequences:
+                values[at] = values[sequence].select(axis, count - 1 - time if backwards else time)
+            execute(self.steps, values, layers, call)
+            for found, (_, at, _, _) in zip(kept, self.histories, strict=True):
+                found.append(values[at])
+            ending = [values[at] for _, at in self.last]
+            passed = [values[at] for _, _, at in self.states]
+            for (at, _, _), value in zip(self.states, passed, strict=True):
+                values[at] = value
+        for found, (at, _, axis, backwards) in zip(kept, self.histories, strict=True):
+            found = found * count if self.once else found
+            values[at] = torch.stack(found[::-1] if backwards else found, axis)
+        for value, (at, _) in zip(ending, self.last, strict=True):
+            values[at] = value
+        for at in self.done:
+            values[at] = None
+
 
 class Program(NamedTuple):
     """A graph made ready to run. Place 0 of the values is the device."""
@@ -43,7 +117,7 @@ class Program(NamedTuple):
     size: int
     inputs: tuple[int, ...]
     constants: tuple[tuple[int, str], ...]  # place, and name of the tensor
-    steps: tuple[Step, ...]
+    steps: tuple[Step | Loop, ...]
     output: Any
     places: dict[str, int]
 
@@ -61,12 +135,18 @@ class Program(NamedTuple):
 def lowered(graph: Graph) -> Program:
     """Make a graph ready to run."""
     places = {node.name: at for at, node in enumerate(graph, 1)}
-    last = {name: node.name for node in graph for name in node.reads}
+    last = {name: node for node in graph for name in node.reads}
     kept = {node.name for node in graph if node.operator in (CONSTANT, OUTPUT)} | set(graph.output.reads)
-    steps = []
+    steps: list[Step | Loop] = []
     for node in graph:
-        if node.operator not in (INPUT, CONSTANT, OUTPUT):
-            done = [places[name] for name in node.reads if last[name] == node.name and name not in kept]
+        if node.loop:
+            nodes = graph.loops[node.loop].nodes
+            if node is nodes[-1]:
+                read = dict.fromkeys(name for one in nodes for name in one.reads if graph[name].loop != node.loop)
+                done = [places[name] for name in read if last[name].loop == node.loop and name not in kept]
+                steps.append(_loop(graph, node.loop, places, [places[name] for name in read], done))
+        elif node.operator not in (INPUT, CONSTANT, OUTPUT, HISTORY, LAST):
+            done = [places[name] for name in node.reads if last[name] is node and name not in kept]
             steps.append(_step(node, places, tuple(done)))
     return Program(
         len(places) + 1,
@@ -78,8 +158,39 @@ def lowered(graph: Graph) -> Program:
     )
 
 
+def _loop(graph: Graph, name: str, places: Mapping[str, int], reads: Sequence[int], done: Sequence[int]) -> Loop:
+    """A loop as one step; what its nodes give is free when it has run, but for what it hands out."""
+    loop = graph.loops[name]
+    own = {node.name for node in loop.nodes}
+    outer = [node for node in graph if not node.loop and not own.isdisjoint(node.reads)]
+    passing = {read for node in (*loop.of(NEXT), *outer) for read in node.reads}
+    last = {read: node.name for node in loop.nodes for read in node.reads}
+    steps = []
+    for node in loop.nodes:
+        if node.operator not in (STEP, STATE, NEXT):
+            free = [read for read in node.reads if read in own - passing and last[read] == node.name]
+            steps.append(_step(node, places, tuple(places[read] for read in free)))
+
+    def place(node: Node, argument: str = "self") -> int:
+        return places[node.arguments[argument].name]
+
+    def along(node: Node) -> tuple[int, int, int, bool]:
+        return places[node.name], place(node), node.arguments["dim"], node.arguments["reversed"]
+
+    return Loop(
+        name,
+        tuple(along(node) for node in loop.of(STEP)),
+        tuple((places[node.name], place(node, "initial"), places[loop.after[node.name]]) for node in loop.of(STATE)),
+        tuple(steps),
+        tuple(along(node) for node in outer if node.operator == HISTORY),
+        tuple((places[node.name], place(node)) for node in outer if node.operator == LAST),
+        tuple(reads),
+        (*done, *(places[name] for name in own)),
+    )
+
+
 def execute(
-    steps: Sequence[Step],
+    steps: Sequence[Step | Loop],
     values: list[Any],
     layers: Mapping[str, Callable[..., Any]],
     call: Call | None = None,
@@ -93,6 +204,9 @@ def execute(
         call: what calls a step's function with its arguments; None: nobody in between.
     """
     for step in steps:
+        if isinstance(step, Loop):
+            step.run(values, layers, call)
+            continue
         args, kwargs = list(step.args), step.kwargs
         for key, slot in step.slots:
             value = values[slot.at] if type(slot) is Place else filled(slot, values)

@@ -1,5 +1,6 @@
 """Why torch.export gave up, in words that say what to do."""
 
+import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -29,6 +30,11 @@ _REMEDIES = (  # words of torch's own message, what they mean, and what to do
         "give the nn.Module that it was made from",
     ),
 )
+_PACKED = (
+    "its sequences are packed, which torch.export cannot hold; give sequences of one length: run the module on the "
+    "padded batch, and pick the last valid outputs by a mask that is one more input"
+)
+_RECURRENT = ("nn/modules/rnn.py", "nn/utils/rnn.py")  # of torch; there nothing but packing depends on values
 _USUAL = (
     "its forward must run on the example inputs (is their size right, is axis 0 the batch?), with any batch size "
     "and no branch on tensor values"
@@ -53,6 +59,8 @@ def reason_of(
             f"the example of shape {', '.join(str(tuple(v.shape)) for v in named.values())} has no batch axis in "
             "front; give x[None]"
         )
+    if _is_in(error, _RECURRENT) and any(words in str(error) for words in ("data-dependent", "FakeTensor")):
+        return _PACKED
     said = str(error).strip() or type(error).__name__
     turned = next((name for name, module in model.named_modules() if _has_its_batch_second(module)), None)
     if turned is not None and "Constraints violated" in said:
@@ -68,6 +76,12 @@ def reason_of(
     whole = [f"{name} is {value.dtype}" for name, value in named.items() if not value.is_floating_point()]
     remedy = f"{', '.join(whole)}: give floats, as by x.float(), where the weights are floats" if whole else _USUAL
     return f"{said.splitlines()[0].rstrip('.')}; {remedy}"
+
+
+def _is_in(error: BaseException, files: tuple[str, ...]) -> bool:
+    """Whether an error was raised in one of these files, or in what they called."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return any(frame.filename.endswith(files) for frame in frames)
 
 
 def _has_its_batch_second(module: nn.Module) -> bool:

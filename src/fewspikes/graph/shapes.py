@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fewspikes.graph.functions import parameters
-from fewspikes.graph.graph import SITE, Graph, Shape, shape_between
+from fewspikes.graph.graph import NEXT, SITE, Graph, Shape, shape_between
 from fewspikes.graph.inputs import InputSpec
 from fewspikes.graph.interpreter import Step, execute, lowered
 
@@ -37,7 +37,7 @@ def with_shapes(
     return Graph(
         tuple(
             replace(node, shape=_between(few[node.name], more[node.name]), dtype=few[node.name].dtype)
-            if node.name in few
+            if node.name in few and node.operator != NEXT
             else replace(node, shape=None, dtype=None)
             for node in graph
         )
@@ -52,7 +52,7 @@ def _run(
     graph: Graph, inputs: Sequence[InputSpec], tensors: Mapping[str, Tensor], images: int, known: Known | None
 ) -> dict[str, Tensor]:
     program = lowered(graph)
-    steps = [step._replace(done=()) for step in program.steps]
+    steps = [step.kept() for step in program.steps]
     given = [torch.empty(images, *spec.shape, dtype=spec.dtype, device="meta") for spec in inputs]
     values = program.values(given, lambda name: tensors[name].to("meta"))
     layers = {node.name: lambda x: x for node in graph.of(SITE)}  # a neuron keeps its input's shape

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from fewspikes.base.errors import FewSpikesError
+from fewspikes.graph.inputs import bound
 from fewspikes.network.spiking import Countable, SpikingNetwork
+from fewspikes.network.structure import Structure
 from fewspikes.neuron.layer import count_outside
 from fewspikes.neuron.parameters import MAX_STEPS
 
@@ -23,10 +25,11 @@ class Counts:
     Not counted: the input image, which is analog current into the first layer, and what stays digital.
 
     Attributes:
-        neurons: FS-neurons per image, by site.
+        neurons: FS-neurons per image, by site; those in a loop over time are counted once, and their spikes add up.
         images: how many images ran.
         by_site: spikes over all images, by site.
         clipped_by_site: gate inputs outside the domain that the parameters were made for.
+        inputs_by_site: all gate inputs: one for each neuron, image, and time step of its loop.
         synops: synaptic operations over all images, or None if they were not asked for.
         unknown_synops: sites whose fan-out the graph does not tell, with the reason; their spikes are not in synops.
     """
@@ -35,6 +38,7 @@ class Counts:
     images: int = 0
     by_site: dict[str, int] = field(default_factory=dict)
     clipped_by_site: dict[str, int] = field(default_factory=dict)
+    inputs_by_site: dict[str, int] = field(default_factory=dict)
     synops: int | None = None
     unknown_synops: dict[str, str] = field(default_factory=dict)
 
@@ -54,9 +58,18 @@ class Counts:
         return self.total / (self._ran * sum(self.neurons.values()))
 
     @property
+    def per_neuron_and_time_step(self) -> float:
+        """Mean spikes per neuron and time step of its loop; outside of loops there is one."""
+        return self.total / self._inputs
+
+    @property
     def clipped_fraction(self) -> float:
         """The share of gate inputs outside the domain."""
-        return sum(self.clipped_by_site.values()) / (self._ran * sum(self.neurons.values()))
+        return sum(self.clipped_by_site.values()) / self._inputs
+
+    @property
+    def _inputs(self) -> int:
+        return sum(self.inputs_by_site.values()) if self._ran else 0
 
     @property
     def _ran(self) -> int:
@@ -73,6 +86,7 @@ class Counts:
             self.images + other.images,
             _sum(self.by_site, other.by_site),
             _sum(self.clipped_by_site, other.clipped_by_site),
+            _sum(self.inputs_by_site, other.inputs_by_site),
             synops,
             self.unknown_synops | other.unknown_synops,
         )
@@ -111,6 +125,7 @@ def count(snn: Countable, synops: bool = False) -> Iterator[Counts]:
 
     def begin(module: nn.Module, args: Any) -> None:
         passing.counts = _nothing(snn, synops)
+        passing.seen = {name: [] for name in neurons}
 
     def end(module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor], output: Any) -> None:
         done: Counts | None = passing.__dict__.pop("counts", None)
@@ -118,6 +133,8 @@ def count(snn: Countable, synops: bool = False) -> Iterator[Counts]:
             return
         first = next(iter((*args, *kwargs.values())))
         done.images = len(next(iter(first.values())) if isinstance(first, Mapping) else first)
+        structure = snn.structure_for(bound(snn.inputs, args, kwargs)) if isinstance(snn, SpikingNetwork) else None
+        _weigh(done, passing.__dict__.pop("seen"), structure)
         for by_site in (done.by_site, done.clipped_by_site):  # on a GPU, one wait for all layers
             by_site.update({name: int(value) for name, value in by_site.items()})
         with lock:
@@ -161,6 +178,7 @@ def _nothing(snn: Countable, synops: bool) -> Counts:
         neurons={site.name: site.neurons for site in snn.report.sites},
         by_site=dict.fromkeys(names, 0),
         clipped_by_site=dict.fromkeys(names, 0),
+        inputs_by_site=dict.fromkeys(names, 0),
         synops=0 if synops else None,
         unknown_synops=unknown,
     )
@@ -171,6 +189,7 @@ def _tally(passing: threading.local, name: str, spikes: Any, outside: Any) -> No
     if counts is not None:  # else the layer was called by itself, outside of a pass
         counts.by_site[name] += spikes
         counts.clipped_by_site[name] += outside
+        counts.inputs_by_site[name] += 1  # time steps, until the pass has told its images
 
 
 def _observe(passing: threading.local, snn: SpikingNetwork, name: str, x: Tensor, spikes: Tensor) -> None:
@@ -180,7 +199,17 @@ def _observe(passing: threading.local, snn: SpikingNetwork, name: str, x: Tensor
     by_position = _over_images(spikes)
     _tally(passing, name, int(by_position.sum()), count_outside(x, snn.neurons[name].code.domain))
     if counts.synops is not None and name not in counts.unknown_synops:
-        counts.synops += snn.fan_out[name].weigh(by_position) or 0
+        passing.seen[name].append(by_position)
+
+
+def _weigh(counts: Counts, seen: Mapping[str, list[Tensor]], structure: Structure | None) -> None:
+    """What a pass of known length comes to: gate inputs, and the synapses of all spikes, time step by time step."""
+    for name, neurons in (counts.neurons if structure is None else structure.neurons).items():
+        counts.inputs_by_site[name] *= counts.images * neurons
+    for name, spikes in seen.items():
+        if spikes and counts.synops is not None and structure is not None:
+            whole = spikes[0] if structure.loop(name) is None else torch.stack(spikes, -1)
+            counts.synops += structure.fan_out[name].weigh(whole) or 0
 
 
 def _over_images(spikes: Tensor) -> Tensor:

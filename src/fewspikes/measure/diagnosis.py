@@ -44,7 +44,8 @@ def diagnose(snn: SpikingNetwork, images: Images, progress: bool | None = None) 
     neurons, tallies = snn.neurons, {}
     for site in snn.sites:
         alone = () if site.name in snn.exact else (neurons[site.name], neurons[site.name].replace(shift=None))
-        tallies[site.name] = _Tally(site, neurons[site.name], snn.channel_axis(site.name), alone)
+        loops = snn.structure.loop(site.name) is not None
+        tallies[site.name] = _Tally(site, neurons[site.name], snn.channel_axis(site.name), alone, loops)
     probing = track(zip(batches, probe(snn, batches), strict=True), "diagnosing", len(batches), progress)
     with torch.no_grad():
         for batch, probed in probing:
@@ -61,10 +62,11 @@ class _Tally:
         neuron: what runs there.
         axis: of the channels, or None.
         alone: the neurons to feed with what the ANN feeds them; none where they are exact on what they get.
+        loops: whether they are in a loop over time, whose time steps are along a last axis.
     """
 
-    def __init__(self, site: Site, neuron: FSNeuron, axis: int | None, alone: Sequence[FSNeuron]) -> None:
-        self.site, self.neuron, self.axis, self.alone = site, neuron, axis, alone
+    def __init__(self, site: Site, neuron: FSNeuron, axis: int | None, alone: Sequence[FSNeuron], loops: bool) -> None:
+        self.site, self.neuron, self.axis, self.alone, self.loops, self.times = site, neuron, axis, alone, loops, 1
         self.images = self.elements = self.clipped = self.spikes = 0
         self.sums = dict.fromkeys(
             ("wanted", "wanted2", "got2", "product", "error", "inherited", "own", "clipped", "output"), 0.0
@@ -102,7 +104,9 @@ class _Tally:
 
     def _add_spikes(self, seen: Tensor, spikes: Tensor, images: int) -> None:
         self.spikes += int(spikes.sum(dtype=torch.int64))
-        fired = (per_image(spikes, images) > 0).sum(0, dtype=torch.uint8)  # of IMAGES at most
+        self.times = spikes.shape[-1] if self.loops else 1
+        each = spikes.sum(-1, dtype=torch.int32) if self.loops else spikes
+        fired = (per_image(each, images) > 0).sum(0, dtype=torch.uint8)  # of IMAGES at most
         self.fired = fired if self.fired is None else self.fired + fired
         if self.axis is not None:
             by_channel = spikes.movedim(self.axis, 0).flatten(1).sum(1, dtype=torch.int64)
@@ -129,7 +133,7 @@ class _Tally:
             output_error=sums["output"] / self.images,
             clipped_fraction=self.clipped / n,
             clipped_error=sums["clipped"] / sums["own"] if sums["own"] else 0.0,
-            spikes_per_neuron=self.spikes / n,
+            spikes_per_neuron=self.spikes * self.times / n,
             dead_fraction=float((self.fired == 0).double().mean()),
             always_fraction=float((self.fired == self.images).double().mean()),
             channels=None if self.by_channel is None else len(self.by_channel),

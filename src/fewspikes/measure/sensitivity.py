@@ -160,7 +160,10 @@ def _filled(values: Vector, steps: list[int], log: bool) -> Vector:
 
 @dataclass
 class Probed:
-    """A batch as the ANN sees it: each site's gate inputs, and the output's gradients at each site's output."""
+    """A batch as the ANN sees it: each site's gate inputs, and the output's gradients at each site's output.
+
+    In a loop over time those of all time steps are along a last axis.
+    """
 
     images: int
     inputs: dict[str, Tensor]
@@ -194,37 +197,50 @@ def _probed(snn: SpikingNetwork, batch: Batch, scales: list[float], random: torc
     ann = snn.running(taps)
     with torch.inference_mode(False), torch.enable_grad():
         outputs = floats(ann(*(value.clone() if value.is_inference() else value for value in batch)))
-        wanted = [tap.output for tap in taps.values()]
+        wanted = [output for tap in taps.values() for output in tap.outputs]
         rows = []
         for _ in range(1 if snn.report.neurons > _LARGE else _PROBES):
             signs = [torch.randint(0, 2, y.shape, generator=random).to(y) * 2 - 1 for y in outputs]
             along = torch.stack([(s * y).sum() * c for s, y, c in zip(signs, outputs, scales, strict=True)]).sum()
             rows.append(torch.autograd.grad(along, wanted, retain_graph=True, materialize_grads=True))
-    gradients = {name: [row[i] for row in rows] for i, name in enumerate(taps)}
+    gradients = {}
+    for name, tap in taps.items():
+        times = len(tap.outputs)
+        gradients[name] = [_finite(_over_time(row[:times])) for row in rows]
+        rows = [row[times:] for row in rows]
     return Probed(len(batch[0]), {name: tap.taken() for name, tap in taps.items()}, gradients)
 
 
-class _Tap(nn.Module):
-    """The exact activation, which keeps its input and lets a gradient reach its output."""
+def _finite(gradient: Tensor) -> Tensor:
+    """The gradient, 0 where there is none: a root is infinitely steep at 0, as at the length of a vector of zeros."""
+    return gradient.nan_to_num(0.0, 0.0, 0.0)
 
-    input: Tensor
-    output: Tensor
+
+class _Tap(nn.Module):
+    """The exact activation, which keeps its inputs and lets a gradient reach its outputs, one for each time step."""
 
     def __init__(self, activation: Activation) -> None:
         super().__init__()
         self.activation = activation
+        self.inputs, self.outputs = list[Tensor](), list[Tensor]()
 
     def forward(self, x: Tensor) -> Tensor:
         """f(x)."""
         y = self.activation(x)
-        self.input, self.output = x.detach(), y if y.requires_grad else y.detach().requires_grad_()
-        return self.output
+        self.inputs.append(x.detach())
+        self.outputs.append(y if y.requires_grad else y.detach().requires_grad_())
+        return self.outputs[-1]
 
     def taken(self) -> Tensor:
-        """The input, for the last time: modules are in circles, and would keep all that a pass backwards needs."""
-        found = self.input
-        del self.input, self.output
+        """The inputs, for the last time: modules are in circles, and would keep all that a pass backwards needs."""
+        found = _over_time(self.inputs)
+        self.inputs, self.outputs = [], []
         return found
+
+
+def _over_time(values: Sequence[Tensor]) -> Tensor:
+    """The values of all time steps of a loop, along a last axis."""
+    return torch.stack(list(values), -1) if len(values) > 1 else values[0]
 
 
 def _scales(snn: SpikingNetwork, batches: Sequence[Batch]) -> list[float]:

@@ -1,13 +1,15 @@
 """Run ANN and spiking network side by side, layer by layer, so that each site can be set before the next one runs."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import accumulate
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from fewspikes.graph.graph import CONSTANT, sizes
-from fewspikes.graph.interpreter import Place, Step, execute
+from fewspikes.graph.interpreter import Loop, Place, Step, execute
 from fewspikes.measure.source import Batch
 from fewspikes.network.spiking import SpikingNetwork
 
@@ -23,7 +25,8 @@ def walk(
     """Yield (site name, the ANN's gate inputs, the spiking network's gate inputs, set) at each site, in order.
 
     `set(neuron)` says what runs at this site from now on; without it the network's own neuron runs. What the site
-    yields is one tensor per batch. Values are freed after their last use.
+    yields is one tensor per batch, in a loop over time with all time steps along a last axis; the loop runs anew after
+    each site of it that was set. Values are freed after their last use.
 
     Args:
         snn: the spiking network.
@@ -41,7 +44,9 @@ def walk(
                 images -= len(batch[0])
                 break
             taking_part.append(pair.begun(batch, i))
-        if step.node in pair.sites:
+        if isinstance(step, Loop):
+            yield from pair.within(step, taking_part)
+        elif step.node in pair.sites:
             at = step.slots[0][1].at
             setter = Setter(pair.neurons[step.node])
             ann, own = ([values[which][at] for values in taking_part] for which in range(2))
@@ -60,8 +65,9 @@ def images_within(snn: SpikingNetwork, memory: int) -> list[int]:
             size[program.places[node.name]] = 2 * itemsize * sizes(node.shape, _IMAGES).numel() / _IMAGES
     held, needed = sum(size[at] for at in program.inputs), []
     for step in program.steps:
-        held += size[step.at]
-        needed.append(held)
+        held += sum(size[at] for at in _written(step))
+        within = (snn.graph[name] for name in _sites_within(step))
+        needed.append(held + sum(size[program.places[node.name]] * snn.graph.time_steps(node) for node in within))
         held -= sum(size[at] for at in step.done)
     most = list(accumulate(reversed(needed), max))
     return [int(memory / max(one, 1.0)) for one in reversed(most)]
@@ -79,6 +85,7 @@ class _Pair:
     def __init__(self, snn: SpikingNetwork) -> None:
         self.sites = {site.node: site for site in snn.sites}
         self.neurons: dict[str, Callable[[Tensor], Tensor]] = {s.node: snn.neurons[s.name] for s in snn.sites}
+        self._exact = {site.node: site.activation for site in snn.sites}
         self._program, self._tensors = snn.running_graph.program, snn.tensors
         self.steps = self._program.steps
 
@@ -89,9 +96,27 @@ class _Pair:
             self.run(step, (ann, own))
         return ann, own
 
-    def run(self, step: Step, values: Values) -> None:
+    def within(
+        self, loop: Loop, batches: Sequence[Values]
+    ) -> Iterator[tuple[str, list[Tensor], list[Tensor], "Setter"]]:
+        """The sites of a loop, see `walk`."""
+        names = [step.node for step in loop.steps if step.node in self.sites]
+        wanted = [_recorded(loop, ann, names, self._exact) for ann, _ in batches]
+        got: list[dict[str, Tensor]] = []
+        for name in names:
+            got = got or [_recorded(loop, own, names, self.neurons) for _, own in batches]
+            setter = Setter(self.neurons[name])
+            yield self.sites[name].name, [one.pop(name) for one in wanted], [one.pop(name) for one in got], setter
+            if setter.neuron is not self.neurons[name]:
+                self.neurons[name], got = setter.neuron, []
+
+    def run(self, step: Step | Loop, values: Values) -> None:
         """One step in both networks."""
         ann, own = values
+        if isinstance(step, Loop):
+            execute((step,), ann, self._exact)
+            execute((step,), own, self.neurons)
+            return
         if step.node in self.sites:
             at = step.slots[0][1].at
             ann[step.at], own[step.at] = self.sites[step.node].activation(ann[at]), self.neurons[step.node](own[at])
@@ -99,6 +124,30 @@ class _Pair:
             _run(step, ann, own)
         for done in step.done:
             ann[done] = own[done] = None
+
+
+def _recorded(
+    loop: Loop, values: list[Any], names: Sequence[str], layers: Mapping[str, Callable[[Tensor], Tensor]]
+) -> dict[str, Tensor]:
+    """The gate inputs of some sites at all time steps, along a last axis; the values stay as they are."""
+    seen: dict[str, list[Tensor]] = {name: [] for name in names}
+
+    def recording(name: str, x: Tensor) -> Tensor:
+        seen[name].append(x)
+        return layers[name](x)
+
+    execute((loop,), list(values), {name: partial(recording, name) for name in names})
+    return {name: torch.stack(inputs, -1) for name, inputs in seen.items()}
+
+
+def _written(step: Step | Loop) -> list[int]:
+    """The places of what a step leaves behind."""
+    return [at for at, *_ in (*step.histories, *step.last)] if isinstance(step, Loop) else [step.at]
+
+
+def _sites_within(step: Step | Loop) -> list[str]:
+    """The sites of a loop."""
+    return [one.node for one in step.steps if one.function is None] if isinstance(step, Loop) else []
 
 
 def _run(step: Step, exact: list[Any], own: list[Any]) -> None:

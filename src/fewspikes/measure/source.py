@@ -67,6 +67,10 @@ class Source:
             if not len(inputs[0]):
                 continue
             first = first or (inputs, labels)
+            if any(a.shape[1:] != b.shape[1:] for a, b in zip(inputs, first[0], strict=True)):
+                raise FewSpikesError(
+                    f"{self._what} has sequences of several lengths; give one length, or one call for each"
+                )
             if (labels is None) != (first[1] is None):
                 raise FewSpikesError(
                     f"some batches of the {self._what} have labels and others not; give all of them labels, or none"

@@ -1,9 +1,10 @@
 """Where the channels of a site are, and where a scale per channel costs nothing."""
 
-from fewspikes.graph.graph import INPUT, OUTPUT, SITE, Node
+from fewspikes.graph.graph import CONSTANT, HISTORY, INPUT, OUTPUT, PASSING, SITE, STATE, Node
 from fewspikes.network.segments import Segments
 from fewspikes.operators.call import IMAGES
-from fewspikes.operators.rule import Digital, Kind, Linear, Lookup
+from fewspikes.operators.rule import Digital, Kind, Linear, Lookup, Rule
+from fewspikes.operators.summing import divided, scaled
 from fewspikes.reach.boxes import Box, identity
 from fewspikes.reach.factors import Unknown, is_identity
 
@@ -14,7 +15,8 @@ _NONE = -2  # no axis, or several
 def channel_axis(segments: Segments, site: str) -> int | None:
     """The axis of the channels of a site's gate inputs, from the weighted maps before it; None where they disagree.
 
-    A weighted map makes channels; what follows may move them as long as each stays one position of one axis.
+    A weighted map makes channels; what follows may move them as long as each stays one position of one axis. In a loop
+    over time neurons before it tell, too.
 
     Args:
         segments: of the network.
@@ -24,6 +26,9 @@ def channel_axis(segments: Segments, site: str) -> int | None:
     seen: dict[str, int] = {}
     for node in _leading_to(segments, end):
         seen[node.name] = _axis_after(segments, node, seen)
+        if node.operator == SITE and segments.graph[site].loop:  # gates of one state have its channels
+            axis = channel_axis(segments, node.name)
+            seen[node.name] = _ANY if axis is None else axis
     return seen[end] if seen[end] >= 0 else None
 
 
@@ -42,8 +47,10 @@ def _leading_to(segments: Segments, end: str) -> list[Node]:
 
 
 def _axis_after(segments: Segments, node: Node, seen: dict[str, int]) -> int:
-    if node.operator == SITE:
+    if node.operator in (SITE, STATE):  # a state's are those of what it will be, which stands behind it
         return _ANY
+    if node.operator in PASSING:
+        return _through_time(node, seen[node.reads[0]])
     if node.operator == INPUT or node.name not in segments.fates:
         return _NONE
     rule = segments.fates[node.name].rule
@@ -54,10 +61,31 @@ def _axis_after(segments: Segments, node: Node, seen: dict[str, int]) -> int:
     reads = [read for read in node.reads if read in segments.carriers]
     if segments.held(node) is not None:  # either factor's channels, those of what it holds first
         reads = sorted(reads, key=lambda read: read != segments.held(node))
-        return next((axis for read in reads if (axis := _moved(segments, node, read, seen[read])) >= 0), _NONE)
+        axes = [_moved(segments, node, read, seen[read]) for read in reads]
+        return next((axis for axis in axes if axis >= 0), max(axes))
     found = {_moved(segments, node, read, seen[read]) for read in reads}
     found -= {_ANY}
-    return found.pop() if len(found) == 1 else _NONE if found else _ANY
+    return found.pop() if len(found) == 1 else _NONE if found else _of_factors(segments, node, rule)
+
+
+def _of_factors(segments: Segments, node: Node, rule: Rule | None) -> int:
+    """The one axis along which the constant differs that multiplies: it is a weight for each channel."""
+    if rule not in (scaled, divided):
+        return _ANY
+    constants = [name for name in node.reads if segments.graph[name].operator == CONSTANT]
+    shapes = [segments.graph.sizes(name, IMAGES) for name in constants]
+    found = {at - len(shape) for shape in shapes for at, size in enumerate(shape) if size > 1}
+    return found.pop() % len(node.shape or ()) if len(found) == 1 else _ANY
+
+
+def _through_time(node: Node, axis: int) -> int:
+    """Where the channels are in one time step, and in all."""
+    time: int | None = node.arguments.get("dim")
+    if axis < 0 or time is None:
+        return axis
+    if node.operator == HISTORY:
+        return axis + (axis >= time)
+    return _NONE if axis == time else axis - (axis > time)
 
 
 def _moved(segments: Segments, node: Node, read: str, axis: int, in_place: bool = False) -> int:
@@ -106,17 +134,22 @@ def gain_is_free(segments: Segments, site: str) -> str:
     """
     axis = channel_axis(segments, site)
     marked = {site: _NONE if axis is None else axis}  # by node, where the channels are
-    for node in segments.graph:
-        reads = [name for name in segments.through(node) if name in marked]
-        if not reads:
-            continue
-        if node.operator == OUTPUT:
-            return "its output leaves the network unweighted"
-        if segments.held(node) is not None:
-            if not _is_held_by_channel(segments, node, marked[reads[0]]):
-                return "it gates a product that holds one value for several of its channels"
-        elif segments.kind(node.name) in (Kind.SYNAPTIC, Kind.DIGITAL) and not segments.weighs(node):
-            marked[node.name] = _moved(segments, node, reads[0], marked[reads[0]], in_place=True)
+    before = -1
+    while before < len(marked):  # a state is what stands behind it will be
+        before = len(marked)
+        for node in segments.graph:
+            reads = [name for name in (*segments.through(node), segments.graph.after(node.name)) if name in marked]
+            if not reads or node.name == site:
+                continue
+            if node.operator == OUTPUT:
+                return "its output leaves the network unweighted"
+            if segments.held(node) is not None:
+                if not _is_held_by_channel(segments, node, marked[reads[0]]):
+                    return "it gates a product that holds one value for several of its channels"
+            elif node.operator in PASSING:
+                marked[node.name] = _through_time(node, marked[reads[0]])
+            elif segments.kind(node.name) in (Kind.SYNAPTIC, Kind.DIGITAL) and not segments.weighs(node):
+                marked[node.name] = _moved(segments, node, reads[0], marked[reads[0]], in_place=True)
     return ""
 
 

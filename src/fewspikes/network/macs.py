@@ -11,10 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from math import prod
+from typing import NamedTuple
 
 import torch
 
-from fewspikes.graph.graph import INPUT, Node
+from fewspikes.graph.graph import INPUT, STATE, Loop, Node
 from fewspikes.network.segments import Segments
 from fewspikes.neuron.layer import FSNeuron
 from fewspikes.operators.call import IMAGES
@@ -51,24 +52,74 @@ def multiply_adds(segments: Segments) -> Macs:
 
     Analog are the network's inputs, what is looked up, what operators left digital return, and what linear maps make
     of these, until a neuron turns it into spikes. A map of analog values and spikes together (their sum, say) counts
-    as analog.
+    as analog. What is in a loop over time counts once for each time step, states only where they are no constant yet.
     """
-    analog: set[str] = set()
+    times = _times(segments)
     every, remaining, held = {}, {}, {}
     for node in segments.graph:
-        kind, holds = segments.kind(node.name), segments.held(node)
-        mixed = kind is Kind.SYNAPTIC and not analog.isdisjoint(segments.through(node))
+        holds, (runs, analog) = segments.held(node), times[node.name]
         if holds is not None:
             elements = prod(segments.graph.sizes(holds, IMAGES)) // IMAGES
-            held[node.name] = (elements, segments.gates(node))
-        if node.operator == INPUT or kind in (Kind.DIGITAL, Kind.LOOKUP) or mixed:
-            analog.add(node.name)
+            held[node.name] = (runs * elements, segments.gates(node))
         count = _count(node, segments) // IMAGES if node.name in segments.fates else 0
-        if count:
-            every[node.name] = count
-        if count and node.name in analog:
-            remaining[node.name] = count
+        if runs * count:
+            every[node.name] = runs * count
+        if analog * count:
+            remaining[node.name] = analog * count
     return Macs(every, remaining, held)
+
+
+class _Value(NamedTuple):
+    """What a node's value is at a time step."""
+
+    is_signal: bool
+    is_analog: bool
+
+
+def _times(segments: Segments) -> dict[str, tuple[int, int]]:
+    """By node, how often its value is a signal, and how often an analog one: in a loop at some of its time steps."""
+    found: dict[str, _Value] = {}
+    times: dict[str, tuple[int, int]] = {}
+    for node in segments.graph:
+        if not node.loop:
+            found[node.name] = _value(segments, node, found)
+            times[node.name] = (1, int(found[node.name].is_analog))
+        elif node.name not in times:
+            times |= _times_in(segments, segments.graph.loops[node.loop], found)
+    return times
+
+
+def _times_in(segments: Segments, loop: Loop, found: dict[str, _Value]) -> dict[str, tuple[int, int]]:
+    """The same of a loop; `found` gets the values of its nodes at the last time step."""
+    times = {node.name: (0, 0) for node in loop.nodes}
+    before: dict[str, _Value] | None = None
+    for step in range(loop.time_steps):
+        own: dict[str, _Value] = {}
+        for node in loop.nodes:
+            if node.operator == STATE and before is not None:
+                own[node.name] = before[loop.after[node.name]]
+            else:
+                own[node.name] = _value(segments, node, found | own)
+        more = 1 if own != before else loop.time_steps - step  # nothing changes any more
+        for name, value in own.items():
+            times[name] = (times[name][0] + more * value.is_signal, times[name][1] + more * value.is_analog)
+        if own == before:
+            break
+        before = own
+    found |= before or {}
+    return times
+
+
+def _value(segments: Segments, node: Node, found: Mapping[str, _Value]) -> _Value:
+    """What a node makes of what it reads; a product with a constant is a weighted sum."""
+    kind = segments.kind(node.name)
+    reads = [found[name] for name in node.reads if name in found and name in segments.carriers]
+    is_product = kind is Kind.DIGITAL or segments.held(node) is not None
+    signals = [value.is_signal for value in reads]
+    is_signal = (all if is_product else any)(signals) and node.name in segments.carriers
+    passed = [found[name].is_analog for name in segments.through(node) if name in found]
+    begins = node.operator == INPUT or kind in (Kind.DIGITAL, Kind.LOOKUP)
+    return _Value(is_signal or begins, begins or (kind is Kind.SYNAPTIC and any(passed)))
 
 
 def with_gating(macs: Macs, layers: Mapping[str, FSNeuron]) -> Macs:

@@ -1,12 +1,12 @@
 """What a conversion did: every operator's class, every site, and the counts that follow from shapes alone."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from fewspikes.network.advice import oddities, worst
-from fewspikes.network.sites import CircuitReport, SiteDiagnosis, SiteReport
+from fewspikes.network.sites import CircuitReport, LoopReport, SiteDiagnosis, SiteReport
 from fewspikes.network.structure import Structure
 from fewspikes.neuron.layer import FSNeuron
 from fewspikes.operators.rewriting import Site
@@ -42,6 +42,7 @@ class ConversionReport:
         sites: in the order of the graph.
         operators: every operator and its class.
         circuits: the sites that stand for one operator together, by operator and module.
+        loops: over time, in the order of the graph.
         notes: what was changed or needs care.
         calibration_images: how many images the ranges were fitted on; 0 without data.
         engine: what runs its neurons where the network is now: "compiled", "triton" or "reference".
@@ -56,6 +57,7 @@ class ConversionReport:
     sites: tuple[SiteReport, ...]
     operators: tuple[OperatorReport, ...]
     circuits: tuple[CircuitReport, ...]
+    loops: tuple[LoopReport, ...]
     notes: tuple[str, ...]
     calibration_images: int
     engine: str
@@ -102,6 +104,7 @@ class ConversionReport:
         if self.calibration_images:
             lines.append(f"calibrated on {self.calibration_images:,} images")
         lines += _circuit_lines(self.circuits)
+        lines += map(_loop_line, self.loops)
         digital = Counter((entry.operator, entry.reason) for entry in self.left_digital)
         lines += [f"left digital: {n} x {operator}: {reason}" for (operator, reason), n in digital.items()]
         lines += [f"note: {note}" for note in self.notes]
@@ -140,6 +143,7 @@ def report_of(
         sites=sites,
         operators=_operator_reports(structure),
         circuits=_circuit_reports(structure, {site.name: site for site in sites}, exact),
+        loops=tuple(_loop_reports(structure, {site.name: site for site in sites})),
         notes=tuple(notes),
         calibration_images=calibration_images,
         engine=engine,
@@ -173,6 +177,31 @@ def _circuit_reports(
             )
         )
     return tuple(found)
+
+
+def _loop_reports(structure: Structure, reports: Mapping[str, SiteReport]) -> Iterator[LoopReport]:
+    k = {name: one.K for name, one in reports.items()}
+    for loop in structure.graph.loops.values():
+        entries = [one for name, one in reports.items() if structure.loop(name) is loop]
+        neurons = sum(one.neurons for one in entries)
+        fired = [one.diagnosis.spikes_per_neuron * one.neurons for one in entries if one.diagnosis]
+        yield LoopReport(
+            loop.nodes[0].path,
+            tuple(one.name for one in entries),
+            neurons,
+            loop.time_steps,
+            structure.time_step_steps(loop, k),
+            sum(fired) / neurons / loop.time_steps if fired and len(fired) == len(entries) else None,
+        )
+
+
+def _loop_line(loop: LoopReport) -> str:
+    """A line for a loop over time."""
+    where = loop.path or "the top of the model"
+    text = f"loop over time at {where}: {layers(len(loop.sites))}, {loop.time_steps} time steps"
+    text += f", one every {loop.steps} steps"
+    spikes = loop.spikes_per_neuron
+    return text if spikes is None else f"{text}; {spikes:.3f} spikes per neuron and time step"
 
 
 def _circuit_lines(circuits: Sequence[CircuitReport]) -> list[str]:

@@ -2,9 +2,11 @@
 
 A segment leads from its sources (sites, inputs, tables that are looked up, results of digital operators) to one operand
 of one consumer (a site, a digital operator, the network's output). A gated product is part of the segment of its gate,
-a weight that changes, and the consumer of the segment of what it holds. Nobody else walks the graph.
+a weight that changes, and the consumer of the segment of what it holds. In a loop over time a segment may lead through
+states, from the time steps before. Nobody else walks the graph.
 """
 
+from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,10 +16,11 @@ from torch import Tensor
 
 from fewspikes.graph.functions import is_fresh
 from fewspikes.graph.graph import INPUT, OUTPUT, SITE, Graph, Node, Ref
+from fewspikes.network.following import Following
 from fewspikes.operators.call import IMAGES, Call, Known, Relation
 from fewspikes.operators.rule import Kind, Linear, Rules
 from fewspikes.operators.rules import RULES, Fate, carriers, fates
-from fewspikes.reach.boxes import identity, is_empty, tidy
+from fewspikes.reach.boxes import is_empty, tidy
 from fewspikes.reach.factors import Unknown
 from fewspikes.reach.union import unite
 
@@ -31,12 +34,14 @@ class Segment:
         end: the node whose value that is; a source itself where nothing lies between.
         nodes: the operators between, in order.
         sources: the nodes that it comes from, in order.
+        lags: by node and source, how many time steps of their loop earlier, at least, it gives what arrives.
     """
 
     consumer: Node
     end: str
     nodes: tuple[Node, ...]
     sources: tuple[str, ...]
+    lags: Mapping[str, int]
 
 
 class Segments:
@@ -93,8 +98,11 @@ class Segments:
         """The segments that a source is in."""
         return tuple(segment for segment in self.all if source in segment.sources)
 
-    def feeding(self, site: str) -> frozenset[str]:
-        """The sites whose spikes reach a site with no site between; digital operators are passed."""
+    def feeding(self, site: str) -> Mapping[str, int]:
+        """The sites whose spikes reach a site with no site between; digital operators are passed.
+
+        With how many time steps they need for it at least, where both are in one loop.
+        """
         return self._feeding[site]
 
     def reached(self, source: str, segments: tuple[Segment, ...]) -> Iterator[Relation]:
@@ -103,13 +111,13 @@ class Segments:
         Raises:
             Unknown: they cannot be followed.
         """
-        known: dict[str, Any] = {source: (identity(self.graph.sizes(source, IMAGES)),)}
+        following = Following(self.graph, source, self.through, self._through)
+        between = {node.name: node for segment in segments for node in segment.nodes}
+        following.follow(sorted(between.values(), key=lambda node: self._order[node.name]))
         for segment in segments:
-            for node in segment.nodes:
-                if node.name not in known and any(name in known for name in self.through(node)):
-                    known[node.name] = self._through(node, known)
-            if known.get(segment.end):
-                yield known[segment.end]
+            found = following.at(segment.end, segment.consumer)
+            if found:
+                yield found
 
     def weighs(self, node: Node) -> str | None:
         """The name of the argument that weighs, at a node that is a weighted sum."""
@@ -150,18 +158,23 @@ class Segments:
         return {node.name: at for at, node in enumerate(self.graph)}
 
     def _back_from(self, consumer: Node, end: str) -> Segment:
-        between, sources, waiting = set[str](), set[str](), [end]
+        between, sources = set[str](), set[str]()
+        lags, waiting = dict[str, int](), deque([(end, 0)])  # those of the same time step first
         while waiting:
-            name = waiting.pop()
-            if name in between or name in sources or name not in self.carriers:
+            name, lag = waiting.popleft()
+            if name in lags or name not in self.carriers:
                 continue
+            lags[name] = lag
             if self.kind(name) is Kind.SYNAPTIC:
                 between.add(name)
-                waiting.extend(self.through(self.graph[name]))
+                waiting.extendleft((read, lag) for read in self.through(self.graph[name]))
+                after = self.graph.after(name)
+                waiting.extend([(after, lag + 1)] if after is not None else [])
             elif self.graph[name].operator in (SITE, INPUT) or self.kind(name) in (Kind.DIGITAL, Kind.LOOKUP):
                 sources.add(name)
         ordered = [tuple(sorted(names, key=self._order.__getitem__)) for names in (between, sources)]
-        return Segment(consumer, end, tuple(self.graph[name] for name in ordered[0]), ordered[1])
+        nodes = tuple(self.graph[name] for name in ordered[0])
+        return Segment(consumer, end, nodes, ordered[1], lags)
 
     def _through(self, node: Node, known: Known) -> Any:
         """The connections of a node's result; a tuple of them for an operator of several results."""
@@ -193,18 +206,34 @@ class Segments:
         return found
 
     @cached_property
-    def _feeding(self) -> dict[str, frozenset[str]]:
-        found: dict[str, frozenset[str]] = {}  # of sites, digital operators and gated products, by what they hold
-        for segment in self.all:
-            through = (
-                found.get(name, frozenset()) if self.kind(name) is Kind.DIGITAL else frozenset((name,))
-                for name in segment.sources
-                if self.graph[name].operator != INPUT and self.kind(name) is not Kind.LOOKUP
-            )
-            held = (found.get(node.name, frozenset()) for node in segment.nodes)
-            name = segment.consumer.name
-            found[name] = found.get(name, frozenset()).union(*through, *held)
+    def _feeding(self) -> dict[str, dict[str, int]]:
+        found: dict[str, dict[str, int]] = {}  # of sites, digital operators and gated products, by what they hold
+        changed = True
+        while changed:  # through the states of a loop the last of its operators come before the first
+            changed = False
+            for segment in self.all:
+                own = found.setdefault(segment.consumer.name, {})
+                for site, lag in self._feeding_of(segment, found):
+                    if lag < own.get(site, lag + 1):
+                        own[site], changed = lag, bool(self.graph.loops)
         return found
+
+    def _feeding_of(self, segment: Segment, found: Mapping[str, Mapping[str, int]]) -> Iterator[tuple[str, int]]:
+        """The sites that feed a consumer by one segment, as far as those that feed others are found."""
+        here = segment.consumer.loop
+
+        def within(name: str, lag: int) -> int:
+            return lag if self.graph[name].loop == here else 0
+
+        for name in segment.sources:
+            lag = segment.lags[name]
+            if self.kind(name) is Kind.DIGITAL:
+                yield from ((site, within(site, lag + more)) for site, more in found.get(name, {}).items())
+            elif self.graph[name].operator != INPUT and self.kind(name) is not Kind.LOOKUP:
+                yield name, within(name, lag)
+        for node in segment.nodes:
+            lag = segment.lags[node.name]
+            yield from ((site, within(site, lag + more)) for site, more in found.get(node.name, {}).items())
 
 
 def _tidied(boxes: Any) -> list[Any]:

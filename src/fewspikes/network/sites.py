@@ -123,3 +123,24 @@ class CircuitReport:
     exact: bool
     spikes_per_neuron: float | None = None
     output_error: float | None = None
+
+
+@dataclass(frozen=True)
+class LoopReport:
+    """A loop over time, which runs its sites once for each time step.
+
+    Attributes:
+        path: of the module.
+        sites: the layers' names, in order.
+        neurons: in all; each runs at every time step.
+        time_steps: of a sequence as long as the example's.
+        steps: from one time step to the next, once the loop runs.
+        spikes_per_neuron: mean per neuron and time step; None without images.
+    """
+
+    path: str
+    sites: tuple[str, ...]
+    neurons: int
+    time_steps: int
+    steps: int
+    spikes_per_neuron: float | None = None

@@ -107,6 +107,7 @@ class SpikingNetwork(Countable):
         self.preprocessing: dict[str, Any] | None = None
         self.diagnosis: dict[str, SiteDiagnosis] = {}
         self._report: ConversionReport | None = None
+        self._structures: dict[tuple[tuple[int, ...], ...], Structure] = {}
         self._overwritable = tuple(
             i for i, site in enumerate(structure.sites) if site.node in structure.segments.overwritable
         )
@@ -161,6 +162,16 @@ class SpikingNetwork(Countable):
     def sites(self) -> tuple[Site, ...]:
         """The layers of neurons, in the order of the graph."""
         return self.structure.sites
+
+    def structure_for(self, values: Sequence[Tensor]) -> Structure:
+        """The structure for inputs that may have other lengths than the example's."""
+        shapes = tuple(tuple(value.shape[1:]) for value in values)
+        if shapes == tuple(spec.shape for spec in self.inputs):
+            return self.structure
+        if shapes not in self._structures:
+            self._structures.clear()  # few are asked for in turn
+            self._structures[shapes] = self.structure.resized(shapes, self.tensors)
+        return self._structures[shapes]
 
     def by_name(self, batch: Sequence[Tensor]) -> dict[str, Tensor]:
         """Inputs in the network's order, by their names."""

@@ -1,21 +1,21 @@
 """What a network is apart from its numbers: graph, inputs and sites, and what follows from these without running it."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any
 
 from torch import Tensor
 
-from fewspikes.graph.graph import Graph, Ref, sizes
+from fewspikes.graph.graph import Graph, Loop, Ref, sizes
 from fewspikes.graph.inputs import InputSpec
 from fewspikes.network.channels import channel_axis, gain_is_free
 from fewspikes.network.grids import Follower, followers
 from fewspikes.network.macs import Macs, multiply_adds
 from fewspikes.network.segments import Segments
 from fewspikes.network.synapses import FanOut, fan_outs
-from fewspikes.network.timing import interval_steps, latency_steps
-from fewspikes.operators.rewriting import Site
+from fewspikes.network.timing import interval_steps, latency_steps, time_step_steps
+from fewspikes.operators.rewriting import Site, with_sizes
 from fewspikes.operators.rule import Rules
 from fewspikes.operators.rules import RULES
 
@@ -48,6 +48,11 @@ class Structure:
         """A site by its name."""
         return self._by_name[name]
 
+    def resized(self, shapes: Sequence[tuple[int, ...]], tensors: Mapping[str, Tensor]) -> "Structure":
+        """The same for inputs of other lengths, given the shape of each, per image, and the constants by name."""
+        inputs = tuple(replace(spec, shape=shape) for spec, shape in zip(self.inputs, shapes, strict=True))
+        return replace(self, graph=with_sizes(self.graph, inputs, tensors, self.rules), inputs=inputs)
+
     @cached_property
     def segments(self) -> Segments:
         """The linear maps between the sites."""
@@ -75,11 +80,17 @@ class Structure:
         return followers(self.segments, self.sites)
 
     @cached_property
-    def feeding(self) -> dict[str, tuple[str, ...]]:
-        """By site name, the sites that feed it directly, in the order of the graph."""
-        by_node = {site.node: site.name for site in self.sites}
+    def feeding(self) -> dict[str, dict[str, int]]:
+        """By site name, the sites that feed it directly, in the order of the graph.
+
+        With how many time steps later they do, at least, where both are in one loop.
+        """
         found = {site.name: self.segments.feeding(site.node) for site in self.sites}
-        return {name: tuple(by_node[s.node] for s in self.sites if s.node in nodes) for name, nodes in found.items()}
+        return {name: {s.name: lags[s.node] for s in self.sites if s.node in lags} for name, lags in found.items()}
+
+    def loop(self, site: str) -> Loop | None:
+        """The loop over time that a site is in."""
+        return self.graph.loops.get(self.graph[self.site(site).node].loop)
 
     def latency_steps(self, k: Mapping[str, int]) -> int:
         """The steps from an image to its output, from K by site name."""
@@ -88,6 +99,10 @@ class Structure:
     def interval_steps(self, k: Mapping[str, int]) -> int:
         """The steps between two images in a pipeline, from K by site name."""
         return interval_steps(self.segments, {site.node: k[site.name] for site in self.sites})
+
+    def time_step_steps(self, loop: Loop, k: Mapping[str, int]) -> int:
+        """The steps from one time step of a loop to the next, from K by site name."""
+        return time_step_steps(self.segments, {site.node: k[site.name] for site in self.sites}, loop.name)
 
     def channel_axis(self, site: str) -> int | None:
         """The axis of the channels of a site's gate inputs; None where the maps before it do not tell."""

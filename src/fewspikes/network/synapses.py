@@ -23,7 +23,8 @@ Term = dict[tuple[int, ...], Tensor]  # axes of an image (increasing) -> int64 w
 class FanOut:
     """How many synapses one spike of each neuron of a site reaches.
 
-    `shape` is the layer's shape per image. `reason` says why the number is unknown; None if it is known.
+    `shape` is the layer's shape per image; in a loop over time its last axis is time, in the order in which it runs.
+    `reason` says why the number is unknown; None if it is known.
 
     >>> term = {(): torch.tensor(4), (0,): torch.tensor([1, 2]), (1,): torch.tensor([1, 1, 1])}
     >>> fan = FanOut((2, 3), (term,))
@@ -144,6 +145,8 @@ def _fan_out(site: Node, segments: Segments) -> FanOut:
     sizes = segments.graph.sizes(site.name, IMAGES)
     shape = tuple(sizes[1:])
     try:
+        if site.loop:
+            shape += (segments.graph.time_steps(site),)
         if sizes[:1] != (IMAGES,):
             raise Unknown(f"axis 0 of {site.where} is not the batch")
         relations = segments.reached(site.name, segments.from_source(site.name))

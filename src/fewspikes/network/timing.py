@@ -3,12 +3,15 @@
 from collections.abc import Mapping
 
 from fewspikes.base.errors import FewSpikesError
-from fewspikes.graph.graph import SITE
+from fewspikes.graph.graph import OUTPUT, SITE, STATE, Node
 from fewspikes.network.segments import Segments
 
 
 def latency_steps(segments: Segments, k: Mapping[str, int]) -> int:
     """The steps from an image to its output: the largest sum of K over a chain of sites.
+
+    A loop over time runs through all its time steps, each as soon as what it needs of the one before is complete; what
+    follows the loop waits for the last.
 
     A gated product is complete when its gate has fired, and K steps of the gate after what it holds is complete: until
     then the gate's spikes wait.
@@ -20,23 +23,52 @@ def latency_steps(segments: Segments, k: Mapping[str, int]) -> int:
     Raises:
         FewSpikesError: a site without a K.
     """
+    return ready_steps(segments, k)[segments.graph.output.name][0]
+
+
+def ready_steps(segments: Segments, k: Mapping[str, int]) -> dict[str, list[int]]:
+    """By node, when its value is complete; in a loop at each time step.
+
+    Args and Raises: as for `latency_steps`.
+    """
     _check(segments, k)
-    ready: dict[str, int] = {}  # by node: when its value is complete
+    ready: dict[str, list[int]] = {}
     for node in segments.graph:
-        signals = segments.carriers.intersection(segments.through(node)) if node.name in segments.carriers else ()
-        complete = max((ready[name] for name in signals), default=0)
-        held = segments.held(node)
-        if held is not None:
-            complete = max(complete, ready[held] + max(k[gate] for gate in segments.gates(node)))
-        ready[node.name] = complete + k.get(node.name, 0)
-    return max((ready[name] for name in segments.graph.output.reads), default=0)
+        if not node.loop:
+            ready[node.name] = [_complete(segments, k, node, ready)]
+        elif node.loop and node.name not in ready:
+            nodes = segments.graph.loops[node.loop].nodes
+            ready |= {one.name: [] for one in nodes}
+            for _ in range(segments.graph.time_steps(node)):
+                for one in nodes:
+                    ready[one.name].append(_complete(segments, k, one, ready))
+    return ready
+
+
+def _complete(segments: Segments, k: Mapping[str, int], node: Node, ready: Mapping[str, list[int]]) -> int:
+    """When a node's next value is complete. A layer in a loop is busy with the time step before until then."""
+    before = ready.get(node.name, [])
+    if node.operator == STATE and before:
+        after = segments.graph.after(node.name)
+        return ready[str(after)][len(before) - 1]
+    if node.operator != OUTPUT and node.name not in segments.carriers:
+        return 0
+    signals = segments.carriers.intersection(segments.through(node))
+    complete = max((ready[name][-1] for name in signals), default=0)
+    held = segments.held(node)
+    if held is not None:
+        complete = max(complete, ready[held][-1] + max(k[gate] for gate in segments.gates(node)))
+    if node.name in k:
+        complete = max(complete, *before[-1:], 0) + k[node.name]
+    return complete
 
 
 def interval_steps(segments: Segments, k: Mapping[str, int]) -> int:
     """The steps between two images in a pipeline: the largest K before + K here over neighbouring sites.
 
     A layer takes in the spikes of the layer before it, then fires; between the two sites may be any operators but
-    neurons. With one K everywhere, or no neighbours at all, that is 2K.
+    neurons. With one K everywhere, or no neighbours at all, that is 2K. A layer in a loop over time is busy from its
+    first time step to its last.
 
     Args:
         segments: of the network.
@@ -51,7 +83,25 @@ def interval_steps(segments: Segments, k: Mapping[str, int]) -> int:
         if segments.held(segment.consumer) is not None:
             gate = max(k[name] for name in segments.gates(segment.consumer))
             edges += [k[name] + gate for name in segment.sources if name in k]
+    if segments.graph.loops:
+        ready = ready_steps(segments, k)
+        busy = {name: ready[name] for name in k if segments.graph[name].loop}
+        edges += [steps[-1] - steps[0] + k[name] for name, steps in busy.items()]
     return max(edges, default=2 * max(k.values(), default=0))
+
+
+def time_step_steps(segments: Segments, k: Mapping[str, int], loop: str) -> int:
+    """The steps from one time step of a loop to the next, once it runs.
+
+    Args:
+        segments: of the network.
+        k: K of each site by its node.
+        loop: its name.
+    """
+    ready = ready_steps(segments, k)
+    nodes = segments.graph.loops[loop].nodes
+    last = [ready[node.name] for node in nodes if node.operator == SITE]
+    return max((steps[-1] - steps[-2] if len(steps) > 1 else steps[-1] for steps in last), default=0)
 
 
 def _check(segments: Segments, k: Mapping[str, int]) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from fewspikes.graph.graph import INPUT, OUTPUT, SITE, Batch, Graph, Node, refs, sizes
+from fewspikes.graph.graph import HISTORY, INPUT, NEXT, OUTPUT, PASSING, SITE, STEP, Batch, Graph, Node, refs, sizes
 from fewspikes.operators.call import Call, Relation
 from fewspikes.operators.rule import Bookkeeping, Digital, Linear, Lookup, Rules, Shapes
 from fewspikes.operators.rules import is_known
@@ -92,6 +92,10 @@ class _Walk:
             return self.known.get(node.reads[0], ())
         if node.operator == "getitem":
             return self.known.get(node.reads[0], {}).get(node.arguments["index"], ())
+        if node.operator == NEXT:  # every time step by itself, or images meet
+            return unite(box for name in node.reads for box in self.known.get(name, ()))
+        if node.operator in PASSING:
+            return self._passing(node)
         call = Call(node, self.graph, self.rules, frozenset(self.known), self.known, self.tensors)
         shapes = next(iter(self.rules.of(Shapes, node.short)), None)
         if shapes is not None:
@@ -114,6 +118,18 @@ class _Walk:
         if isinstance(rule, Linear | Lookup) and rule.several:
             return {index: _tidied(piece) for index, piece in enumerate(found)}  # type: ignore[arg-type]
         return _tidied(found)  # type: ignore[arg-type]
+
+    def _passing(self, node: Node) -> Relation:
+        """Into a loop, through it and out of it: any time step may reach any other."""
+        found: Relation = self.known.get(node.reads[0], ())
+        if node.operator == STEP:
+            axis = node.arguments["dim"]
+            return _tidied(boxes.drop(sums_of(box, [axis], True), axis) for box in found)
+        if node.operator == HISTORY:
+            axis = node.arguments["dim"]
+            size = self.graph.sizes(node.name, _IMAGES)[axis]
+            return _tidied(boxes.dense(boxes.insert(box, axis), axis, size) for box in found)
+        return found
 
     def _by_shape(self, call: Call) -> Any:
         """What an operator without a reach may do, by the axes that it names and by its shape."""

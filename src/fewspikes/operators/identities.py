@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from fewspikes.graph.builder import Builder, rebuilt
-from fewspikes.graph.graph import INPUT, Graph, Node, Ref
+from fewspikes.graph.graph import INPUT, PASSING, STATE, Graph, Node, Ref
 from fewspikes.operators.call import Call
 from fewspikes.operators.choices import Choices
 from fewspikes.operators.rule import Digital, Linear, Rules
@@ -51,7 +51,8 @@ def with_input_spikes(
     entries: list[Entry] = []
 
     def change(node: Node, made: Builder) -> Ref | None:
-        begins, path = node.name in carriers and carriers.isdisjoint(node.reads), node.path or node.name
+        begins = node.name in carriers and carriers.isdisjoint(node.reads) and node.operator != STATE
+        path = node.path or node.name
         if not begins or node.shape is None or choices.of("input", path) != "spikes":
             return None
         made.path, made.part, shape = path, INPUT_PART, node.shape
@@ -117,14 +118,19 @@ def _weighted(
 ) -> Mapping[str, bool]:
     """By node, whether a weighted map reaches it without a neuron between."""
     found: dict[str, bool] = {}
-    for node in graph:
+
+    def is_reached(node: Node) -> bool:
         rule = None
         if node.name in carriers and node.name not in ends and node.operator != INPUT:
             rule = rules.find(Linear, Call(node, graph, rules, carriers, tensors=tensors)) if node.arguments else None
-        passes = node.operator == "getitem" or rule is not None
+        passes = node.operator in ("getitem", *PASSING) or rule is not None
         carried = rule is not None and rule.held is not None  # by neurons of its own where weights follow
-        before = passes and not carried and any(found[name] for name in node.reads)
-        found[node.name] = before or (rule is not None and rule.weight is not None)
+        before = passes and not carried and any(found.get(name) for name in (*node.reads, str(graph.after(node.name))))
+        return before or (rule is not None and rule.weight is not None)
+
+    for _ in range(2 if graph.loops else 1):  # a state is what stands behind it will be
+        for node in graph:
+            found[node.name] = is_reached(node)
     return found
 
 

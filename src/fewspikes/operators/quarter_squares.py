@@ -13,7 +13,7 @@ from fewspikes.operators.call import Call
 from fewspikes.operators.choices import Choices
 from fewspikes.operators.measured import balanced
 from fewspikes.operators.multiplying import NEURONS, PRODUCT, matrix_product
-from fewspikes.operators.rule import Digital, Rules
+from fewspikes.operators.rule import Digital, Linear, Rules
 
 
 def with_quarter_squares(
@@ -37,8 +37,11 @@ def with_quarter_squares(
     def change(node: Node, g: Builder) -> Ref | None:
         if node.name in inside or node.name not in carriers:
             return None
-        digital = rules.find(Digital, Call(node, graph, rules, carriers, tensors=tensors))
-        if digital is None or digital.kind != PRODUCT or choices.of(PRODUCT, node.path) != NEURONS:
+        call = Call(node, graph, rules, carriers, tensors=tensors)
+        digital = rules.find(Digital, call)
+        if digital is None or digital.kind != PRODUCT or rules.find(Linear, call) is not None:
+            return None
+        if choices.of(PRODUCT, node.path) != NEURONS:
             return None
         g.part = node.part or f"{node.short}@{node.name}"
         first, second = (g.now(node.arguments[name]) for name in ("self", "other"))

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fewspikes.base.errors import FewSpikesError
 from fewspikes.graph.functions import PYTHON, is_aten, is_elementwise
-from fewspikes.graph.graph import CONSTANT, INPUT, OUTPUT, SITE, Graph, Node, short_name
+from fewspikes.graph.graph import CONSTANT, INPUT, NEXT, OUTPUT, PASSING, SITE, Graph, Node, short_name
 from fewspikes.operators import (
     attention,
     bookkeeping,
@@ -28,6 +28,7 @@ from fewspikes.operators import (
     norms,
     products,
     rearranging,
+    recurrent,
     signals,
     softmaxes,
     summing,
@@ -72,6 +73,7 @@ _ROOMS = (
     distances,
     products,
     rearranging,
+    recurrent,
     neurons,
     circuits,
     composed,
@@ -85,7 +87,7 @@ _ROOMS = (
 RULES = _Library(row for room in _ROOMS for row in room.ROWS)
 _KNOWN = (Linear, Digital, Lookup, Shapes, Bookkeeping)
 _SHOWN = 3  # paths in a message
-_NOTHING = frozenset((INPUT, CONSTANT, OUTPUT))
+_NOTHING = frozenset((INPUT, CONSTANT, OUTPUT, NEXT))
 _DROPOUT = "active in eval mode: call F.dropout(x, training=self.training), or take it out"
 _NORM = "it uses the batch's own statistics, which mixes its images: train it with running statistics"
 _NORMS = ("batch_norm", "native_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_functional")
@@ -159,8 +161,8 @@ def _fate(call: Call) -> Fate | None:
         return None
     if node.operator == SITE:
         return Fate(Kind.NEURON)
-    if node.operator == "getitem":
-        return Fate(Kind.SYNAPTIC if call.signals else Kind.BOOKKEEPING)
+    if node.operator == "getitem" or node.operator in PASSING:
+        return Fate(Kind.SYNAPTIC if node.name in call.carriers else Kind.BOOKKEEPING)
     if node.operator in PYTHON or rules.has(Shapes, node.short):
         return Fate(Kind.BOOKKEEPING)
     if not call.signals:

@@ -6,7 +6,7 @@ where they look rows of a table up, or where what they have become meets weights
 nothing but weighted sums (bytes of pictures) are a signal as floats are.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from fewspikes.graph.graph import INPUT, SITE, Graph, Node, Ref
 from fewspikes.operators.call import Call
@@ -21,24 +21,34 @@ def carriers(graph: Graph, rules: Rules) -> frozenset[str]:
         return depending
     weighed = {name for node in graph for name in _weighed(node, graph, rules, depending)}
     bookkept = whole - _measured(graph, rules, depending, weighed)
-    found: set[str] = set()
-    for node in graph:
-        if node.name in depending - bookkept and (
+    begins = {
+        node.name
+        for node in graph
+        if node.name in depending - bookkept
+        and (
             node.operator == INPUT
-            or not found.isdisjoint(node.reads)
             or node.name in weighed
             or rules.find(Lookup, Call(node, graph, rules)) is not None
-        ):
-            found.add(node.name)
-    return frozenset(found)
+        )
+    }
+    return _following(graph, begins, lambda node: node.name in depending - bookkept)
 
 
 def _depending(graph: Graph, rules: Rules) -> frozenset[str]:
     """The nodes whose values depend on the inputs' values."""
-    found: set[str] = set()
-    for node in graph:
-        if node.operator == INPUT or (found.intersection(node.reads) and not rules.has(Shapes, node.short)):
-            found.add(node.name)
+    inputs = {node.name for node in graph.of(INPUT)}
+    return _following(graph, inputs, lambda node: not rules.has(Shapes, node.short))
+
+
+def _following(graph: Graph, begins: set[str], passes: Callable[[Node], bool]) -> frozenset[str]:
+    """The nodes that some of these lead to by nodes that pass it on; a state also follows what it will be."""
+    found, before = set(begins), -1
+    while before < len(found):
+        before = len(found)
+        for node in graph:
+            reads = (*node.reads, graph.after(node.name))
+            if not found.isdisjoint(reads) and passes(node):
+                found.add(node.name)
     return frozenset(found)
 
 

@@ -108,6 +108,8 @@ def to_integer(snn: SpikingNetwork, engine: str = "auto") -> IntegerNetwork:
         raise FewSpikesError(f"unknown engine {said(engine)}; there are auto and reference")
     if snn.dtype != torch.float32 or snn.device.type != "cpu":
         raise FewSpikesError(f"to_integer takes float32 on the CPU; got {snn.dtype} on {snn.device}")
+    if snn.graph.loops:
+        raise FewSpikesError("to_integer takes no loops over time (LSTM, GRU, RNN); use the spiking network itself")
     with torch.inference_mode(False), torch.no_grad():
         work = _Work(snn, engine)
         running = work.running()
