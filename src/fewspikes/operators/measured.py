@@ -14,7 +14,7 @@ from torch import Tensor
 from fewspikes.graph.builder import Builder
 from fewspikes.graph.graph import CONSTANT, Graph, Ref
 
-BALANCE, BOUND = "balances", "bounds"  # (a, 1 / a) for two factors; what is taken off
+BALANCE, BOUND = "balance", "bound"  # (a, 1 / a) for two factors; what is taken off
 
 
 @dataclass(frozen=True)
@@ -63,22 +63,26 @@ def balanced(g: Builder, x: Ref, y: Ref) -> tuple[Ref, Ref]:
     number = _free(g, BALANCE)
     made = []
     for at, factor in enumerate((x, y)):
-        constant = g.constant(torch.ones((), dtype=g.dtype), f"{BALANCE}.{number}.{at}")
+        constant = g.constant(torch.ones((), dtype=g.dtype), _named(BALANCE, number, at))
         made.append(g.put("mul.Tensor", factor, constant))
     return made[0], made[1]
 
 
 def bounded(g: Builder, x: Ref, shape: Sequence[int]) -> Ref:
     """A signal less the largest value that it will have been seen to have, for each position of a shape."""
-    constant = g.constant(torch.zeros(tuple(shape), dtype=g.dtype), f"{BOUND}.{_free(g, BOUND)}.0")
+    constant = g.constant(torch.zeros(tuple(shape), dtype=g.dtype), _named(BOUND, _free(g, BOUND), 0))
     return g.put("sub.Tensor", x, constant)
 
 
 def _free(g: Builder, kind: str) -> int:
     number = 0
-    while f"{kind}.{number}.0" in g.tensors:
+    while _named(kind, number, 0) in g.tensors:
         number += 1
     return number
+
+
+def _named(kind: str, number: int, at: int) -> str:
+    return f"constants.{kind}.{number}.{at}"
 
 
 def constants_of(graph: Graph) -> tuple[Measured, ...]:
@@ -86,11 +90,11 @@ def constants_of(graph: Graph) -> tuple[Measured, ...]:
     by_number: dict[tuple[str, str], dict[str, str]] = {}
     for node in graph.of(CONSTANT):
         name = str(node.arguments["tensor"])
-        kind, _, rest = name.partition(".")
+        _, kind, number, *_ = *name.split("."), "", ""
         if kind in (BALANCE, BOUND):
             (user,) = graph.users(node.name)
             (source,) = (read for read in user.reads if read != node.name)
-            by_number.setdefault((kind, rest.partition(".")[0]), {})[name] = source
+            by_number.setdefault((kind, number), {})[name] = source
     return tuple(
         Measured(kind, tuple(sorted(found)), tuple(found[name] for name in sorted(found)))
         for (kind, _), found in by_number.items()
