@@ -162,6 +162,9 @@ def values(made: Prepared, x: Tensor, frozen: Values, changed: str = "", positio
         elif node.operator == OUTPUT:
             found[OUTPUT] = given["value"]
         else:
+            if node.short == "amax" and frozen:  # digital: its result is another source
+                found[node.name] = frozen[node.name]
+                continue
             if "held" in given and frozen:
                 given["held"] = frozen[node.arguments["held"].name]
             args, kwargs = in_order(node.operator, given)
