@@ -136,7 +136,7 @@ def test_everything_spikes_and_computes_what_the_model_computes(name: str, choic
         wanted = net(others)
         torch.testing.assert_close(snn.as_ann()(others), wanted, rtol=1e-4, atol=1e-5)
         error = float((snn(others) - wanted).square().mean() / wanted.var())
-    assert error < (0.01 if choice == "gated" else 0.3)
+    assert error < (0.01 if choice == "gated" else 0.03)
     fs.save(snn, tmp_path / "net.fs")
     assert torch.equal(fs.load(tmp_path / "net.fs")(others), snn(others))
 
@@ -196,12 +196,12 @@ def test_quarter_squares_by_hand() -> None:
     first, second = (snn.tensors[f"constants.balance.0.{at}"] for at in range(2))
     assert float(first) == pytest.approx(3.0**-0.5, rel=1e-5)
     assert float(first * second) == pytest.approx(1.0, rel=1e-6)
-    assert [site.activation.label for site in snn.sites] == ["relu", "relu", "square(x)", "square(x)"]
+    assert [site.activation.label for site in snn.sites] == ["relu"] * 2 + ["square(relu(x))"] * 4
     assert snn.report.latency_steps == 16
     assert torch.allclose(snn.as_ann()(x), net(x), atol=1e-6)
-    assert float((snn(x) - net(x)).square().mean() / net(x).var()) < 0.01
+    assert float((snn(x) - net(x)).square().mean() / net(x).var()) < 1e-3
     (circuit,) = snn.report.circuits
-    assert (circuit.operator, circuit.neurons, circuit.steps) == ("mul", 2, 8)
+    assert (circuit.operator, circuit.neurons, circuit.steps) == ("mul", 4, 8)
 
 
 def test_a_calibration_holds_the_balance_and_fits_one_network_alone() -> None:

@@ -14,6 +14,7 @@ from fewspikes.operators.choices import Choices
 from fewspikes.operators.measured import balanced
 from fewspikes.operators.multiplying import NEURONS, PRODUCT, matrix_product
 from fewspikes.operators.rule import Digital, Linear, Rules
+from fewspikes.operators.squares import two_sided
 
 
 def with_quarter_squares(
@@ -55,5 +56,5 @@ def with_quarter_squares(
 
 def _quarter_squares(g: Builder, x: Ref, y: Ref) -> Ref:
     x, y = balanced(g, x, y)
-    plus, minus = (g.put("square", g.put(f"{word}.Tensor", x, y)) for word in ("add", "sub"))
+    plus, minus = (two_sided(g, g.put(f"{word}.Tensor", x, y)) for word in ("add", "sub"))
     return g.put("mul.Tensor", g.put("sub.Tensor", plus, minus), 0.25)

@@ -31,6 +31,7 @@ from fewspikes.operators import (
     recurrent,
     signals,
     softmaxes,
+    squares,
     summing,
     weighted,
 )
@@ -80,6 +81,7 @@ _ROOMS = (
     limits,
     maxima,
     multiplying,
+    squares,
     gating,
     identities,
     bookkeeping,
