@@ -17,7 +17,17 @@ _PAPER = ("table1", "table2", "table3", "claims")
 
 def main() -> None:
     """Write the page."""
-    compared = *networks(), *coverage(), *maxima(), *integers(), *peers(), *baselines(), *activity(), *attack()
+    compared = (
+        *networks(),
+        *coverage(),
+        *maxima(),
+        *minilm(),
+        *integers(),
+        *peers(),
+        *baselines(),
+        *activity(),
+        *attack(),
+    )
     parts = [_HEAD, *accuracies(), *neurons(), *activations(), *compared, *paper()]
     write_aside(FOLDER / "README.md", ("\n".join(parts) + "\n").encode())
 
@@ -210,6 +220,42 @@ def maxima() -> Iterator[str]:
         for row in content["multiply_adds"]
     )
     yield from table(columns, lines)
+
+
+def minilm() -> Iterator[str]:
+    """A transformer's sentence vectors."""
+    content = read("minilm")
+    if content is None:
+        return
+    yield from section("Sentence vectors by spikes", content["command"], content)
+    first = content["rows"][0]
+    yield (
+        f"all-MiniLM-L6-v2 on {first['sentences']} sentences of up to {first['settings']['length']} tokens, calibrated "
+        f"on others. Rank correlations: of the cosines of all pairs; of each query's ranking of "
+        f"{first['retrieval']['documents']} documents, mean over {first['retrieval']['queries']} queries.\n"
+    )
+    columns = ["circuits", "K", "calibrated on", "repair, distilled", "cosine (spread, least)", "rank: pairs, queries"]
+    columns += ["same first", "neurons", "spikes per neuron", "steps", "multiply-adds (ANN)", "left digital"]
+    yield from table(columns, map(_sentences, content["rows"]))
+
+
+def _sentences(row: dict[str, Any]) -> list[Any]:
+    settings, found = row["settings"], row["retrieval"]
+    minutes = "no" if settings["distil"] is None else f"{settings['distil']:g} min"
+    return [
+        settings["circuits"],
+        row["k"] if isinstance(row["k"], int) else "–".join(map(str, row["k"])),
+        settings["calibration"],
+        f"{'yes' if settings['repair'] else 'no'}, {minutes}",
+        f"{row['cosine_mean']:.4f} ({row['cosine_std']:.4f}, {row['cosine_least']:.4f})",
+        f"{row['rank_correlation']:.4f}, {found['rank_correlation']:.4f}",
+        f"{found['same_first']:.0f}%",
+        f"{row['neurons']:,}",
+        f"{row['spikes_per_neuron']:.2f}",
+        row["latency_steps"],
+        f"{row['macs_per_sentence']:,} ({row['ann_macs_per_sentence']:,})",
+        _operators(row["left_digital"]) or "nothing",
+    ]
 
 
 def _operators(counts: dict[str, int]) -> str:

@@ -170,8 +170,11 @@ def test_how_it_was_made_is_kept_and_comes_back_from_json():
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ("gated", "circuits: every kind: 'gated' is not built; there is max: digital or average or neurons; product"),
-        ({"product": "neurons"}, "'product': 'neurons' is not built"),
+        (
+            "shifted",
+            "circuits: every kind: 'shifted' is not built; there is max: digital or average or neurons; product",
+        ),
+        ({"product": "average"}, "'product': 'average' is not built"),
         (
             {"softmax": "digital"},
             r"'softmax' is no kind \(max, product, input, linear\) and fits the path of no module",
@@ -188,7 +191,8 @@ def test_a_circuit_that_is_not_built_raises(given, message):
     usual = {"max": "digital", "product": "digital", "input": "analog", "linear": "collapsed"}
     assert circuits_of("digital") == usual
     assert circuits_of("average") == usual | {"max": "average"}
-    assert circuits_of("neurons") == usual | {"max": "neurons", "input": "spikes"}
+    assert circuits_of("neurons") == usual | {"max": "neurons", "product": "neurons", "input": "spikes"}
+    assert circuits_of("gated") == usual | {"max": "neurons", "product": "gated", "input": "spikes"}
 
 
 def test_a_warning_points_at_the_line_of_the_caller():

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from fewspikes.base.errors import FewSpikesError, FewSpikesWarning
+from fewspikes.base.extras import require
 from fewspikes.images import data_folder, loader, open_images, read_image
-from fewspikes.images.extras import require
 from images import CIFAR, SMALL
 
 pytest.importorskip("torchvision", reason="needs the extra vision")

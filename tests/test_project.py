@@ -28,6 +28,7 @@ ORDER = [
     "measure",
     "hardware",
     "images",
+    "texts",
     "models",
     "conversion",
     FACE,

@@ -137,7 +137,7 @@ def test_multiply_adds_are_the_pairs_that_a_weight_connects(name: str) -> None:
         return
     found = net.macs().by_node
     for node, rule in linear_nodes(net):
-        assert found.get(node.name, 0) == (reaching(net, node) if rule.weight else 0), node.where
+        assert found.get(node.name, 0) == (reaching(net, node) if rule.weight or rule.held else 0), node.where
 
 
 @quiet

@@ -73,9 +73,9 @@ class Crnn(nn.Module):
 
 
 KINDS = (
-    Kind("language_model", "BR", LanguageModel, numbers(20, (7,))),
-    Kind("tagger", "BR", Tagger, numbers(20, (7,))),
-    Kind("speech_recogniser", "R", SpeechRecogniser, normal((8, 12))),
-    Kind("time_series", "R", TimeSeries, normal((6, 3))),
-    Kind("crnn", "R", Crnn, normal((1, 8, 16))),
+    Kind("language_model", "BH", LanguageModel, numbers(20, (7,))),
+    Kind("tagger", "BH", Tagger, numbers(20, (7,))),
+    Kind("speech_recogniser", "H", SpeechRecogniser, normal((8, 12))),
+    Kind("time_series", "H", TimeSeries, normal((6, 3))),
+    Kind("crnn", "H", Crnn, normal((1, 8, 16))),
 )

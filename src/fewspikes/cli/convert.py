@@ -10,7 +10,7 @@ from torch import nn
 
 from fewspikes.base.devices import find_device
 from fewspikes.base.errors import FewSpikesError, warn
-from fewspikes.cli import options
+from fewspikes.cli import options, sentences
 from fewspikes.cli.pictures import check_takes_pictures
 from fewspikes.conversion.conversion import convert as convert_model
 from fewspikes.conversion.pareto import frontier as measure_frontier
@@ -74,6 +74,10 @@ def convert(
             "calibration."
         ),
     ] = None,
+    text: sentences.Text = None,
+    labels: sentences.Labels = None,
+    length: sentences.Length = None,
+    tokenizer: sentences.Tokenizer = None,
     split: options.Split = None,
     limit: options.Limit = None,
     batch_size: options.BatchSize = 32,
@@ -89,7 +93,8 @@ def convert(
 ) -> None:
     """A trained network in, a spiking network out.
 
-    It is calibrated on images if --data is given, and set as in the paper if neither --data nor -K is.
+    It is calibrated on images or sentences if --data or --text is given, and set as in the paper if neither these nor
+    -K are.
     """
     single = (steps, alpha, rounding, max_drop, max_steps, max_spikes, distil, output)
     if frontier is not None and any(given is not None for given in single):
@@ -99,11 +104,14 @@ def convert(
         )
     if output is not None and not output.parent.is_dir():
         raise FewSpikesError(f"cannot write {output}: the folder {output.parent} does not exist; make it first")
+    given_limit, limit = limit, limit or (_CALIBRATION_IMAGES if distil is None else _DISTILLING_IMAGES)
+    pictures = {"--data": data, "--split": split, "--mean": mean, "--std": std, "--size": size, "--shape": shape}
+    words = sentences.asked(text, labels, limit, seed, batch_size, pictures)
     _check_data(
-        data,
+        data if text is None else text,
         {"--max-drop": max_drop, "--max-steps": max_steps, "--max-spikes": max_spikes}
         | {"--distil": distil, "--frontier": frontier},
-        {"--split": split, "--limit": limit},
+        {"--split": split, "--limit": given_limit, "--length": length, "--tokenizer": tokenizer},
     )
     if data is not None and shape is not None:
         raise FewSpikesError("--shape is for inputs that are no pictures, and --data holds pictures; give --size")
@@ -113,10 +121,15 @@ def convert(
     if data is not None:
         options.required(known, model)
     kinds = _kinds(circuits)
-    example = options.example(loaded, known, size, shape).to(place)
     network = loaded.model.to(place)
-    images = None
-    limit = limit or (_CALIBRATION_IMAGES if distil is None else _DISTILLING_IMAGES)
+    example: Any
+    images: Any = None
+    carried = None if known is None or shape is not None else known.to_json()
+    if words is not None:
+        read = words.for_model(loaded, model, tokenizer, length)
+        example, images, carried = read.example(place), read.batches, read.tokens.to_json()
+    else:
+        example = options.example(loaded, known, size, shape).to(place)
     if data is not None:
         classes = _classes(network, example) if max_drop is not None or frontier is not None else None
         found = open_images(
@@ -141,10 +154,10 @@ def convert(
         distil=distil,
         seed=seed,
     )
-    if known is None and shape is None:
+    if known is None and shape is None and words is None:
         check_takes_pictures(snn.graph, example, loaded.name)
     if output is not None:
-        save(snn, output, None if known is None or shape is not None else known.to_json())
+        save(snn, output, carried)
     if as_json:
         written = None if output is None else str(output)
         typer.echo(json.dumps({"model": loaded.name, "output": written, **snn.report.to_json()}))
@@ -159,9 +172,9 @@ def _check_data(data: Path | None, needing: dict[str, Any], about: dict[str, Any
         return
     asked = next((name for name, value in needing.items() if value is not None), None)
     if asked is not None:
-        raise FewSpikesError(f"{asked} works on images; give --data DIR")
+        raise FewSpikesError(f"{asked} works on images or sentences; give --data DIR or --text FILE")
     for name in (name for name, value in about.items() if value is not None):
-        warn(f"{name} has no effect without --data")
+        warn(f"{name} has no effect without --data or --text")
 
 
 def _kinds(given: list[str] | None) -> str | dict[str, str]:

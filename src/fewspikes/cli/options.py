@@ -31,8 +31,8 @@ Split = Annotated[
     str | None,
     typer.Option(help="Split of the data: train, val, test, ... Default: train to convert, test to evaluate."),
 ]
-Limit = Annotated[int | None, typer.Option(min=1, help="A random subset of so many images, drawn with --seed.")]
-BatchSize = Annotated[int, typer.Option(min=1, max=65_536, help="Images a batch.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="A random subset of so many images (sentences), by --seed.")]
+BatchSize = Annotated[int, typer.Option(min=1, max=65_536, help="Images (sentences) a batch.")]
 Seed = Annotated[int, typer.Option(min=0, max=MOST_SEED, help="Of the random subset.")]
 Workers = Annotated[int, typer.Option(min=0, max=256, help="Processes that read images; 0 reads them in this one.")]
 SkipDamaged = Annotated[

@@ -13,16 +13,19 @@ from fewspikes.base.progress import track
 from fewspikes.conversion import repairs
 from fewspikes.conversion.lengths import with_free_lengths
 from fewspikes.conversion.pricing import priced
+from fewspikes.conversion.repairs import stretched
 from fewspikes.conversion.settings import Codes, Settings, circuits_of
 from fewspikes.conversion.tables import Tables
 from fewspikes.graph.capture import captured_model
 from fewspikes.measure.calibration import Calibration, calibrate
+from fewspikes.measure.constants import measured_constants
 from fewspikes.measure.deal import Deal, Images, batch_size
 from fewspikes.measure.diagnosis import diagnose
 from fewspikes.measure.gradients import no_gradient, without_gradient
 from fewspikes.measure.levels import BITS
 from fewspikes.measure.measurement import classes_of
 from fewspikes.measure.source import Source
+from fewspikes.measure.weighing import ranged, weighed
 from fewspikes.network.spiking import Countable, SpikingNetwork
 from fewspikes.network.structure import Structure
 from fewspikes.neuron.known_codes import levels_parameters, relu_parameters
@@ -75,11 +78,14 @@ class Conversion:
         inputs = with_free_lengths(model, example, captured, self.prepared)
         self.structure = Structure(graph, inputs, self.prepared.sites, fixed, captured.keywords, rules)
         self.sites = self.prepared.sites
-        self.calibration: Calibration | None = images if isinstance(images, Calibration) else None
+        given = images if isinstance(images, Calibration) else None
+        self.calibration = given.without_ranges() if given and settings.codes.repair is False else given
         self.images, self.held, self.left_out = Images(()), Images(()), 0
         self.notes, self._fixed = self.prepared.notes, dict[str, FSNeuron]()
         if images is not None and self.calibration is None:
             self._deal(images, labels)
+        elif self.calibration is not None:
+            self._settle(self.calibration.constants)
         self._enter()
 
     def network(self, K: Mapping[str, int] | None = None, quick: bool = False) -> SpikingNetwork:
@@ -101,7 +107,7 @@ class Conversion:
                 return tables.of(name, price=price)
 
             chosen, prices = priced(made, fit, few, codes.spike_price, self.progress)
-            free = {name: FSNeuron(table) for name, table in chosen.items() if name not in self._fixed}
+            free = {name: self._neuron(name, table) for name, table in chosen.items() if name not in self._fixed}
             made = made.with_neurons(free)
         seen = self.images.take(slice(_QUICK_REPAIR if quick else None)) if len(self.images) else self.images
         if len(seen) < 2 or codes.repair is False or codes.alpha is not None:
@@ -136,17 +142,34 @@ class Conversion:
         base, budget, learns = self.base(), self.settings.budget, self.settings.distil is not None
         classes = classes_of(base) if labels else None
         source = Source(given, base.inputs, base.dtype, "calibration data", base.device, classes)
+        constants: dict[str, Tensor] = {}
+        if self.prepared.measured:
+            constants = measured_constants(base, self.prepared.measured, source)
+            self._settle(constants)
+            base = self.base()
         every = 0 if budget is None else budget.held_out_every
         size = batch_size(base.report.neurons)
         batches = track(source, "calibrating", source.total, self.progress)
         deal = Deal(batches, size, None if learns else repairs.IMAGES, every, outliers=True)
-        self.calibration = calibrate(base, deal, {name: entry.axis for name, entry in self.prepared.entries.items()})
+        entries = {name: entry.axis for name, entry in self.prepared.entries.items()}
+        axes = {} if self.settings.codes.repair is False else ranged(base)
+        counted = calibrate(base, deal, entries, axes)
+        counted = replace(counted, constants=constants)
+        self.calibration = weighed(base, counted, deal.kept, axes, self.progress)
         if deal.outliers:
             warn(f"calibration: {deal.outliers}")
             self.notes += (f"calibration: {deal.outliers}",)
         self.images, self.held, self.left_out = deal.kept, deal.held, deal.left_out
         quick = replace(self.settings.codes, effort="quick", K=None)
         self._quick = self._tables(quick)
+
+    def _settle(self, values: Mapping[str, Tensor]) -> None:
+        """Put the constants that images tell into the network."""
+        names = [name for one in self.prepared.measured for name in one.constants]
+        if set(names) != set(values):
+            raise FewSpikesError("the calibration is for another network: its constants are others; calibrate again")
+        for name in names:
+            self.prepared.tensors[name].copy_(values[name])
 
     def _tables(self, codes: Codes) -> Tables:
         leaders = {name: follower.leader for name, follower in self.structure.followers.items()}
@@ -176,9 +199,17 @@ class Conversion:
         return self._on(tensors, tables)
 
     def _on(self, tensors: Mapping[str, Tensor], tables: Mapping[str, FSParameters]) -> SpikingNetwork:
-        neurons = {name: FSNeuron(table) for name, table in tables.items()} | self._fixed
+        neurons = {name: self._neuron(name, table) for name, table in tables.items()} | self._fixed
         images = 0 if self.calibration is None else self.calibration.images
         return SpikingNetwork(self.structure, tensors, neurons, self.notes, images)
+
+    def _neuron(self, name: str, table: FSParameters) -> FSNeuron:
+        """A site's neurons, each channel with the range that it was calibrated to, if there are such."""
+        ranges = {} if self.calibration is None else self.calibration.ranges
+        axis = self.structure.channel_axis(name) if name in ranges else None
+        if axis is None:
+            return FSNeuron(table)
+        return stretched(FSNeuron(table), self.structure.site(name).activation, None, torch.tensor(ranges[name]), axis)
 
 
 def calibrate_model(

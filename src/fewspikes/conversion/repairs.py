@@ -215,14 +215,16 @@ def _settle(
     keep = _surely_lower(judge[1](shift, scale), judge[1](zero, one))
     shift, scale = torch.where(keep, shift, zero), torch.where(keep, scale, one)
     has = (bool((shift != 0).any()), bool((scale != 1).any()))
-    return _stretched(neuron, activation, shift if has[0] else None, scale if has[1] else None, axis)
+    return stretched(neuron, activation, shift if has[0] else None, scale if has[1] else None, axis)
 
 
-def _stretched(
+def stretched(
     neuron: FSNeuron, activation: Activation, shift: Tensor | None, scale: Tensor | None, axis: int
 ) -> FSNeuron:
-    """The neuron with other ranges of the same function: of degree n, y = r^n f̂((x + s) / r)."""
+    """The neuron with a shift, and `scale` times its ranges: for a function of degree n, y = r^n f̂((x + s) / r)."""
     degree = 1.0 if activation.degree is None else activation.degree
+    if neuron.scale is not None:
+        scale = neuron.scale if scale is None else scale * neuron.scale.to(scale)
     gain = None if scale is None or degree == 1 else scale ** (degree - 1)
     return FSNeuron(neuron.code, shift, scale, axis, gain=gain)
 
@@ -247,7 +249,7 @@ class _Judge:
         self.variance = variance(self.wanted) or 1.0
 
     def __call__(self, shift: Tensor, scale: Tensor) -> Tensor:
-        trial = _stretched(self.neuron, self.activation, shift, scale, 0)
+        trial = stretched(self.neuron, self.activation, shift, scale, 0)
         fired: list[Tensor] = []
         if self.price:
             trial.spike_hooks.append(lambda _, spikes: fired.append(row_sums(spikes.float()) / spikes.shape[2]))

@@ -180,10 +180,11 @@ def circuits_of(given: str | Mapping[str, str] | None, rules: Rules = RULES) -> 
     """
     built = choices(rules)
     if isinstance(given, str):
-        chosen = {kind: given for kind, values in built.items() if kind not in WITHOUT_ROWS and given in values}
+        rows = {kind: values for kind, values in built.items() if kind not in WITHOUT_ROWS}
+        chosen = {kind: given for kind, values in rows.items() if given in values}
         if given in _ALL_SPIKE:
-            chosen |= {kind: "neurons" for kind, values in built.items() if kind not in chosen and "neurons" in values}
-            chosen |= {"input": "spikes", "linear": "collapsed"}
+            chosen = {kind: "neurons" for kind, values in rows.items() if "neurons" in values} | chosen
+            chosen |= {"input": "spikes"}
         chosen = chosen or {_EVERY: given}
     elif given is None or isinstance(given, Mapping):
         chosen = {str(key): value for key, value in (given or {}).items()}

@@ -10,6 +10,8 @@ from fewspikes.base.errors import FewSpikesError, warn
 from fewspikes.base.progress import in_threads
 from fewspikes.conversion.settings import Codes
 from fewspikes.fitting import fit_site, least_error_relu
+from fewspikes.fitting.histogram import Histogram
+from fewspikes.fitting.weights import Weights
 from fewspikes.measure.calibration import Calibration
 from fewspikes.neuron.activation import Activation
 from fewspikes.neuron.known_codes import (
@@ -92,7 +94,7 @@ class Tables:
         if name in self.fixed:
             return self.fixed[name]
         activation, codes = self.sites[name].activation, self.codes
-        seen = None if self.calibration is None else self.calibration.sites[name]
+        seen, weights = self._seen(name)
         steps = K or (codes.K[name] if isinstance(codes.K, Mapping) else codes.K)
         if activation.name == "relu" and (seen is None or codes.alpha is not None):
             given = PAPER_RELU_ALPHA if codes.alpha is None else codes.alpha
@@ -106,9 +108,17 @@ class Tables:
             return least_error_relu(steps, seen, "down", activation.cap)
         settings = {"offset": codes.offset, "spike_price": price, "seed": self.seed, "effort": codes.effort}
         try:
-            return fit_site(activation, steps, seen, **settings)  # type: ignore[arg-type]
+            return fit_site(activation, steps, seen, weights=weights, **settings)  # type: ignore[arg-type]
         except FewSpikesError as error:
             raise FewSpikesError(f"site {name}: {error}") from None
+
+    def _seen(self, name: str) -> tuple[Histogram | None, Weights | None]:
+        """The gate inputs of a site, over their channel's range if it has one, and what errors count there."""
+        if self.calibration is None:
+            return None, None
+        weights = self.calibration.weights.get(name)
+        own = weights is not None and name in self.calibration.ranges
+        return weights.inputs if own else self.calibration.sites[name], weights  # type: ignore[union-attr]
 
 
 def _warn(sites: Sequence[Site], codes: Codes, calibration: Calibration | None) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from fewspikes.base.errors import FewSpikesError
 from fewspikes.base.seals import Kind
 from fewspikes.fitting.histogram import Histogram
+from fewspikes.fitting.weights import Weights
 from fewspikes.neuron.parameters import FSParameters
 
 _FIT = Kind("fewspikes-fit", 1, "fit", "fit again")
@@ -20,11 +21,18 @@ _kept: dict[str, FSParameters] = {}
 _lock = Lock()
 
 
-def key(content: dict[str, Any], inputs: Histogram) -> str:
+def key(content: dict[str, Any], inputs: Histogram, weights: Weights | None = None) -> str:
     """The name of a fit: a hash of everything that it depends on."""
-    digest = hashlib.sha256(json.dumps([content, inputs.low, inputs.high, inputs.exponent, inputs.first]).encode())
+    digest = hashlib.sha256(json.dumps([content, *_place(inputs)]).encode())
     digest.update(inputs.counts.tobytes())
+    if weights is not None:
+        digest.update(json.dumps(_place(weights.inputs)).encode())
+        digest.update(weights.squares.tobytes())
     return digest.hexdigest()
+
+
+def _place(inputs: Histogram) -> list[float]:
+    return [inputs.low, inputs.high, inputs.exponent, inputs.first]
 
 
 def look_up(name: str, label: str, K: int) -> FSParameters | None:

@@ -67,10 +67,7 @@ class Histogram:
         first, last = _bin(low, exponent), _bin(high, exponent)
         counts = torch.zeros(last - first + 1, dtype=torch.int64, device=values.device)
         for part in values.reshape(-1).split(_AT_ONCE):
-            floors = (part * 2.0**-exponent).floor_()
-            if exponent > 0:
-                floors[(floors == 0) & (part < 0)] = -1  # so small that the product underflowed
-            counts += torch.bincount(floors.sub_(first).to(torch.int32), minlength=len(counts))
+            counts += torch.bincount(places(part, exponent, first), minlength=len(counts))
         return cls(low, high, exponent, first, counts.cpu().numpy())
 
     @property
@@ -94,9 +91,12 @@ class Histogram:
         first, last = _bin(low, exponent), _bin(high, exponent)
         counts = np.zeros(last - first + 1, np.int64)
         for part in (self, other):
-            places = ((part.first + np.arange(len(part.counts))) >> (exponent - part.exponent)) - first
-            np.add.at(counts, places, part.counts)
+            np.add.at(counts, part.places_in(exponent, first), part.counts)
         return Histogram(low, high, exponent, first, counts)
+
+    def places_in(self, exponent: int, first: int) -> NDArray[np.int64]:
+        """For each bin, its place among those of a wider width 2^exponent that begin at `first`."""
+        return ((self.first + np.arange(len(self.counts))) >> (exponent - self.exponent)) - first
 
     def moments(self, points: NDArray[np.float64]) -> Moments:
         """Integrals up to each point, the density taken as constant within a bin; total mass 1."""
@@ -138,6 +138,14 @@ class Histogram:
         if (exponent, first, len(counts)) != (finest, _bin(low, finest), size):
             raise FewSpikesError(f"a histogram from {low} to {high} has {size} bins; got {len(counts)}")
         return cls(low, high, exponent, first, np.array(counts, np.int64))
+
+
+def places(values: Tensor, exponent: int, first: int) -> Tensor:
+    """The place of each value among bins of width 2^exponent that begin at `first`; int32."""
+    floors = (values * 2.0**-exponent).floor_()
+    if exponent > 0:
+        floors[(floors == 0) & (values < 0)] = -1  # so small that the product underflowed
+    return floors.sub_(first).to(torch.int32)
 
 
 def _bin(x: float, exponent: int) -> int:

@@ -1,6 +1,6 @@
 """One layer's fit: its activation, imitated on what this layer really sees."""
 
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -17,15 +17,19 @@ from fewspikes.fitting.relu import least_error_relu, sparing_relu_codes
 from fewspikes.fitting.search import EFFORTS, best_codes
 from fewspikes.fitting.staircase import constant_neuron, error_and_spikes, parameters_of
 from fewspikes.fitting.target import check_function
+from fewspikes.fitting.weights import Weights
 from fewspikes.neuron.activation import Activation
 from fewspikes.neuron.parameters import MAX_STEPS, FSParameters
 
-ALGORITHM = 10  # raise it when fits change, so that kept ones are made again
+ALGORITHM = 11  # raise it when fits change, so that kept ones are made again
 FLOOR = 0.01  # of the weight is spread evenly over the range: a few inputs far out must not come out wild
+_WEIGHED_FLOOR = 0.001  # where the network's output says what errors count
 # Later inputs go further than those seen: on either side so much of the range is added, and more where few were seen.
 _MARGIN, _UNSEEN, _MOST = 0.02, 1.5, 0.25  # the share is _MARGIN + _UNSEEN n^(-1/3) for n inputs, _MOST at most
+_UNWEIGHED = ("relu", "identity")  # equally spaced values are found without a search
 _ROOM = 0.01  # around a constant, of its size
 _SHARES_OF_MARGIN = (1.0, 0.25, 0.0625, 0.0)  # tried one after the other where the function has a pole nearby
+_SWELLING = 4.0  # times as much as it rises and falls over what was seen, a function may over the margin, too
 _SMOOTHING = 0.25  # of the width that is best for drawing a density; a staircase needs it finer
 _PROBES = 65  # values of a function that tell it from another of the same name
 _TRIANGLE = 2.2  # a triangle's half width that smooths like a Gaussian of sigma 1 is 2.45; a little less
@@ -36,6 +40,7 @@ def fit_site(
     K: int,
     inputs: Histogram,
     *,
+    weights: Weights | None = None,
     offset: bool = True,
     spike_price: float = 0.0,
     seed: int = 0,
@@ -45,15 +50,16 @@ def fit_site(
 
     Minimises E / Var(f) + spike_price * (mean spikes) over the measured range and a margin; E is the weighted mean
     squared error and Var(f) the variance of f under the same weight (for a constant f its mean square). The weight is
-    the inputs' density, smoothed as far as so many inputs allow to tell, and a floor of even weight. A ReLU gets the
-    binary code of least error, with a price the best of `relu.sparing_relu_codes`; f(x) = x without a price equally
-    spaced values. The same arguments give the same
-    parameters; they are kept, see `cache`.
+    the inputs' density or `weights`, smoothed as far as so many inputs allow to tell, and a floor of even weight. A
+    ReLU gets the binary code of least error, with a price the best of `relu.sparing_relu_codes`; f(x) = x without a
+    price equally spaced values; neither looks at weights. The same arguments give the same parameters; they are kept,
+    see `cache`.
 
     Args:
         activation: what is imitated: elementwise on float64 tensors, with a label and a JSON form.
         K: time steps, 1 to 24.
         inputs: gate inputs, as measured.
+        weights: how much errors count, by gate input; None: each input's as much as another's.
         offset: whether silence may stand for another value than 0.
         spike_price: the rise of the squared error, as a share of the output's variance, that one spike per neuron is
             worth; finite, >= 0.
@@ -74,21 +80,27 @@ def fit_site(
     effort = checks.one_of("effort", effort, EFFORTS)
     settings = {"offset": offset, "spike_price": price, "seed": seed, "effort": effort}
     known = {"algorithm": ALGORITHM, "activation": activation.to_json(), "values": _values(activation, inputs)}
-    name = cache.key({**known, "K": K, **settings}, inputs)
+    weights = None if activation.name in _UNWEIGHED or weights is None or not weights.total else weights
+    name = cache.key({**known, "K": K, **settings}, inputs, weights)
     found = cache.look_up(name, activation.label, K)
     if found is None:
         makes = {"relu": _relu_code, "identity": _identity_code}
-        found = makes.get(activation.name, _searched)(activation, K, inputs, settings)
+        make = makes.get(activation.name, partial(_searched, weights=weights))
+        found = make(activation, K, inputs, settings)
         cache.keep(name, found)
     return found
 
 
-def layer_problem(activation: Activation, inputs: Histogram, offset: bool, spike_price: float) -> Problem:
-    """What a layer's fit minimises: the error over its inputs, smoothed, with a floor of even weight."""
+def layer_problem(
+    activation: Activation, inputs: Histogram, offset: bool, spike_price: float, weights: Weights | None = None
+) -> Problem:
+    """What a layer's fit minimises: the error over its inputs or by weights, smoothed, with a floor of even weight."""
     low, high = domain = _finite_range(activation, inputs)
     edges = np.linspace(low, high, BINS + 1)
-    density = smooth(shares(inputs, edges), _half_width(inputs) / float(edges[1] - edges[0]))
-    weight = (1 - FLOOR) * density + FLOOR * uniform(edges)
+    width = _half_width(inputs) / float(edges[1] - edges[0])
+    density = smooth(shares(inputs, edges), width)
+    counted, floor = (density, FLOOR) if weights is None else (smooth(weights.shares(edges), width), _WEIGHED_FLOOR)
+    weight = (1 - floor) * counted + floor * uniform(edges)
     return sum_up(activation, domain, weight, density, offset=offset, spike_price=spike_price)
 
 
@@ -100,9 +112,12 @@ def _values(activation: Activation, inputs: Histogram) -> list[float]:
     return found
 
 
-def _searched(activation: Activation, K: int, inputs: Histogram, settings: dict[str, Any]) -> FSParameters:
-    problem = layer_problem(activation, inputs, settings["offset"], settings["spike_price"])
-    provenance = {"method": "search", "inputs": "measured", **settings}
+def _searched(
+    activation: Activation, K: int, inputs: Histogram, settings: dict[str, Any], weights: Weights | None = None
+) -> FSParameters:
+    problem = layer_problem(activation, inputs, settings["offset"], settings["spike_price"], weights)
+    weighed = {} if weights is None else {"weights": "measured"}
+    provenance = {"method": "search", "inputs": "measured", **weighed, **settings}
     if inputs.low == inputs.high or problem.constant:
         value = float(activation(torch.tensor(inputs.low, dtype=torch.float64)))
         return constant_neuron(problem, K, value, activation.label, provenance)
@@ -142,10 +157,16 @@ def _range(inputs: Histogram) -> tuple[float, float]:
 
 
 def _finite_range(activation: Activation, inputs: Histogram) -> tuple[float, float]:
-    """The measured range with as much of the margin as the activation is finite on; raises if it is not without one."""
+    """The measured range with as much of the margin as the activation is tame on; raises if it is not finite without.
+
+    A margin in which it grows out of proportion, as exp does above 0, would weigh more than all that was seen.
+    """
     low, high = _range(inputs)
+    most = _SWELLING * _spread(activation, (inputs.low, inputs.high))
     for share in _SHARES_OF_MARGIN:
         domain = inputs.low + share * (low - inputs.low), inputs.high + share * (high - inputs.high)
+        if 0 < most < _spread(activation, domain) and share:
+            continue
         try:
             check_function(activation, activation.label, domain)
         except FewSpikesError:
@@ -154,6 +175,12 @@ def _finite_range(activation: Activation, inputs: Histogram) -> tuple[float, flo
         else:
             break
     return domain
+
+
+def _spread(activation: Activation, domain: tuple[float, float]) -> float:
+    """How far apart a function's values on a domain are."""
+    values = activation(torch.linspace(*domain, BINS + 1, dtype=torch.float64))
+    return float(values.max() - values.min())
 
 
 def _half_width(inputs: Histogram) -> float:

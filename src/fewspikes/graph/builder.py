@@ -114,11 +114,18 @@ class Builder:
         result: Tensor = function(operator)(*replaced(args, empty), **replaced(kwargs, empty))
         return result.shape
 
-    def constant(self, value: Tensor) -> Ref:
-        """A new constant, on the device of the weights."""
+    @property
+    def dtype(self) -> torch.dtype:
+        """The floating dtype of the weights."""
+        dtypes = (tensor.dtype for tensor in self.tensors.values())
+        return next((dtype for dtype in dtypes if dtype.is_floating_point), torch.float32)
+
+    def constant(self, value: Tensor, name: str = "") -> Ref:
+        """A new constant, on the device of the weights; without a name it gets a number."""
         device = next((tensor.device for tensor in self.tensors.values() if not tensor.is_meta), value.device)
         number = sum(name.startswith("constants.") for name in self.tensors)
-        while (name := f"constants.{number}") in self.tensors:
+        while not name or name in self.tensors:
+            name = f"constants.{number}"
             number += 1
         self.tensors[name] = value.detach().to(device)
         return self.append(CONSTANT, {"tensor": name}, tuple(value.shape), value.dtype)

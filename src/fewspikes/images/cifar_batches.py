@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fewspikes.base.errors import FewSpikesError
+from fewspikes.base.extras import require
 from fewspikes.images.classes import check_numbers
-from fewspikes.images.extras import require
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewspikes.base.errors import FewSpikesError
+from fewspikes.base.extras import require
 from fewspikes.base.files import reason_of
-from fewspikes.images.extras import require
 
 MOST_CLASSES = 1 << 31  # a label beyond is no class number
 _WNID = re.compile(r"n\d{8}")

@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewspikes.base.errors import FewSpikesError, warn
+from fewspikes.base.extras import require
 from fewspikes.base.files import reason_of, shown
 from fewspikes.base.seals import TRIPS
 from fewspikes.images.classes import MOST_CLASSES, check_numbers
-from fewspikes.images.extras import require
 from fewspikes.images.reading import decode_image
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from fewspikes.base import checks
 from fewspikes.base.errors import FewSpikesError
+from fewspikes.base.extras import require
 from fewspikes.base.files import reason_of
-from fewspikes.images.extras import require
 from fewspikes.images.reading import MOST_PIXELS, DamagedImageError, check_pixels
 
 if TYPE_CHECKING:

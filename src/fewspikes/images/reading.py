@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from fewspikes.base.errors import FewSpikesError
+from fewspikes.base.extras import require
 from fewspikes.base.files import as_path, reason_of, shown
-from fewspikes.images.extras import require
 
 if TYPE_CHECKING:
     from PIL.Image import Image

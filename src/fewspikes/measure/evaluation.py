@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 
@@ -17,6 +17,31 @@ from fewspikes.network.report import layers
 from fewspikes.network.spiking import Countable, SpikingNetwork
 
 _TIMED = 256  # images at most that both networks run once more, with nothing counted, to be timed
+
+
+class Listener(Protocol):
+    """Hears the outputs of a network, batch by batch."""
+
+    def add(self, output: Any, images: int) -> None:
+        """The output for the next images."""
+
+
+class Listeners(Protocol):
+    """Hear the ANN and the spiking network, and what stands beside their inputs."""
+
+    @property
+    def ann(self) -> Listener:
+        """Of the ANN."""
+
+    @property
+    def snn(self) -> Listener:
+        """Of the spiking network."""
+
+    def expect(self, images: int, targets: Any) -> None:
+        """What stands beside the inputs of the loader's next batch."""
+
+    def scores(self) -> dict[str, Scores] | None:
+        """For the report's `metric`."""
 
 
 @dataclass(frozen=True)
@@ -133,11 +158,23 @@ def evaluate(
         FewSpikesError: data that do not fit, NaN or inf, a metric without targets, labels for some batches only or
             outside the classes, outputs of other shapes than the reference's, or a reference in training mode.
     """
+    return evaluated(snn, loader, reference, None if metric is None else Both(metric), name, synops, progress)
+
+
+def evaluated(
+    snn: SpikingNetwork,
+    loader: Any,
+    reference: nn.Module | None,
+    both: Listeners | None,
+    name: str | None,
+    synops: bool,
+    progress: bool | None,
+) -> EvaluationReport:
+    """What `evaluate` does, for who hears both networks' outputs."""
     if not isinstance(snn, SpikingNetwork):
         more = "; give the spiking network that it came from" if isinstance(snn, Countable) else ""
         raise FewSpikesError(f"evaluate needs a converted network; got {type(snn).__name__}{more}")
     ann = reference_of(snn, reference)
-    both = None if metric is None else Both(metric)
     expect, heard = (None, None) if both is None else (both.expect, both.snn.add)
     source = Source(loader, snn.inputs, snn.dtype, "evaluation data", snn.device, classes_of(snn), expect)
     deal = Deal(track(source, "evaluating", source.total, progress), batch_size(snn.report.neurons), keep=_TIMED)

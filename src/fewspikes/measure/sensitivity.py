@@ -67,7 +67,7 @@ def curves(
     """Measure what every K up to `most` does at every site.
 
     Args:
-        snn: any network of these sites; its neurons are not used.
+        snn: any network of these sites; of its neurons only what is per channel is used.
         parameters: of a site (by name) for a K.
         images: some of them are used, see `portion`.
         most: the largest K.
@@ -110,7 +110,7 @@ def effects(
     """Measure what each code does at its site.
 
     Args:
-        snn: any network of these sites; its neurons are not used.
+        snn: any network of these sites; of its neurons only what is per channel is used.
         codes: by site.
         images: some of them are used, see `portion`.
         progress: a bar on stderr; None shows it when stderr is a terminal.
@@ -126,9 +126,11 @@ def effects(
             exact = activations[name](x)
             wide = exact.double()
             moments[name] += (wide.numel(), float(total(wide)), float(total(wide.square())))
-            seen_there = snn.neurons[name].gate(x) if name in snn.exact else x
+            neuron = snn.neurons[name]
+            seen_there = neuron.gate(x)
             for j, table in enumerate(codes[name]):
                 y, fired = apply(seen_there, table)
+                y = neuron.ungate(y)
                 if name not in snn.exact:
                     errors[name][j] += probed.effect(name, y - exact)
                     own[name][j] += float(total((y - exact).double().square()))
@@ -167,6 +169,10 @@ class Probed:
     inputs: dict[str, Tensor]
     gradients: dict[str, list[Tensor]]
 
+    def squares(self, name: str) -> Tensor:
+        """The mean squared gradient at each element of the site's output."""
+        return torch.stack([g.square() for g in self.gradients[name]]).mean(0)
+
     def effect(self, name: str, error: Tensor) -> float:
         """The output's relative squared error, summed over the batch, that `error` at the site's output makes."""
         rows = per_image(error, self.images)
@@ -200,9 +206,14 @@ def _probed(snn: SpikingNetwork, batch: Batch, scales: list[float], random: torc
     gradients = {}
     for name, tap in taps.items():
         times = len(tap.outputs)
-        gradients[name] = [_over_time(row[:times]) for row in rows]
+        gradients[name] = [_finite(_over_time(row[:times])) for row in rows]
         rows = [row[times:] for row in rows]
     return Probed(len(batch[0]), {name: tap.taken() for name, tap in taps.items()}, gradients)
+
+
+def _finite(gradient: Tensor) -> Tensor:
+    """The gradient, 0 where there is none: a root is infinitely steep at 0, as at the length of a vector of zeros."""
+    return gradient.nan_to_num(0.0, 0.0, 0.0)
 
 
 class _Tap(nn.Module):

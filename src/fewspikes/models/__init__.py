@@ -13,6 +13,7 @@ from fewspikes.models.efficientnet_cifar import CIFAR_EFFICIENTNET_PREPROCESSING
 from fewspikes.models.efficientnet_lite import LITE0_PREPROCESSING, efficientnet_lite0, lite0_calibration
 from fewspikes.models.loading import LoadedModel, load_model
 from fewspikes.models.photographs import imagenet_class_names, photographs
+from fewspikes.models.sentences import SentenceEncoder
 from fewspikes.models.weights import load_weights
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "CifarEfficientNet",
     "CifarResNet",
     "LoadedModel",
+    "SentenceEncoder",
     "cifar_efficientnet",
     "efficientnet_lite0",
     "imagenet_class_names",

@@ -5,8 +5,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from fewspikes.base.extras import require
 from fewspikes.images import Preprocessing
-from fewspikes.images.extras import require
 from fewspikes.measure.calibration import Calibration
 
 LITE0_PREPROCESSING = Preprocessing(

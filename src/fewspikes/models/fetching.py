@@ -11,7 +11,7 @@ from urllib.request import Request, urlopen
 from torch import hub
 
 from fewspikes.base.errors import FewSpikesError
-from fewspikes.images.extras import require
+from fewspikes.base.extras import require
 
 _SECONDS = 5.0  # a server that has not answered by then is not there
 

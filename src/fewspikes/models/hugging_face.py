@@ -1,6 +1,7 @@
 """Models of transformers: by name from Hugging Face's hub, or from a folder that save_pretrained wrote."""
 
 import json
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,11 +12,12 @@ from torch import nn
 
 from fewspikes.base.checks import said
 from fewspikes.base.errors import FewSpikesError
+from fewspikes.base.extras import require
 from fewspikes.base.files import reason_of
 from fewspikes.images import Preprocessing
-from fewspikes.images.extras import require
 from fewspikes.models.fetching import ask_hub, cached_or_asked, fetching
 from fewspikes.models.libraries import Found, own_preprocessing
+from fewspikes.models.sentences import with_pooling
 
 _CONFIG, _IMAGES = "config.json", "preprocessor_config.json"
 _SHOWN = 3  # names in a message
@@ -24,6 +26,8 @@ _REMEDY = f"give a folder with its {_CONFIG} and model.safetensors: hf:FOLDER"
 
 def from_hugging_face(name: str, pretrained: bool) -> Found:
     """Build the model `name` of transformers in eval mode, in float32, trained or not.
+
+    A folder of sentence-transformers gives a `SentenceEncoder`.
 
     Args:
         name: of a repository on the hub, or a folder.
@@ -74,17 +78,22 @@ def _built(transformers: Any, name: str, pretrained: bool, offline: bool) -> Fou
     config.use_cache = False  # of a language model: it is no tensor
     kind = _class(transformers, config, name)
     model = _trained(kind, config, name, where) if pretrained else kind(config)
-    return model.float().eval(), own_preprocessing(lambda: _preprocessing(name, offline))
+    model = model.float().eval()
+    takes_pictures = model.main_input_name == "pixel_values"
+    found = own_preprocessing(lambda: _preprocessing(name, offline)) if takes_pictures else None
+    return with_pooling(model, Path(name)), found
 
 
 def _class(transformers: Any, config: Any, name: str) -> Any:
     """The class that the configuration names, one of transformers' own; else the model without a head."""
+    whole = transformers.MODEL_MAPPING.get(type(config), None)
     for wanted in config.architectures or ():
-        found = getattr(transformers, str(wanted), None)
+        own = sys.modules.get(getattr(whole, "__module__", ""))  # parts, as Whisper's encoder, are there alone
+        found = getattr(transformers, str(wanted), getattr(own, str(wanted), None))
         if not (isinstance(found, type) and issubclass(found, transformers.PreTrainedModel)):
             raise FewSpikesError(f"hf:{name} is a {said(wanted)}, which this version of transformers does not have")
         return found
-    return transformers.MODEL_MAPPING[type(config)]
+    return whole
 
 
 def _trained(kind: Any, config: Any, name: str, where: Mapping[str, Any]) -> nn.Module:

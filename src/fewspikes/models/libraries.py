@@ -8,8 +8,8 @@ from torch import nn
 
 from fewspikes.base.checks import said
 from fewspikes.base.errors import FewSpikesError, warn
+from fewspikes.base.extras import require
 from fewspikes.images import Preprocessing
-from fewspikes.images.extras import require
 from fewspikes.models.fetching import ask_url, cached_or_asked, fetching
 from fewspikes.models.names import did_you_mean
 

@@ -15,6 +15,7 @@ from fewspikes.models.efficientnet_lite import LITE0_PREPROCESSING, efficientnet
 from fewspikes.models.hugging_face import from_hugging_face
 from fewspikes.models.libraries import Found, from_timm, from_torchvision
 from fewspikes.models.names import did_you_mean
+from fewspikes.models.sentences import SentenceEncoder
 from fewspikes.models.user_file import call_user_function
 from fewspikes.models.weights import load_weights
 
@@ -62,7 +63,7 @@ def load_model(spec: str, weights: str | None = None, random: bool = False) -> L
     source, name = _split(spec)
     model, preprocessing = _build(source, name, pretrained=weights is None and not random, random=random)
     if weights is not None:
-        load_weights(model, weights)
+        load_weights(model.transformer if isinstance(model, SentenceEncoder) else model, weights)
     short = Path(name).name if source == "hf" else name
     return LoadedModel(model, preprocessing, short if source in _BUILDERS else f"{Path(source).name}:{name}")
 

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fewspikes.base.errors import FewSpikesError
+from fewspikes.base.extras import require
 from fewspikes.images import read_image
-from fewspikes.images.extras import require
 
 if TYPE_CHECKING:
     from PIL.Image import Image

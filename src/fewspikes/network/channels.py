@@ -1,13 +1,14 @@
 """Where the channels of a site are, and where a scale per channel costs nothing."""
 
-from fewspikes.graph.graph import HISTORY, INPUT, OUTPUT, PASSING, SITE, STATE, Node
+from fewspikes.graph.graph import CONSTANT, HISTORY, INPUT, OUTPUT, PASSING, SITE, STATE, Node
 from fewspikes.network.segments import Segments
 from fewspikes.operators.call import IMAGES
-from fewspikes.operators.rule import Digital, Kind, Linear, Lookup
+from fewspikes.operators.rule import Digital, Kind, Linear, Lookup, Rule
+from fewspikes.operators.summing import divided, scaled
 from fewspikes.reach.boxes import Box, identity
 from fewspikes.reach.factors import Unknown, is_identity
 
-_ANY = -1  # the axis of what keeps the axes that it came with: it agrees with every other
+_ANY = -1  # the axis of what keeps the axes that it came with, or has summed them up: it agrees with every other
 _NONE = -2  # no axis, or several
 
 
@@ -60,10 +61,21 @@ def _axis_after(segments: Segments, node: Node, seen: dict[str, int]) -> int:
     reads = [read for read in node.reads if read in segments.carriers]
     if segments.held(node) is not None:  # either factor's channels, those of what it holds first
         reads = sorted(reads, key=lambda read: read != segments.held(node))
-        return next((axis for read in reads if (axis := _moved(segments, node, read, seen[read])) >= 0), _NONE)
+        axes = [_moved(segments, node, read, seen[read]) for read in reads]
+        return next((axis for axis in axes if axis >= 0), max(axes))
     found = {_moved(segments, node, read, seen[read]) for read in reads}
     found -= {_ANY}
-    return found.pop() if len(found) == 1 else _NONE if found else _ANY
+    return found.pop() if len(found) == 1 else _NONE if found else _of_factors(segments, node, rule)
+
+
+def _of_factors(segments: Segments, node: Node, rule: Rule | None) -> int:
+    """The one axis along which the constant differs that multiplies: it is a weight for each channel."""
+    if rule not in (scaled, divided):
+        return _ANY
+    constants = [name for name in node.reads if segments.graph[name].operator == CONSTANT]
+    shapes = [segments.graph.sizes(name, IMAGES) for name in constants]
+    found = {at - len(shape) for shape in shapes for at, size in enumerate(shape) if size > 1}
+    return found.pop() % len(node.shape or ()) if len(found) == 1 else _ANY
 
 
 def _through_time(node: Node, axis: int) -> int:
@@ -93,10 +105,12 @@ def _moved(segments: Segments, node: Node, read: str, axis: int, in_place: bool 
 def _axis_of(box: Box, axis: int, in_place: bool) -> int:
     """The target's axis of which each position is connected to one position of the source's axis at most, and back.
 
-    In place, to the same one.
+    In place, to the same one. `_ANY` where all positions of the target are connected to the same ones.
     """
     source = -1 - axis
     factor = box.factor_of(source)
+    if set(factor.labels) == {source}:
+        return _ANY  # the same channels wherever one looks: their sum
     for at, atoms in enumerate(box.axes):
         if atoms and set(factor.labels) == {source, *atoms}:
             table = factor.ordered([source, *atoms]).table.flatten(1)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from fewspikes.base.errors import FewSpikesError
-from fewspikes.graph.graph import SITE, STATE, Node
+from fewspikes.graph.graph import OUTPUT, SITE, STATE, Node
 from fewspikes.network.segments import Segments
 
 
@@ -51,7 +51,10 @@ def _complete(segments: Segments, k: Mapping[str, int], node: Node, ready: Mappi
     if node.operator == STATE and before:
         after = segments.graph.after(node.name)
         return ready[str(after)][len(before) - 1]
-    complete = max((ready[name][-1] for name in segments.through(node) if name in ready), default=0)
+    if node.operator != OUTPUT and node.name not in segments.carriers:
+        return 0
+    signals = segments.carriers.intersection(segments.through(node))
+    complete = max((ready[name][-1] for name in signals), default=0)
     held = segments.held(node)
     if held is not None:
         complete = max(complete, ready[held][-1] + max(k[gate] for gate in segments.gates(node)))

@@ -110,8 +110,7 @@ class FSNeuron(nn.Module):
                 observe(x.detach(), spikes)
             for tally in tuple(self.count_hooks):
                 tally(int(spikes.sum(dtype=torch.int64)), count_outside(x, self.code.domain))
-        factors = [v.to(y.dtype) for v in (self.scale, self.gain) if v is not None]
-        return y * per_channel(reduce(torch.mul, factors), y, self.axis) if factors else y
+        return self.ungate(y)
 
     def _in_one_pass(self, x: Tensor, engine: str) -> Tensor:
         """Gate, recurrence, counts and output without anything kept between them."""
@@ -152,6 +151,11 @@ class FSNeuron(nn.Module):
         if self.shift is not None:
             x = x + per_channel(self.shift, x, self.axis)
         return x if self.scale is None else x / per_channel(self.scale, x, self.axis)
+
+    def ungate(self, y: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        """What the layer makes of the code's outputs: g r y."""
+        factors = [v.to(y.dtype) for v in (self.scale, self.gain) if v is not None]
+        return y * per_channel(reduce(torch.mul, factors), y, self.axis) if factors else y
 
     def _parameters_for(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The parameters in x's dtype and on its device, kept for the next call."""

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterable, Iterator
 
-from fewspikes.graph.graph import CONSTANT, INPUT, OUTPUT, Node, Ref
+from fewspikes.graph.graph import CONSTANT, OUTPUT, Node, Ref
 from fewspikes.operators.call import IMAGES, Call, Relation
+from fewspikes.operators.driven import is_image_number, numbers_images
 from fewspikes.operators.rule import Bookkeeping, Digital, Linear, Lookup, Shapes
 from fewspikes.operators.summing import sums_of
 from fewspikes.reach import boxes
@@ -45,7 +46,7 @@ def _indexed(call: Call) -> Iterator[Box]:
     for ref in picking.values():
         for box in call.connected(ref):
             yield _placed(boxes.broadcast(box, call.shape[first : first + count]), first, call)
-    if not (0 in picking and _counts_images(call, picking[0])):
+    if not (0 in picking and numbers_images(call, picking[0])):
         for box in call.connected(call.node.arguments["self"]):
             left = sums_of(box, axes, False)
             for _ in range(count):
@@ -83,22 +84,23 @@ def _moves(call: Call, node: Node) -> bool:
     return node.short == _CAST or any(row.moves for row in call.rules.of(Linear, node.short))
 
 
-def _counts_images(call: Call, ref: Ref) -> bool:
-    """Whether a tensor of indices holds the images' own numbers."""
-    node = call.graph[ref.name]
-    while _moves(call, node):
-        node = call.graph[node.reads[0]]
-    return node.short == "arange" and node.name in call.known
-
-
 def _counted(call: Call) -> Relation:
     """Numbers up to that of the images, one for each; nothing for any others."""
+    return (identity(call.shape),) if is_image_number(call.node, call.graph) else ()
+
+
+def _writes_into_each_image(call: Call) -> bool:
+    """Whether one number goes to a place of each image, which whole numbers name."""
     given = call.node.arguments
-    end, from_zero = given["end"], given.get("start", 0) == 0 and given.get("step", 1) == 1
-    size = call.graph[end.name] if isinstance(end, Ref) else None
-    if size is None or size.short != "sym_size" or size.arguments["dim"] != 0 or not from_zero:
-        return ()
-    return (identity(call.shape),) if call.graph[size.arguments["self"].name].operator == INPUT else ()
+    one = call.graph[given["values"].name]
+    return numbers_images(call, given["indices"][0]) and one.shape == () and one.operator == CONSTANT
+
+
+def _written(call: Call) -> Iterator[Box]:
+    yield from call.connected(call.node.arguments["self"])
+    for ref in call.node.arguments["indices"]:
+        for box in call.connected(ref):
+            yield _placed(box, 0, call)
 
 
 ranked = Digital(
@@ -120,6 +122,7 @@ ones = Shapes(("ones", "ones_like", "new_ones"), fill=lambda call: 1)
 filled = Shapes(("full", "full_like", "new_full"), fill=lambda call: call["fill_value"])
 numbers = Shapes(("arange",), reach=_counted)
 picked = Bookkeeping(("index",), reach=_indexed)
+written = Bookkeeping(("index_put",), reach=_written, takes=_writes_into_each_image)
 classes = Bookkeeping(("one_hot",), reach=_looked_up)
 combined = Bookkeeping(
     ("matmul", "mm", "bmm"), reach=_combined, takes=lambda call: len(call.shape_of("self")) > 1 and len(call.shape) > 1
@@ -145,6 +148,7 @@ ROWS = (
     filled,
     numbers,
     picked,
+    written,
     classes,
     combined,
     plain,

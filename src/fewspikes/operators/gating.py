@@ -1,9 +1,9 @@
 """Products of two signals in which the spikes of one factor, the gate, let the other's value through.
 
 sum over t of z[t] (d[t] y) + c y: the gate is a layer of neurons reached by moves only, the held factor any weighted
-sum, complete before gating starts; it is a weight that changes. What comes out is a sum in the product's own membrane:
-it may be added to other sums and go into neurons at the same place; before a weighted map, a pool or the gate of
-another product, neurons for f(x) = x carry it.
+sum, complete before gating starts; it is a weight that changes. What comes out is a sum in a membrane: it may be added
+up, averaged, and go into neurons or be held by another product. Where a gated spike would meet a weight, which would
+have to be multiplied with what is held, or where it would gate, neurons for f(x) = x carry it.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,7 +18,7 @@ from fewspikes.operators.call import IMAGES, Call
 from fewspikes.operators.choices import Choices
 from fewspikes.operators.multiplying import GATED, PRODUCT, matrices, matrix_product
 from fewspikes.operators.rule import Digital, Linear, Rules, linear
-from fewspikes.operators.summing import broadcast, divided, scaled
+from fewspikes.operators.summing import adaptively_pooled, broadcast, divided, pooled, scaled, summed
 from fewspikes.reach.boxes import Box
 
 _LIBRARY = torch.library.Library("fewspikes", "FRAGMENT")
@@ -112,7 +112,7 @@ class _Gating:
         self.ends = {nodes[-1].name for nodes in layers}
         self.inside = {node.name for nodes in layers for node in nodes}
         self.fired: set[str] = set()  # outputs of neurons, moved at most
-        self.open: dict[str, str] = {}  # by node, the circuit whose product it is a sum of
+        self.open: dict[str, tuple[str, str]] = {}  # by node, the module and circuit whose product it is a sum of
         self.carried: dict[str, Ref] = {}  # by node of the old graph, the neurons that carry it
 
     def changed(self, node: Node, g: Builder) -> Ref | None:
@@ -126,7 +126,7 @@ class _Gating:
             return None
         factors = self._factors(node)
         if factors is not None:
-            self.open[node.name] = node.part or f"{node.short}@{node.name}"
+            self.open[node.name] = node.path, node.part or f"{node.short}@{node.name}"
             return self._product(node, g, *factors)
         return self._passed(node, g)
 
@@ -139,7 +139,9 @@ class _Gating:
             return None
         call = self._call(node)
         digital = self.rules.find(Digital, call)
-        if digital is None or digital.kind != PRODUCT or self.choices.of(PRODUCT, node.path) != GATED:
+        if digital is None or digital.kind != PRODUCT or self.rules.find(Linear, call) is not None:
+            return None
+        if self.choices.of(PRODUCT, node.path) != GATED:
             return None
         names = [value.name for value in node.arguments.values() if isinstance(value, Ref)]
         return (names[0], names[-1])
@@ -149,7 +151,7 @@ class _Gating:
         is_square = first == second
         other = not is_square and self._cost(second) < self._cost(first)
         gate, held = (second, first) if other else (first, second)
-        part, g.part = g.part, self.open[node.name]
+        g.part = self.open[node.name][1]
         spikes = g.now(Ref(gate)) if gate in self.fired else self._carried(gate, g)
         value = g.now(Ref(held))
         if self.rules.find(Digital, self._call(node)) is not matrix_product:
@@ -158,9 +160,7 @@ class _Gating:
             operator, arguments = _COLUMNS, {"held": value, "gate": spikes}
         else:
             operator, arguments = _ROWS, {"gate": spikes, "held": value}
-        made = g.append(operator, arguments, node.shape)
-        g.part = part
-        return made
+        return g.append(operator, arguments, node.shape)
 
     def _cost(self, name: str) -> tuple[bool, int]:
         return name not in self.fired, prod(self.graph.sizes(name, IMAGES))
@@ -195,9 +195,9 @@ class _Gating:
         state, value = (node.arguments[name].name for name in ("state", "self"))
         if value not in self.open or not self._meets_weights(state):
             return None
-        part, g.part = g.part, self.open[value]
+        g.path, g.part = self.open[value]
         carried = self._carried(value, g)
-        g.part = part
+        g.path, g.part = node.path, node.part
         return g.append(NEXT, {"state": g.now(Ref(state)), "self": carried})
 
     def _meets_weights(self, name: str) -> bool:
@@ -212,22 +212,21 @@ class _Gating:
         return False
 
     def _adds(self, node: Node, rule: Linear | None) -> bool:
-        """Whether it only adds what lies at the same place, or scales it by one number."""
-        if rule is not None and (rule.adds or rule.held is not None):
+        """Whether it only adds, all with one weight, or scales by one number: then each spike adds d[t] y as before."""
+        if rule in (summed, pooled, adaptively_pooled) or (rule is not None and (rule.adds or rule.held is not None)):
             return True
         factors = [name for name in node.reads if name not in self.carriers]
         return rule in (scaled, divided) and all(prod(self.graph.sizes(name, IMAGES)) == 1 for name in factors)
 
     def _weighed(self, node: Node, g: Builder, waiting: list[str]) -> Ref:
         """The operator, reading what carries the sums that lie in a membrane."""
-        part = g.part
         instead = {}
         for name in waiting:
-            g.part = self.open[name]
+            g.path, g.part = self.open[name]
             relayed = self.choices.of("linear", node.path) == "relay"
             value = g.now(Ref(name))
             instead[name] = g.call("alias", value, like=self.graph[name].shape) if relayed else self._carried(name, g)
-        g.part = part
+        g.path, g.part = node.path, node.part
         arguments = replaced(node.arguments, lambda ref: instead.get(ref.name) or g.now(ref))
         return g.append(node.operator, arguments, node.shape, node.dtype)
 

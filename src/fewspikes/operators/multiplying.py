@@ -14,15 +14,17 @@ from fewspikes.operators.choices import Choices
 from fewspikes.operators.indexing import permuted, reshaped
 from fewspikes.operators.products import ordered, terms_of, without
 from fewspikes.operators.rule import Digital, circuit
-from fewspikes.operators.summing import broadcast
+from fewspikes.operators.summing import adaptively_pooled, broadcast, pooled, summed
 from fewspikes.reach import boxes
 from fewspikes.reach.boxes import Box
 
-PRODUCT, GATED = "product", "gated"  # the kind in `circuits=`, and what operators.gating makes of it
+PRODUCT = "product"  # the kind in `circuits=`
+GATED, NEURONS = "gated", "neurons"  # what operators.gating and operators.quarter_squares make of it
 _REASON = (
     "a product of two signals is not a weighted sum of spikes; the paper leaves it to the digital processor, "
-    "circuits={'product': 'gated'} makes it of spikes"
+    "circuits={'product': 'gated'} or 'neurons' makes it of spikes"
 )
+_SUMS = frozenset(name for row in (summed, pooled, adaptively_pooled) for name in row.operators)
 _LIBRARY = torch.library.Library("fewspikes", "FRAGMENT")
 _LIBRARY.define("squared(Tensor self) -> Tensor")
 _LIBRARY.impl("squared", torch.square, "CompositeImplicitAutograd")
@@ -43,9 +45,14 @@ def matrices(call: Call, first: str = "self", second: str = "other") -> Iterable
         yield boxes.broadcast(boxes.dense(box, count[second] - 2, rows), call.shape)
 
 
+def _are_signals(call: Call) -> bool:
+    """Whether both factors are: a constant, or a mask that whole numbers tell, only weighs."""
+    return len(call.signals) == 2
+
+
 def _are_matrices(call: Call) -> bool:
-    """Whether both factors are matrices, or stacks of them."""
-    return min(len(call.shape_of(name)) for name in ("self", "other")) > 1
+    """Whether both factors are signals, and matrices or stacks of them."""
+    return _are_signals(call) and min(len(call.shape_of(name)) for name in ("self", "other")) > 1
 
 
 def _elements(call: Call) -> int:
@@ -57,12 +64,18 @@ def _terms(call: Call) -> int:
 
 
 product = Digital(
-    ("mul",), kind=PRODUCT, also=(GATED,), multiplications=_elements, reach=elements_multiplied, reason=_REASON
+    ("mul",),
+    kind=PRODUCT,
+    also=(GATED, NEURONS),
+    multiplications=_elements,
+    reach=elements_multiplied,
+    reason=_REASON,
+    takes=_are_signals,
 )
 matrix_product = Digital(
     ("matmul",),
     kind=PRODUCT,
-    also=(GATED,),
+    also=(GATED, NEURONS),
     multiplications=_terms,
     reach=matrices,
     reason=_REASON,
@@ -72,10 +85,10 @@ matrix_product = Digital(
 square = Digital(
     ("fewspikes::squared",),
     kind=PRODUCT,
-    also=(GATED,),
+    also=(GATED, NEURONS),
     multiplications=_elements,
     reach=lambda call: call.boxes(),
-    reason="a signal times itself is a product of two signals; circuits={'product': 'gated' or 'neurons'} makes it of spikes",
+    reason=_REASON,
 )
 
 
@@ -133,9 +146,10 @@ def _length(sizes: Mapping[str, Any], letters: Sequence[str]) -> int:
 def with_squares(
     graph: Graph, tensors: dict[str, Tensor], choices: Choices, layers: Iterable[tuple[str, Sequence[Node]]]
 ) -> Graph:
-    """The graph with a signal times itself as a product, where products are not to be made of neurons.
+    """The graph with squares that are summed up or averaged as products, where these are not to be made of neurons.
 
-    Squares that are part of a longer elementwise function are one neuron with it.
+    So are those of a norm: what counts is the sum, which few large values make. Other squares are activations, and one
+    neuron with the elementwise function that they are part of.
 
     Args:
         graph: with shapes.
@@ -143,7 +157,11 @@ def with_squares(
         choices: what was chosen.
         layers: what is to become neurons: what each layer reads, and the nodes that it is made of.
     """
-    lone = {nodes[0].name: source for source, nodes in layers if len(nodes) == 1 and _is_square(nodes[0])}
+    lone = {
+        nodes[0].name: source
+        for source, nodes in layers
+        if len(nodes) == 1 and _is_square(nodes[0]) and all(u.short in _SUMS for u in graph.users(nodes[0].name))
+    }
     if not lone:
         return graph
 

@@ -13,7 +13,7 @@ from fewspikes.base.errors import FewSpikesError, warn
 from fewspikes.graph.builder import Builder, rebuilt, with_constants_folded
 from fewspikes.graph.capture import Captured
 from fewspikes.graph.functions import is_aten
-from fewspikes.graph.graph import INPUT, SITE, Graph, Node, Ref, short_name
+from fewspikes.graph.graph import CONSTANT, INPUT, SITE, Graph, Node, Ref, short_name
 from fewspikes.graph.inputs import InputSpec, check_finite
 from fewspikes.graph.shapes import with_shapes
 from fewspikes.neuron.activation import Activation
@@ -29,7 +29,10 @@ from fewspikes.operators.given import Tested
 from fewspikes.operators.grouping import with_constants_grouped
 from fewspikes.operators.identities import Entry, with_input_spikes, with_linear_parts
 from fewspikes.operators.indexing import picks_by_masks
+from fewspikes.operators.measured import Measured, constants_of
 from fewspikes.operators.multiplying import PRODUCT, with_squares
+from fewspikes.operators.quarter_squares import with_quarter_squares
+from fewspikes.operators.quotients import with_products_for_quotients
 from fewspikes.operators.rule import Digital, Linear, Rules, Shapes
 from fewspikes.operators.rules import RULES, carriers, fates
 from fewspikes.operators.rules import choices as kinds_of
@@ -53,7 +56,7 @@ class Site:
 class Prepared:
     """A spiking network's graph, its constants, its sites in the order of the graph, and notes for the report.
 
-    `entries`: by site name, where inputs become spikes.
+    `entries`: by site name, where inputs become spikes. `measured`: the constants whose values images tell.
     """
 
     graph: Graph
@@ -61,6 +64,7 @@ class Prepared:
     sites: tuple[Site, ...]
     notes: tuple[str, ...] = ()
     entries: Mapping[str, Entry] = field(default_factory=dict)
+    measured: tuple[Measured, ...] = ()
 
 
 def prepared(captured: Captured, circuits: Mapping[str, str] | None = None, rules: Rules = RULES) -> Prepared:
@@ -83,6 +87,7 @@ def prepared(captured: Captured, circuits: Mapping[str, str] | None = None, rule
     graph = with_sizes(graph, captured.inputs, tensors, rules) if masked else graph
     graph = with_real_pairs(graph, tensors, rules, _dtype(captured))
     graph = _expanded(graph, captured.inputs, tensors, choices, rules, notes, own)
+    graph = with_products_for_quotients(graph, tensors, rules, carriers(graph, rules))
     graph = with_pads_folded(graph, tensors, rules, carriers(graph, rules))
     graph = _folded(graph, tensors, rules)
     _test_neurons(own, graph, tensors, rules)
@@ -92,6 +97,8 @@ def prepared(captured: Captured, circuits: Mapping[str, str] | None = None, rule
     if choices.departs("input"):
         graph, entries = with_input_spikes(graph, tensors, choices, _dtype(captured), carriers(graph, rules))
     if choices.departs(PRODUCT):
+        layers = [nodes for _, nodes in _layers(graph, tensors, rules)]
+        graph = with_quarter_squares(graph, tensors, choices, rules, carriers(graph, rules), layers)
         layers = [nodes for _, nodes in _layers(graph, tensors, rules)]
         graph = with_gated_products(graph, tensors, choices, rules, carriers(graph, rules), layers)
     if choices.departs("linear"):
@@ -104,6 +111,7 @@ def prepared(captured: Captured, circuits: Mapping[str, str] | None = None, rule
     graph = _tested(own, graph, captured, tensors, rules) if rules.own else graph
     shaped = _shaped(graph, captured.inputs, tensors, rules)
     fates(graph, tensors, rules, batch_problems(shaped or graph, tensors, rules))
+    _bound_masks(graph, tensors, rules)
     check_finite(tensors.values(), "a constant of the network, after batch norms were folded,")
     if not sites:
         raise FewSpikesError(
@@ -112,7 +120,16 @@ def prepared(captured: Captured, circuits: Mapping[str, str] | None = None, rule
     names = {site.node: site.name for site in sites}
     found = {names[entry.node]: entry for entry in entries}
     graph = shaped or with_sizes(graph, captured.inputs, tensors, rules)
-    return Prepared(graph, tensors, sites, tuple(notes), found)
+    return Prepared(graph, tensors, sites, tuple(notes), found, constants_of(graph))
+
+
+def _bound_masks(graph: Graph, tensors: dict[str, Tensor], rules: Rules) -> None:
+    """Put the lowest number that is finite in the place of -inf in constants that meet no signal: what masks add."""
+    signals = carriers(graph, rules)
+    met = {name for node in graph if not signals.isdisjoint((node.name, *node.reads)) for name in node.reads}
+    for name in (node.arguments["tensor"] for node in graph.of(CONSTANT) if node.name not in met):
+        if tensors[name].is_floating_point():
+            tensors[name] = tensors[name].clamp(min=torch.finfo(tensors[name].dtype).min)
 
 
 def _layers(graph: Graph, tensors: Mapping[str, Tensor], rules: Rules) -> Iterator[tuple[str, list[Node]]]:

@@ -10,9 +10,12 @@ from fewspikes.base.errors import FewSpikesError
 from fewspikes.graph.functions import PYTHON, is_aten, is_elementwise
 from fewspikes.graph.graph import CONSTANT, INPUT, NEXT, OUTPUT, PASSING, SITE, Graph, Node, short_name
 from fewspikes.operators import (
+    attention,
     bookkeeping,
     circuits,
     composed,
+    distances,
+    driven,
     filling,
     gating,
     identities,
@@ -22,10 +25,12 @@ from fewspikes.operators import (
     moving,
     multiplying,
     neurons,
+    norms,
     products,
     rearranging,
     recurrent,
     signals,
+    softmaxes,
     summing,
     weighted,
 )
@@ -56,14 +61,17 @@ class _Library(Rules):
 
 
 _ROOMS = (
+    driven,  # before the rows of constant masks
     weighted,
     summing,
     moving,
     indexing,
     filling,
+    norms,
+    softmaxes,
+    attention,
+    distances,
     products,
-    multiplying,
-    gating,
     rearranging,
     recurrent,
     neurons,
@@ -71,6 +79,8 @@ _ROOMS = (
     composed,
     limits,
     maxima,
+    multiplying,
+    gating,
     identities,
     bookkeeping,
 )
@@ -78,8 +88,6 @@ RULES = _Library(row for room in _ROOMS for row in room.ROWS)
 _KNOWN = (Linear, Digital, Lookup, Shapes, Bookkeeping)
 _SHOWN = 3  # paths in a message
 _NOTHING = frozenset((INPUT, CONSTANT, OUTPUT, NEXT))
-_LOGITS = "a classifier that ends here: return the logits, which name the same class"
-_AT_THE_END = dict.fromkeys(("softmax", "log_softmax"), _LOGITS)
 _DROPOUT = "active in eval mode: call F.dropout(x, training=self.training), or take it out"
 _NORM = "it uses the batch's own statistics, which mixes its images: train it with running statistics"
 _NORMS = ("batch_norm", "native_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_functional")
@@ -92,7 +100,7 @@ _WHOLE = (
 _COMPLEX = "complex numbers: compute with the real and the imaginary parts as two real tensors"
 _ANYWHERE = dict.fromkeys(_DROPOUTS, _DROPOUT) | dict.fromkeys(_NORMS, _NORM) | {"_to_copy": _WHOLE}
 _ANYWHERE |= dict.fromkeys(("argmax", "argmin", "topk", "sort", "argsort"), _ORDER)
-_MASK = "a mask that is constant and a number that is finite convert: -inf, which a softmax takes, does not yet"
+_MASK = "a mask that is constant and a number that is finite convert: -inf does right in front of a softmax"
 _ANYWHERE |= dict.fromkeys(("masked_fill", "where"), _MASK)
 
 
@@ -223,8 +231,7 @@ def _hint(call: Call) -> str:
             f" (beside a constant of {values} different values; up to {GROUPS} get a code each: use fewer, or sums and "
             "products with constants around a function of numbers)"
         )
-    ends = all(user.operator == OUTPUT for user in call.graph.users(call.node.name))
-    known = _ANYWHERE.get(call.node.short) or (_AT_THE_END.get(call.node.short) if ends else None)
+    known = _ANYWHERE.get(call.node.short)
     return "" if known is None else f" ({known})"
 
 
@@ -267,7 +274,12 @@ def remedy(rules: Rules = RULES) -> str:
     )
 
 
+def _is_for_users(name: str) -> bool:
+    """Whether models have an operator: not those that conversion alone puts into a graph."""
+    return name[0] != "_" and not name.startswith("fewspikes::")
+
+
 def listed(rules: Rules = RULES) -> dict[str, list[str]]:
     """The operators by what becomes of them, for README and messages."""
     kinds: Mapping[str, type[Any]] = {"weighted sums": Linear, "neurons": Neurons, "left digital": Digital}
-    return {word: sorted(name for name in rules.names(kind) if name[0] != "_") for word, kind in kinds.items()}
+    return {word: sorted(filter(_is_for_users, rules.names(kind))) for word, kind in kinds.items()}

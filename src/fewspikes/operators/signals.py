@@ -69,7 +69,8 @@ def _measured(graph: Graph, rules: Rules, depending: frozenset[str], weighed: se
 
     def is_linear(node: Node) -> bool:
         call = Call(node, graph, rules, depending)
-        return rules.find(Linear, call) is not None or any(row.early for row in rules.of(Circuit, node.short))
+        early = (row for row in rules.of(Circuit, node.short) if row.early)
+        return rules.find(Linear, call) is not None or any(row.applies(call) for row in early)
 
     def is_active(node: Node) -> bool:
         return node.operator == SITE or rules.find(Neurons, Call(node, graph, rules, depending)) is not None

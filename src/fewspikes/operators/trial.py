@@ -9,7 +9,7 @@ from torch import Tensor
 from fewspikes.base.errors import FewSpikesError
 from fewspikes.base.files import reason_of
 from fewspikes.graph.functions import function, in_order, parameters
-from fewspikes.graph.graph import CONSTANT, Batch, Ref, Size, refs, replaced
+from fewspikes.graph.graph import CONSTANT, INPUT, Batch, Ref, Size, refs, replaced
 from fewspikes.operators.call import IMAGES, Call
 
 _TOLERANCE = {torch.float64: 1e-5, torch.float32: 1e-3}  # of the largest value: an operator may round inside
@@ -106,6 +106,8 @@ class Trial:
             return self.constant(node.arguments["tensor"])
         if ref.name in self.call.carriers:  # its shape alone is asked for
             return torch.zeros(self._sizes(ref.name, signals), dtype=self.dtype, device=self.device)
+        if node.operator == INPUT:  # whole numbers that tables are looked up by, or masks
+            return torch.ones(self._sizes(ref.name, signals), dtype=self._dtypes[ref.name], device=self.device)
         given = {name: replaced(value, lambda r: self.value(r, signals)) for name, value in node.arguments.items()}
         args, kwargs = in_order(node.operator, given)
         return function(node.operator)(*args, **kwargs)

@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fewspikes.base.errors import FewSpikesError
+from fewspikes.base.extras import require
 from fewspikes.base.progress import track
 from fewspikes.images import ImageData, Preprocessing, image_splits, loader, open_images
-from fewspikes.images.extras import require
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -1,0 +1,101 @@
+"""Constants that do not change what a network computes, and whose best value is found in what it sees.
+
+A product does not change when one factor is multiplied by a number and the other divided by it, nor a softmax when
+its inputs are shifted; but neurons do better where values are of one size, or end at a bound. Such a constant is named
+after its kind; it begins as what changes nothing.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fewspikes.graph.builder import Builder
+from fewspikes.graph.graph import CONSTANT, Graph, Ref
+
+BALANCE, BOUND = "balance", "bound"  # (a, 1 / a) for two factors; what is taken off
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One such constant, or a pair that belongs together.
+
+    Attributes:
+        kind: BALANCE or BOUND.
+        constants: their names.
+        nodes: what each of them is put to, by node.
+    """
+
+    kind: str
+    constants: tuple[str, ...]
+    nodes: tuple[str, ...]
+
+    def values(self, statistics: Sequence[Tensor]) -> list[Tensor]:
+        """The constants' values, from the `statistic` of each node."""
+        if self.kind == BOUND:
+            return list(statistics)
+        first, second = statistics
+        ratio = (second / first.clamp_min(torch.finfo(first.dtype).tiny)).sqrt()
+        ratio = torch.where((first > 0) & (second > 0), ratio, torch.ones_like(ratio))
+        return [ratio, 1 / ratio]
+
+    def statistic(self, x: Tensor, shape: Sequence[int]) -> Tensor:
+        """What is wanted of a node's values: the root of their mean square, or the largest of them; merge by `merged`.
+
+        Args:
+            x: of a batch.
+            shape: of the constant; where it has one position, all are taken together.
+        """
+        sizes = (1,) * (x.ndim - len(shape)) + tuple(shape)
+        axes = [axis for axis, size in enumerate(sizes) if size == 1]
+        found = x.amax(axes, keepdim=True) if self.kind == BOUND else x.square().mean(axes, keepdim=True).sqrt()
+        return found.reshape(tuple(shape))
+
+    def merged(self, statistics: Sequence[Tensor]) -> Tensor:
+        """The statistic of several batches."""
+        every = torch.stack(list(statistics))
+        return every.amax(0) if self.kind == BOUND else every.square().mean(0).sqrt()
+
+
+def balanced(g: Builder, x: Ref, y: Ref) -> tuple[Ref, Ref]:
+    """Two factors, one multiplied and one divided by a number that will make them of one size."""
+    number = _free(g, BALANCE)
+    made = []
+    for at, factor in enumerate((x, y)):
+        constant = g.constant(torch.ones((), dtype=g.dtype), _named(BALANCE, number, at))
+        made.append(g.put("mul.Tensor", factor, constant))
+    return made[0], made[1]
+
+
+def bounded(g: Builder, x: Ref, shape: Sequence[int]) -> Ref:
+    """A signal less the largest value that it will have been seen to have, for each position of a shape."""
+    constant = g.constant(torch.zeros(tuple(shape), dtype=g.dtype), _named(BOUND, _free(g, BOUND), 0))
+    return g.put("sub.Tensor", x, constant)
+
+
+def _free(g: Builder, kind: str) -> int:
+    number = 0
+    while _named(kind, number, 0) in g.tensors:
+        number += 1
+    return number
+
+
+def _named(kind: str, number: int, at: int) -> str:
+    return f"constants.{kind}.{number}.{at}"
+
+
+def constants_of(graph: Graph) -> tuple[Measured, ...]:
+    """The constants of a graph that are measured, with what they are put to."""
+    by_number: dict[tuple[str, str], dict[str, str]] = {}
+    for node in graph.of(CONSTANT):
+        name = str(node.arguments["tensor"])
+        _, kind, number, *_ = *name.split("."), "", ""
+        if kind in (BALANCE, BOUND):
+            (user,) = graph.users(node.name)
+            (source,) = (read for read in user.reads if read != node.name)
+            by_number.setdefault((kind, number), {})[name] = source
+    return tuple(
+        Measured(kind, tuple(sorted(found)), tuple(found[name] for name in sorted(found)))
+        for (kind, _), found in by_number.items()
+    )

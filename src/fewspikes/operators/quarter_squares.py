@@ -1,0 +1,59 @@
+"""Products of two signals by neurons alone: x y = ((x + y)^2 - (x - y)^2) / 4, squares being FS-neurons.
+
+The factors are made of one size first, which costs nothing: the number goes into the weighted sums before the squares.
+"""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from fewspikes.graph.builder import Builder, rebuilt
+from fewspikes.graph.graph import Graph, Node, Ref
+from fewspikes.operators.call import Call
+from fewspikes.operators.choices import Choices
+from fewspikes.operators.measured import balanced
+from fewspikes.operators.multiplying import NEURONS, PRODUCT, matrix_product
+from fewspikes.operators.rule import Digital, Linear, Rules
+
+
+def with_quarter_squares(
+    graph: Graph,
+    tensors: dict[str, Tensor],
+    choices: Choices,
+    rules: Rules,
+    carriers: frozenset[str],
+    layers: Sequence[Sequence[Node]],
+) -> Graph:
+    """The graph with each product that is to be made of neurons as such, a product of matrices term by term.
+
+    Args:
+        graph, rules, carriers: as everywhere.
+        tensors: the constants; new ones are added.
+        choices: what was chosen.
+        layers: the nodes that are to become neurons, layer by layer; a product among them is part of a function.
+    """
+    inside = {node.name for nodes in layers for node in nodes}
+
+    def change(node: Node, g: Builder) -> Ref | None:
+        if node.name in inside or node.name not in carriers:
+            return None
+        call = Call(node, graph, rules, carriers, tensors=tensors)
+        digital = rules.find(Digital, call)
+        if digital is None or digital.kind != PRODUCT or rules.find(Linear, call) is not None:
+            return None
+        if choices.of(PRODUCT, node.path) != NEURONS:
+            return None
+        g.part = node.part or f"{node.short}@{node.name}"
+        first, second = (g.now(node.arguments[name]) for name in ("self", "other"))
+        if digital is not matrix_product:
+            return _quarter_squares(g, first, second)
+        terms = _quarter_squares(g, g.put("unsqueeze", first, -1), g.put("unsqueeze", second, -3))
+        return g.put("sum.dim_IntList", terms, [-2])
+
+    return rebuilt(graph, tensors, change)
+
+
+def _quarter_squares(g: Builder, x: Ref, y: Ref) -> Ref:
+    x, y = balanced(g, x, y)
+    plus, minus = (g.put("square", g.put(f"{word}.Tensor", x, y)) for word in ("add", "sub"))
+    return g.put("mul.Tensor", g.put("sub.Tensor", plus, minus), 0.25)

@@ -1,0 +1,6 @@
+"""Sentences for networks: files with one a line, and the tokens that a tokenizer makes of them."""
+
+from fewspikes.texts.sentences import read_labels, read_sentences
+from fewspikes.texts.tokens import Tokens, tokenizer_of
+
+__all__ = ["Tokens", "read_labels", "read_sentences", "tokenizer_of"]

@@ -1,0 +1,230 @@
+"""Products of two signals as spikes: gated, and by quarter squares; values, spikes, steps and synapses by hand."""
+
+import itertools
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import fewspikes as fs
+from captured import Net
+from fewspikes.base.errors import FewSpikesError
+from fewspikes.conversion.building import calibrate_model
+from fewspikes.graph.capture import captured_model
+from fewspikes.graph.functions import function, in_order
+from fewspikes.graph.graph import CONSTANT, INPUT, OUTPUT, SITE, replaced
+from fewspikes.network.macs import multiply_adds
+from fewspikes.network.segments import Segments
+from fewspikes.network.synapses import fan_outs
+from fewspikes.network.timing import interval_steps, latency_steps
+from fewspikes.neuron.known_codes import relu_parameters
+from fewspikes.neuron.layer import FSNeuron
+from fewspikes.operators.call import fixed_of
+from fewspikes.operators.rewriting import Prepared, prepared
+
+torch.manual_seed(0)
+
+
+def rewritten(net: nn.Module, *shape: int, circuits: dict[str, str]) -> Prepared:
+    return prepared(captured_model(net.double().eval(), torch.ones(2, *shape, dtype=torch.float64)), circuits)
+
+
+def segments(made: Prepared) -> Segments:
+    return Segments(made.graph, fixed_of(made.tensors))
+
+
+def steps(made: Prepared, *k: int) -> dict[str, int]:
+    return {site.node: own for site, own in zip(made.sites, itertools.cycle(k), strict=False)}
+
+
+PRODUCTS = ("gated", "gated_rows", "gated_columns")
+GATED, QUARTERS = {"product": "gated"}, {"product": "neurons"}
+
+
+class Skip(nn.Module):
+    """A squeeze beside a skip: relu(f(x)) * relu(h(relu(g(relu(f(x)))))."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.f, self.g, self.h = nn.Linear(3, 4), nn.Linear(4, 2), nn.Linear(2, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.f(x))
+        return x * torch.relu(self.h(torch.relu(self.g(x))))
+
+
+def test_a_gated_product_beside_a_skip_is_ready_when_its_gate_has_fired() -> None:
+    # Both factors are neurons of 4: the first gates, f. It has fired after K_f = 5, but what it meets is complete after
+    # 5 + 6 + 7 only; the gate's spikes wait, and pass in 5 steps more.
+    made = rewritten(Skip(), 3, circuits=GATED)
+    assert len(made.sites) == 3
+    assert latency_steps(segments(made), steps(made, 5, 6, 7)) == 5 + 6 + 7 + 5
+    assert interval_steps(segments(made), steps(made, 5, 6, 7)) == 13  # g collects 6 steps after f's, h 7 after g's
+    digital = rewritten(Skip(), 3, circuits={})
+    assert latency_steps(segments(digital), steps(digital, 5, 6, 7)) == 5 + 6 + 7
+
+
+def test_a_late_gate_needs_no_more_steps() -> None:
+    # A gate for each channel of a map: 4 neurons against 4 x 9 on the held side.
+    def forward(x: Tensor, f: nn.Module, g: nn.Module) -> Tensor:
+        x = torch.relu(f(x))
+        return x * torch.sigmoid(g(x.mean((2, 3), keepdim=True)))
+
+    made = rewritten(Net(forward, nn.Conv2d(2, 4, 1), nn.Conv2d(4, 4, 1)), 2, 3, 3, circuits=GATED)
+    (gated,) = (node for node in made.graph if node.short == "fewspikes::gated")
+    assert gated.arguments["gate"].name == made.sites[1].node
+    assert latency_steps(segments(made), steps(made, 5, 6)) == 5 + 6
+    # The map's spikes: 4 squeezed sums and the held value; a gate's: 9 places.
+    found = fan_outs(segments(made))
+    assert found[made.sites[0].node].dense().unique().tolist() == [5]
+    assert found[made.sites[1].node].dense().unique().tolist() == [9]
+
+
+def test_gating_by_hand() -> None:
+    # Neurons of 3 bits, alpha 8: 5 = 4 + 1 and 3 = 2 + 1. 5 gates -1.5: -6 and -1.5.
+    net = Net(lambda x, f: torch.relu(x[:, :2]) * f(torch.relu(x[:, 2:])), nn.Linear(2, 2, bias=False)).eval()
+    with torch.no_grad():
+        net.layers[0].weight.copy_(torch.tensor([[-0.5, 0.0], [0.0, 2.0]]))
+    snn = fs.convert(net, torch.zeros(1, 4), K=3, alpha=8.0, circuits=GATED)
+    with fs.count(snn, synops=True) as counts:
+        assert snn(torch.tensor([[5.0, 3.0, 3.0, 1.0]])).tolist() == [[-7.5, 6.0]]
+    assert counts.by_site == {"relu#1": 4, "relu#2": 3}  # 5, 3 and 3, 1 in binary
+    assert counts.synops == 4 * 1 + 3 * 2  # each gate its own place; the held factors are sums over two
+    assert snn.macs.analog == 0  # d is 4, 2 and 1: shifts
+    uneven = snn.with_neurons({"relu#1": FSNeuron(relu_parameters(3, 7.0))})
+    assert uneven.macs.analog == 2 * 3  # 3.5, 1.75 and 0.875, each with both held values
+    assert snn.report.left_digital == ()
+
+
+@pytest.mark.parametrize("size", [(3, 5), (5, 3)])
+def test_matrices_are_gated_by_their_rows_or_columns(size: tuple[int, int]) -> None:
+    rows, columns = size
+
+    def forward(x: Tensor, f: nn.Module, g: nn.Module) -> Tensor:
+        return torch.relu(f(x)[..., :rows].mT) @ torch.relu(g(x)[..., :columns])
+
+    net = Net(forward, nn.Linear(6, 6), nn.Linear(6, 6))
+    made = rewritten(net, 4, 6, circuits=GATED)
+    operator = "fewspikes::gated_rows" if rows < columns else "fewspikes::gated_columns"  # fewer neurons gate
+    assert [node.short for node in made.graph if node.short.startswith("fewspikes")] == [operator]
+    found = [fan_outs(segments(made))[site.node].dense().unique().tolist() for site in made.sites]
+    assert found == ([[columns], [1]] if rows < columns else [[1], [rows]])
+    macs = multiply_adds(segments(made))
+    assert macs.ann == 4 * 6 * 6 * 2 + rows * 4 * columns
+    ((elements, gates),) = macs.held_by_node.values()
+    assert elements == 4 * max(rows, columns)
+    assert gates == (made.sites[0 if rows < columns else 1].node,)
+
+
+ATTENTION = {
+    "attention": lambda x, q, k, v, o: o(torch.softmax(q(x) @ k(x).mT, -1) @ v(x)),
+    "norm": lambda x, q, k, v, o: o(nn.functional.layer_norm(q(x), (6,)) * torch.sigmoid(k(x)) + v(x)),
+    "einsum": lambda x, q, k, v, o: o(torch.einsum("bic,bjc,bjd->bid", q(x), torch.tanh(k(x)), v(x))),
+    "square of a map": lambda x, q, k, v, o: o(q(x).square().sum(1, keepdim=True) * k(x)),
+}
+
+
+@pytest.mark.parametrize("name", ATTENTION)
+@pytest.mark.parametrize("choice", ["gated", "neurons"])
+def test_everything_spikes_and_computes_what_the_model_computes(name: str, choice: str, tmp_path) -> None:
+    torch.manual_seed(0)
+    net = Net(ATTENTION[name], *(nn.Linear(6, 6) for _ in range(4))).eval()
+    x, others = torch.randn(256, 5, 6), torch.randn(32, 5, 6)
+    snn = fs.convert(net, x[:2], x, K=12, circuits=choice, effort="quick", repair=False, progress=False)
+    assert snn.report.left_digital == ()
+    with torch.no_grad():
+        wanted = net(others)
+        torch.testing.assert_close(snn.as_ann()(others), wanted, rtol=1e-4, atol=1e-5)
+        error = float((snn(others) - wanted).square().mean() / wanted.var())
+    assert error < (0.01 if choice == "gated" else 0.3)
+    fs.save(snn, tmp_path / "net.fs")
+    assert torch.equal(fs.load(tmp_path / "net.fs")(others), snn(others))
+
+
+Values = dict[str, Tensor]
+
+
+def values(made: Prepared, x: Tensor, frozen: Values, changed: str = "", position: int = 0) -> Values:
+    """Every tensor by node; what sites send, and products hold, is as in `frozen`, but for one element of a site."""
+    found: Values = {}
+    for node in made.graph:
+        given = replaced(node.arguments, lambda ref: found[ref.name])
+        if node.operator == INPUT:
+            found[node.name] = x
+        elif node.operator == CONSTANT:
+            found[node.name] = made.tensors[node.arguments["tensor"]]
+        elif node.operator == SITE:
+            site = next(site for site in made.sites if site.node == node.name)
+            sent = frozen.get(node.name, site.activation(given["input"])).clone()
+            if node.name == changed:
+                sent.view(-1)[position] += 1.0
+            found[node.name] = sent
+        elif node.operator == OUTPUT:
+            found[OUTPUT] = given["value"]
+        else:
+            if node.short == "amax" and frozen:  # digital: its result is another source
+                found[node.name] = frozen[node.name]
+                continue
+            if "held" in given and frozen:
+                given["held"] = frozen[node.arguments["held"].name]
+            args, kwargs = in_order(node.operator, given)
+            found[node.name] = function(node.operator)(*args, **kwargs)
+    return found
+
+
+@pytest.mark.parametrize("name", ATTENTION)
+def test_a_spike_reaches_the_sums_that_change_with_it(name: str) -> None:
+    torch.manual_seed(0)
+    net = Net(ATTENTION[name], *(nn.Linear(6, 6) for _ in range(4)))
+    made = rewritten(net, 3, 6, circuits=GATED)
+    fans, x = fan_outs(segments(made)), torch.randn(1, 3, 6, dtype=torch.float64)
+    usual = values(made, x, {})
+    taken = {SITE: "input", "aten.amax.default": "self"} | {f"fewspikes.{name}.default": "held" for name in PRODUCTS}
+    sums = [node.arguments[taken[node.operator]].name for node in made.graph if node.operator in taken]
+    for site in made.sites:
+        for position in range(usual[site.node].numel()):
+            now = values(made, x, usual, site.node, position)
+            reached = sum(int((now[one] != usual[one]).sum()) for one in [*sums, OUTPUT])
+            assert int(fans[site.node].dense().flatten()[position]) == reached, site.name
+
+
+def test_quarter_squares_by_hand() -> None:
+    # 3 x 1 = ((3 + 1)^2 - (3 - 1)^2) / 4; the factors are balanced, so that both are sqrt(3).
+    net = Net(lambda x: torch.relu(x[:, :1]) * torch.relu(x[:, 1:])).eval()
+    x = torch.tensor([[3.0, 1.0]]).repeat(64, 1) * torch.linspace(0, 1, 64)[:, None]
+    snn = fs.convert(net, x[:1], x, K=8, circuits=QUARTERS, effort="quick", progress=False)
+    first, second = (snn.tensors[f"constants.balance.0.{at}"] for at in range(2))
+    assert float(first) == pytest.approx(3.0**-0.5, rel=1e-5)
+    assert float(first * second) == pytest.approx(1.0, rel=1e-6)
+    assert [site.activation.label for site in snn.sites] == ["relu", "relu", "square(x)", "square(x)"]
+    assert snn.report.latency_steps == 16
+    assert torch.allclose(snn.as_ann()(x), net(x), atol=1e-6)
+    assert float((snn(x) - net(x)).square().mean() / net(x).var()) < 0.01
+    (circuit,) = snn.report.circuits
+    assert (circuit.operator, circuit.neurons, circuit.steps) == ("mul", 2, 8)
+
+
+def test_a_calibration_holds_the_balance_and_fits_one_network_alone() -> None:
+    net = Net(lambda x: torch.relu(x[:, :2]) * torch.relu(x[:, 2:])).eval()
+    x = torch.rand(64, 4) * torch.tensor([9.0, 9.0, 1.0, 1.0])
+    seen = calibrate_model(net, x[:1], x, circuits=QUARTERS)
+    assert set(seen.constants) == {"constants.balance.0.0", "constants.balance.0.1"}
+    both = [fs.convert(net, x[:1], given, K=8, circuits=QUARTERS, repair=False) for given in (x, seen)]
+    assert torch.equal(both[0](x), both[1](x))
+    with pytest.raises(FewSpikesError, match="calibrate again"):
+        fs.convert(net, x[:1], seen, K=8, circuits=GATED)
+
+
+def test_a_product_inside_an_elementwise_function_is_part_of_its_neuron() -> None:
+    net = Net(lambda x, f: (y := f(x)) * torch.sigmoid(1.702 * y), nn.Linear(4, 4))
+    for circuits in (GATED, QUARTERS):
+        assert len(rewritten(net, 4, circuits=circuits).sites) == 1
+
+
+def test_a_relay_between_a_product_and_weights_is_billed() -> None:
+    net = Net(lambda x, f, g: g(torch.relu(f(x)) * torch.tanh(f(x))), nn.Linear(4, 4), nn.Linear(4, 3))
+    carried = rewritten(net, 4, circuits=GATED)
+    relayed = rewritten(net, 4, circuits=GATED | {"linear": "relay"})
+    assert (len(carried.sites), len(relayed.sites)) == (3, 2)
+    assert multiply_adds(segments(carried)).analog == 2 * 4 * 4  # the input's
+    assert multiply_adds(segments(relayed)).analog == 2 * 4 * 4 + 4 * 3
