@@ -199,7 +199,7 @@ def test_quarter_squares_by_hand() -> None:
     assert [site.activation.label for site in snn.sites] == ["relu"] * 2 + ["square(relu(x))"] * 4
     assert snn.report.latency_steps == 16
     assert torch.allclose(snn.as_ann()(x), net(x), atol=1e-6)
-    assert float((snn(x) - net(x)).square().mean() / net(x).var()) < 1e-3
+    assert float((snn(x) - net(x)).square().mean() / net(x).var()) < 5e-3
     (circuit,) = snn.report.circuits
     assert (circuit.operator, circuit.neurons, circuit.steps) == ("mul", 4, 8)
 
