@@ -13,7 +13,7 @@ from fewspikes.operators.call import Call
 from fewspikes.operators.choices import Choices
 from fewspikes.operators.indexing import permuted, reshaped
 from fewspikes.operators.products import ordered, terms_of, without
-from fewspikes.operators.rule import Digital, circuit
+from fewspikes.operators.rule import Digital, circuit, moves
 from fewspikes.operators.summing import adaptively_pooled, broadcast, pooled, summed
 from fewspikes.reach import boxes
 from fewspikes.reach.boxes import Box
@@ -28,6 +28,8 @@ _SUMS = frozenset(name for row in (summed, pooled, adaptively_pooled) for name i
 _LIBRARY = torch.library.Library("fewspikes", "FRAGMENT")
 _LIBRARY.define("squared(Tensor self) -> Tensor")
 _LIBRARY.impl("squared", torch.square, "CompositeImplicitAutograd")
+_LIBRARY.define("by_neurons(Tensor(a) self) -> Tensor(a)")
+_LIBRARY.impl("by_neurons", torch.ops.aten.alias.default, "CompositeImplicitAutograd")
 
 
 def elements_multiplied(call: Call) -> Iterable[Box]:
@@ -92,6 +94,12 @@ square = Digital(
 )
 
 
+@moves("fewspikes::by_neurons", multiplications=_elements)
+def square_by_neurons(call: Call) -> Iterable[Box]:
+    """A square that is a product, as neurons give it."""
+    return call.boxes()
+
+
 @circuit("einsum", takes=lambda call: sum(ref.name in call.carriers for ref in call.node.arguments["tensors"]) > 1)
 def summed_over_letters(call: Call, g: Builder) -> Ref | None:
     """A sum of products of several signals: the first two become one, until two are left: a product of matrices."""
@@ -146,7 +154,7 @@ def _length(sizes: Mapping[str, Any], letters: Sequence[str]) -> int:
 def with_squares(
     graph: Graph, tensors: dict[str, Tensor], choices: Choices, layers: Iterable[tuple[str, Sequence[Node]]]
 ) -> Graph:
-    """The graph with squares that are summed up or averaged as products, where these are not to be made of neurons.
+    """The graph with squares that are summed up or averaged as products; neurons where products are to be made of such.
 
     So are those of a norm: what counts is the sum, which few large values make. Other squares are activations, and one
     neuron with the elementwise function that they are part of.
@@ -166,8 +174,10 @@ def with_squares(
         return graph
 
     def change(node: Node, g: Builder) -> Ref | None:
-        if node.name not in lone or choices.of(PRODUCT, node.path) == "neurons":
+        if node.name not in lone:
             return None
+        if choices.of(PRODUCT, node.path) == NEURONS:
+            return g.call("fewspikes::by_neurons", g.copy(node), like=node.shape)
         return g.call("fewspikes::squared", g.now(Ref(lone[node.name])), like=node.shape)
 
     return rebuilt(graph, tensors, change)
@@ -180,4 +190,4 @@ def _is_square(node: Node) -> bool:
     return node.short == "square" or (node.short == "pow" and given["exponent"] in (2, 2.0))
 
 
-ROWS = (product, matrix_product, square, summed_over_letters)
+ROWS = (product, matrix_product, square, square_by_neurons, summed_over_letters)

@@ -1,10 +1,13 @@
 """Products of two signals by neurons alone: x y = ((x + y)^2 - (x - y)^2) / 4, squares being FS-neurons.
 
 The factors are made of one size first, which costs nothing: the number goes into the weighted sums before the squares.
+What the squares come to says that the network without spikes multiplies there.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from math import prod
 
+import torch
 from torch import Tensor
 
 from fewspikes.graph.builder import Builder, rebuilt
@@ -13,7 +16,29 @@ from fewspikes.operators.call import Call
 from fewspikes.operators.choices import Choices
 from fewspikes.operators.measured import balanced
 from fewspikes.operators.multiplying import NEURONS, PRODUCT, matrix_product
-from fewspikes.operators.rule import Digital, Linear, Rules
+from fewspikes.operators.rule import Digital, Linear, Rules, linear
+from fewspikes.operators.summing import broadcast
+from fewspikes.reach.boxes import Box
+
+_LIBRARY = torch.library.Library("fewspikes", "FRAGMENT")
+_LIBRARY.define("quarter(Tensor plus, Tensor minus) -> Tensor")
+_LIBRARY.impl("quarter", lambda plus, minus: (plus - minus) * 0.25, "CompositeImplicitAutograd")
+
+
+def _elements(call: Call) -> int:
+    return prod(call.shape)
+
+
+def _factors(call: Call) -> tuple[str, ...]:
+    """The two that the first square's neurons get the sum of."""
+    neurons = call.graph[call.node.arguments["plus"].name]
+    return call.graph[neurons.reads[0]].reads
+
+
+@linear("fewspikes::quarter", terms=("plus", "minus"), multiplications=_elements, factors=_factors)
+def quarter(call: Call) -> Iterable[Box]:
+    """A quarter of the difference of two squares, which is a product."""
+    return broadcast(call, "plus", "minus")
 
 
 def with_quarter_squares(
@@ -56,4 +81,7 @@ def with_quarter_squares(
 def _quarter_squares(g: Builder, x: Ref, y: Ref) -> Ref:
     x, y = balanced(g, x, y)
     plus, minus = (g.put("square", g.put(f"{word}.Tensor", x, y)) for word in ("add", "sub"))
-    return g.put("mul.Tensor", g.put("sub.Tensor", plus, minus), 0.25)
+    return g.put("fewspikes::quarter", plus, minus)
+
+
+ROWS = (quarter,)

@@ -27,6 +27,7 @@ from fewspikes.operators import (
     neurons,
     norms,
     products,
+    quarter_squares,
     rearranging,
     recurrent,
     signals,
@@ -81,6 +82,7 @@ _ROOMS = (
     maxima,
     multiplying,
     gating,
+    quarter_squares,
     identities,
     bookkeeping,
 )
