@@ -228,3 +228,36 @@ def test_a_relay_between_a_product_and_weights_is_billed() -> None:
     assert (len(carried.sites), len(relayed.sites)) == (3, 2)
     assert multiply_adds(segments(carried)).analog == 2 * 4 * 4  # the input's
     assert multiply_adds(segments(relayed)).analog == 2 * 4 * 4 + 4 * 3
+
+
+RECURRENT = {
+    "gru": lambda: nn.GRU(3, 4, batch_first=True),
+    "lstm": lambda: nn.LSTM(3, 4, num_layers=2, batch_first=True),
+}
+
+
+@pytest.mark.parametrize("name", [*ATTENTION, *RECURRENT, "divided"])
+def test_the_multiply_adds_of_the_ann_are_the_same_whatever_products_are_made_of(name: str, tmp_path) -> None:
+    torch.manual_seed(0)
+    if name in RECURRENT:
+        net = Net(lambda x, f: f(x[..., :3])[0], RECURRENT[name]())
+    elif name == "divided":
+        net = Net(lambda x, f, g: f(x) / (1 + torch.relu(g(x)).sum(1, keepdim=True)), nn.Linear(6, 6), nn.Linear(6, 6))
+    else:
+        net = Net(lambda x, *f: torch.relu(ATTENTION[name](x, *f)), *(nn.Linear(6, 6) for _ in range(4)))
+    x = torch.randn(8, 5, 6)
+    options = {"K": 4, "effort": "quick", "repair": False, "progress": False}
+    choices = (None, GATED, QUARTERS, "gated", "neurons", QUARTERS | {"linear": "relay"})
+    made = [fs.convert(net.eval(), x, x, circuits=circuits, **options) for circuits in choices]
+    assert len({snn.macs.ann for snn in made}) == 1
+    fs.save(made[2], tmp_path / "net.fs")
+    assert fs.load(tmp_path / "net.fs").macs == made[2].macs
+    assert made[4].macs.analog == 0
+
+
+def test_the_multiply_adds_of_attention_by_hand() -> None:
+    # Four maps of 6 to 6 at each of 5 places; scores of 5 x 5, each over 6; 5 x 6 outputs, each over 5, divided once.
+    net = Net(ATTENTION["attention"], *(nn.Linear(6, 6) for _ in range(4)))
+    for circuits in ({}, GATED, QUARTERS):
+        wanted = 4 * 5 * 6 * 6 + 5 * 5 * 6 + 5 * 6 * 5 + 5 * 6
+        assert multiply_adds(segments(rewritten(net, 5, 6, circuits=circuits))).ann == wanted

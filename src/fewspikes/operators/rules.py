@@ -27,6 +27,7 @@ from fewspikes.operators import (
     neurons,
     norms,
     products,
+    quarter_squares,
     rearranging,
     recurrent,
     signals,
@@ -83,6 +84,7 @@ _ROOMS = (
     multiplying,
     squares,
     gating,
+    quarter_squares,
     identities,
     bookkeeping,
 )

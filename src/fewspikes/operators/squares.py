@@ -26,14 +26,28 @@ _LIBRARY.impl("squared", torch.square, "CompositeImplicitAutograd")
 _LIBRARY.define("apart(Tensor(a) self) -> Tensor(a)")
 _LIBRARY.impl("apart", torch.ops.aten.alias.default, "CompositeImplicitAutograd")
 
+_LIBRARY.define("by_neurons(Tensor(a) self) -> Tensor(a)")
+_LIBRARY.impl("by_neurons", torch.ops.aten.alias.default, "CompositeImplicitAutograd")
+
+
+def _elements(call: Call) -> int:
+    return prod(call.shape)
+
+
 square = Digital(
     ("fewspikes::squared",),
     kind=PRODUCT,
     also=(GATED, NEURONS),
-    multiplications=lambda call: prod(call.shape),
+    multiplications=_elements,
     reach=lambda call: call.boxes(),
     reason=REASON,
 )
+
+
+@moves("fewspikes::by_neurons", multiplications=_elements)
+def square_by_neurons(call: Call) -> Iterable[Box]:
+    """A square that is a product, as neurons give it."""
+    return call.boxes()
 
 
 @moves("fewspikes::apart")
@@ -71,7 +85,7 @@ def with_squares(
         if choices.of(PRODUCT, node.path) != NEURONS:
             return g.call("fewspikes::squared", x, like=node.shape)
         g.part = node.part or f"{node.short}@{node.name}"
-        return two_sided(g, x)
+        return g.put("fewspikes::by_neurons", two_sided(g, x))
 
     return rebuilt(graph, tensors, change)
 
@@ -90,4 +104,4 @@ def _is_square(node: Node) -> bool:
     return node.short == "square" or (node.short == "pow" and given["exponent"] in (2, 2.0))
 
 
-ROWS = (square, apart)
+ROWS = (square, square_by_neurons, apart)
