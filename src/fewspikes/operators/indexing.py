@@ -250,6 +250,19 @@ def repeated_in_turn(call: Call, g: Builder) -> Ref | None:
     return pick(g, g.now(call.node.arguments["self"]), axis, positions.repeat_interleave(times))
 
 
+@circuit("repeat_interleave", takes=lambda call: call.get("dim") is not None and call.axis() == 0)
+def images_repeated(call: Call, g: Builder) -> Ref | None:
+    """Every image, or every part of one, several times, one after the other."""
+    times = call["repeats"]
+    if not isinstance(times, int):
+        return None
+    x = g.now(call.node.arguments["self"])
+    front, *rest = g.shape(x)
+    split = g.call("unsqueeze", x, 1, like=(front, 1, *rest))
+    several = g.call("repeat", split, [1, times, *(1 for _ in rest)], like=(front, times, *rest))
+    return g.call("reshape", several, [-1, *rest], like=call.node.shape)
+
+
 @circuit("unfold", takes=lambda call: call.get("dimension") is not None)
 def windowed(call: Call, g: Builder) -> Ref | None:
     """Windows along an axis, whose positions become the last axis."""
@@ -278,4 +291,4 @@ def diagonal(call: Call, g: Builder) -> Ref | None:
     return _picked_together(g, g.now(call.node.arguments["self"]), found, len(shape) - 2)
 
 
-ROWS = (picked, added_at, indexed_by_masks, indexed, gathered, repeated_in_turn, windowed, diagonal)
+ROWS = (picked, added_at, indexed_by_masks, indexed, gathered, repeated_in_turn, images_repeated, windowed, diagonal)
