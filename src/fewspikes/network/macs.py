@@ -119,7 +119,7 @@ def _value(segments: Segments, node: Node, found: Mapping[str, _Value]) -> _Valu
     signals = [found[name].is_signal for name in reads if name in found and name in segments.carriers]
     is_signal = (any if factors is None else all)(signals) and node.name in segments.carriers
     passed = [found[name].is_analog for name in segments.through(node) if name in found]
-    begins = node.operator == INPUT or kind in (Kind.DIGITAL, Kind.LOOKUP)
+    begins = node.operator == INPUT or kind is Kind.LOOKUP or (kind is Kind.DIGITAL and is_signal)
     return _Value(is_signal or begins, begins or (kind is Kind.SYNAPTIC and any(passed)))
 
 
