@@ -136,7 +136,7 @@ def test_everything_spikes_and_computes_what_the_model_computes(name: str, choic
         wanted = net(others)
         torch.testing.assert_close(snn.as_ann()(others), wanted, rtol=1e-4, atol=1e-5)
         error = float((snn(others) - wanted).square().mean() / wanted.var())
-    assert error < (0.01 if choice == "gated" else 0.3)
+    assert error < (0.01 if choice == "gated" else 0.03)
     fs.save(snn, tmp_path / "net.fs")
     assert torch.equal(fs.load(tmp_path / "net.fs")(others), snn(others))
 
@@ -196,12 +196,12 @@ def test_quarter_squares_by_hand() -> None:
     first, second = (snn.tensors[f"constants.balance.0.{at}"] for at in range(2))
     assert float(first) == pytest.approx(3.0**-0.5, rel=1e-5)
     assert float(first * second) == pytest.approx(1.0, rel=1e-6)
-    assert [site.activation.label for site in snn.sites] == ["relu", "relu", "square(x)", "square(x)"]
+    assert [site.activation.label for site in snn.sites] == ["relu"] * 2 + ["square(relu(x))"] * 4
     assert snn.report.latency_steps == 16
     assert torch.allclose(snn.as_ann()(x), net(x), atol=1e-6)
-    assert float((snn(x) - net(x)).square().mean() / net(x).var()) < 0.01
+    assert float((snn(x) - net(x)).square().mean() / net(x).var()) < 5e-3
     (circuit,) = snn.report.circuits
-    assert (circuit.operator, circuit.neurons, circuit.steps) == ("mul", 2, 8)
+    assert (circuit.operator, circuit.neurons, circuit.steps) == ("mul", 4, 8)
 
 
 def test_a_calibration_holds_the_balance_and_fits_one_network_alone() -> None:
@@ -228,3 +228,36 @@ def test_a_relay_between_a_product_and_weights_is_billed() -> None:
     assert (len(carried.sites), len(relayed.sites)) == (3, 2)
     assert multiply_adds(segments(carried)).analog == 2 * 4 * 4  # the input's
     assert multiply_adds(segments(relayed)).analog == 2 * 4 * 4 + 4 * 3
+
+
+RECURRENT = {
+    "gru": lambda: nn.GRU(3, 4, batch_first=True),
+    "lstm": lambda: nn.LSTM(3, 4, num_layers=2, batch_first=True),
+}
+
+
+@pytest.mark.parametrize("name", [*ATTENTION, *RECURRENT, "divided"])
+def test_the_multiply_adds_of_the_ann_are_the_same_whatever_products_are_made_of(name: str, tmp_path) -> None:
+    torch.manual_seed(0)
+    if name in RECURRENT:
+        net = Net(lambda x, f: f(x[..., :3])[0], RECURRENT[name]())
+    elif name == "divided":
+        net = Net(lambda x, f, g: f(x) / (1 + torch.relu(g(x)).sum(1, keepdim=True)), nn.Linear(6, 6), nn.Linear(6, 6))
+    else:
+        net = Net(lambda x, *f: torch.relu(ATTENTION[name](x, *f)), *(nn.Linear(6, 6) for _ in range(4)))
+    x = torch.randn(8, 5, 6)
+    options = {"K": 4, "effort": "quick", "repair": False, "progress": False}
+    choices = (None, GATED, QUARTERS, "gated", "neurons", QUARTERS | {"linear": "relay"})
+    made = [fs.convert(net.eval(), x, x, circuits=circuits, **options) for circuits in choices]
+    assert len({snn.macs.ann for snn in made}) == 1
+    fs.save(made[2], tmp_path / "net.fs")
+    assert fs.load(tmp_path / "net.fs").macs == made[2].macs
+    assert made[4].macs.analog == 0
+
+
+def test_the_multiply_adds_of_attention_by_hand() -> None:
+    # Four maps of 6 to 6 at each of 5 places; scores of 5 x 5, each over 6; 5 x 6 outputs, each over 5, divided once.
+    net = Net(ATTENTION["attention"], *(nn.Linear(6, 6) for _ in range(4)))
+    for circuits in ({}, GATED, QUARTERS):
+        wanted = 4 * 5 * 6 * 6 + 5 * 5 * 6 + 5 * 6 * 5 + 5 * 6
+        assert multiply_adds(segments(rewritten(net, 5, 6, circuits=circuits))).ann == wanted

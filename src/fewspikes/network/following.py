@@ -28,9 +28,7 @@ class Following:
         through: the connections of a node's result from those of what it reads.
     """
 
-    def __init__(
-        self, graph: Graph, source: str, reads: Callable[[Node], Iterable[str]], through: Through
-    ) -> None:
+    def __init__(self, graph: Graph, source: str, reads: Callable[[Node], Iterable[str]], through: Through) -> None:
         self.graph, self.source, self.reads, self.through = graph, source, reads, through
         self.own, sizes = graph[source].loop, graph.sizes(source, IMAGES)
         self._labels = {name: -2 - len(sizes) - at for at, name in enumerate(graph.loops)}

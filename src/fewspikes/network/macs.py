@@ -1,10 +1,11 @@
 """Multiply-adds per image, of the network and of the part of it that stays analog among spikes.
 
 Counted: one for every weight that a weighted sum applies to an input that exists (multiplications by zero padding do
-not count), and one for every pair of elements that a product of two signals multiplies; gating multiplies what it holds
-by each d. Pools, sums, biases and scales by a constant (a batch norm that stands alone) count no multiply-adds: they go
-into the weights beside them. So where no chains are collapsed, no pools, skips or digital operators stand, and every
-neuron spikes once, synaptic operations and analog multiply-adds together are the network's multiply-adds.
+not count), and one for every pair of elements that a product of two signals multiplies, whatever the product is made of
+among spikes; gating multiplies what it holds by each d. Pools, sums, biases and scales by a constant (a batch norm that
+stands alone) count no multiply-adds: they go into the weights beside them. So where no chains are collapsed, no pools,
+skips or digital operators stand, and every neuron spikes once, synaptic operations and analog multiply-adds together
+are the network's multiply-adds.
 """
 
 from collections.abc import Mapping
@@ -113,10 +114,10 @@ def _times_in(segments: Segments, loop: Loop, found: dict[str, _Value]) -> dict[
 def _value(segments: Segments, node: Node, found: Mapping[str, _Value]) -> _Value:
     """What a node makes of what it reads; a product with a constant is a weighted sum."""
     kind = segments.kind(node.name)
-    reads = [found[name] for name in node.reads if name in found and name in segments.carriers]
-    is_product = kind is Kind.DIGITAL or segments.held(node) is not None
-    signals = [value.is_signal for value in reads]
-    is_signal = (all if is_product else any)(signals) and node.name in segments.carriers
+    factors = segments.factors(node)
+    reads = node.reads if factors is None else factors
+    signals = [found[name].is_signal for name in reads if name in found and name in segments.carriers]
+    is_signal = (any if factors is None else all)(signals) and node.name in segments.carriers
     passed = [found[name].is_analog for name in segments.through(node) if name in found]
     begins = node.operator == INPUT or kind in (Kind.DIGITAL, Kind.LOOKUP)
     return _Value(is_signal or begins, begins or (kind is Kind.SYNAPTIC and any(passed)))
@@ -152,10 +153,10 @@ def _count(node: Node, segments: Segments) -> int:
     rule = segments.fates[node.name].rule
     if isinstance(rule, Digital):
         return rule.multiplications(segments.call(node))
-    if not isinstance(rule, Linear) or (rule.weight is None and rule.held is None):
+    if not isinstance(rule, Linear):
         return 0
     call = segments.call(node)
-    if rule.held is not None:
+    if rule.weight is None:
         return rule.multiplications(call)
     (name,) = call.signals
     ref = node.arguments[name]

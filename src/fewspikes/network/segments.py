@@ -78,6 +78,14 @@ class Segments:
             return node.reads
         return (node.arguments["gate"].name,)
 
+    def factors(self, node: Node) -> tuple[str, ...] | None:
+        """The nodes that a product of two signals multiplies, whatever it is made of; None for what is no product."""
+        rule = self.fates[node.name].rule if node.name in self.fates else None
+        if isinstance(rule, Linear) and rule.factors is not None:
+            return tuple(rule.factors(self.call(node)))
+        is_product = self.kind(node.name) is Kind.DIGITAL or self.held(node) is not None
+        return node.reads if is_product else None
+
     def gates(self, node: Node) -> tuple[str, ...]:
         """The layers whose spikes meet what a gated product holds."""
         return self._back_from(node, node.arguments["gate"].name).sources

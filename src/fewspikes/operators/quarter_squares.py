@@ -1,19 +1,47 @@
 """Products of two signals by neurons alone: x y = ((x + y)^2 - (x - y)^2) / 4, squares being FS-neurons.
 
 The factors are made of one size first, which costs nothing: the number goes into the weighted sums before the squares.
+What the squares come to says that the network without spikes multiplies there.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from math import prod
 
+import torch
 from torch import Tensor
 
 from fewspikes.graph.builder import Builder, rebuilt
-from fewspikes.graph.graph import Graph, Node, Ref
+from fewspikes.graph.graph import SITE, Graph, Node, Ref
 from fewspikes.operators.call import Call
 from fewspikes.operators.choices import Choices
 from fewspikes.operators.measured import balanced
 from fewspikes.operators.multiplying import NEURONS, PRODUCT, matrix_product
-from fewspikes.operators.rule import Digital, Linear, Rules
+from fewspikes.operators.rule import Digital, Linear, Rules, linear
+from fewspikes.operators.squares import two_sided
+from fewspikes.operators.summing import broadcast
+from fewspikes.reach.boxes import Box
+
+_LIBRARY = torch.library.Library("fewspikes", "FRAGMENT")
+_LIBRARY.define("quarter(Tensor plus, Tensor minus) -> Tensor")
+_LIBRARY.impl("quarter", lambda plus, minus: (plus - minus) * 0.25, "CompositeImplicitAutograd")
+
+
+def _elements(call: Call) -> int:
+    return prod(call.shape)
+
+
+def _factors(call: Call) -> tuple[str, ...]:
+    """The two that the first square's neurons get the sum of."""
+    node = call.graph[call.node.arguments["plus"].name]
+    while node.operator != SITE:
+        node = call.graph[node.reads[0]]
+    return call.graph[node.reads[0]].reads
+
+
+@linear("fewspikes::quarter", terms=("plus", "minus"), multiplications=_elements, factors=_factors)
+def quarter(call: Call) -> Iterable[Box]:
+    """A quarter of the difference of two squares, which is a product."""
+    return broadcast(call, "plus", "minus")
 
 
 def with_quarter_squares(
@@ -55,5 +83,8 @@ def with_quarter_squares(
 
 def _quarter_squares(g: Builder, x: Ref, y: Ref) -> Ref:
     x, y = balanced(g, x, y)
-    plus, minus = (g.put("square", g.put(f"{word}.Tensor", x, y)) for word in ("add", "sub"))
-    return g.put("mul.Tensor", g.put("sub.Tensor", plus, minus), 0.25)
+    plus, minus = (two_sided(g, g.put(f"{word}.Tensor", x, y)) for word in ("add", "sub"))
+    return g.put("fewspikes::quarter", plus, minus)
+
+
+ROWS = (quarter,)

@@ -126,7 +126,8 @@ class Linear(Rule):
         held: an argument that may be a signal too: it holds its value, a weight that changes, and the call is linear in
             the one named "gate", whose spikes meet it.
         tells_apart: whether what is held has a value of its own for each position of an axis of the gate.
-        multiplications: how many it takes where something is held.
+        multiplications: how many a product takes that it is, or stands for.
+        factors: the nodes that such a product multiplies where they are none of its arguments.
         sizes: the shape of its result from its arguments, where that is plain; None leaves it to torch.
     """
 
@@ -144,6 +145,7 @@ class Linear(Rule):
     held: str | None = field(default=None, kw_only=True)
     tells_apart: Callable[[Call, int], bool] = field(default=lambda call, axis: False, kw_only=True)
     multiplications: Callable[[Call], int] = field(default=lambda call: 0, kw_only=True)
+    factors: Callable[[Call], Sequence[str]] | None = field(default=None, kw_only=True)
     sizes: Sizes | None = field(default=None, kw_only=True)
 
     def applies(self, call: Call) -> bool:

@@ -27,10 +27,12 @@ from fewspikes.operators import (
     neurons,
     norms,
     products,
+    quarter_squares,
     rearranging,
     recurrent,
     signals,
     softmaxes,
+    squares,
     summing,
     weighted,
 )
@@ -80,7 +82,9 @@ _ROOMS = (
     limits,
     maxima,
     multiplying,
+    squares,
     gating,
+    quarter_squares,
     identities,
     bookkeeping,
 )

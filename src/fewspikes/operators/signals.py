@@ -25,11 +25,7 @@ def carriers(graph: Graph, rules: Rules) -> frozenset[str]:
         node.name
         for node in graph
         if node.name in depending - bookkept
-        and (
-            node.operator == INPUT
-            or node.name in weighed
-            or rules.find(Lookup, Call(node, graph, rules)) is not None
-        )
+        and (node.operator == INPUT or node.name in weighed or rules.find(Lookup, Call(node, graph, rules)) is not None)
     }
     return _following(graph, begins, lambda node: node.name in depending - bookkept)
 
