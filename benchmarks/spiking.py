@@ -140,7 +140,8 @@ def _line(row: Row) -> str:
     """A row in words."""
     keys = ("error", "error_float16", "error_bfloat16", "spikes_per_neuron")
     numbers = ", ".join(f"{key} {row[key]:.3g}" for key in keys if row.get(key) is not None)
-    return f"{row['status']} {row['seconds_in_all']:.0f} s: {numbers} {row.get('why', '')[:160]} {row.get('left_digital') or ''}"
+    why, left = row.get("why", "")[:160], row.get("left_digital") or ""
+    return f"{row['status']} {row['seconds_in_all']:.0f} s: {numbers} {why} {left}"
 
 
 def _parser() -> argparse.ArgumentParser:

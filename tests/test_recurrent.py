@@ -443,7 +443,7 @@ def test_a_diagnosis_tells_the_spikes_of_all_time_steps(digits) -> None:
 @quiet
 def test_distilling_learns_through_the_loop(digits) -> None:
     _, snn, x = digits
-    made = fs.distil(snn, x[:512], minutes=0.1, progress=False)
+    made = fs.distil(snn, x[:512], steps=60, progress=False)
     error = [fs.evaluate(network, [x[1000:]]).relative_error for network in (snn, made)]
     assert error[1] < 0.8 * error[0]
 
