@@ -317,6 +317,7 @@ TRACED = {
     "constant pad": lambda x: aten.constant_pad_nd.default(x, [-1, 2], 0.0),
     "flatten": lambda x: aten.flatten.using_ints(x, 1),
     "squeeze": lambda x: aten.squeeze.dim(aten.slice.Tensor(x, 2, 1, 2), -1),
+    "apart": lambda x: own.apart.default(x),
     "gated": lambda x: own.gated.default(aten.slice.Tensor(x, 1, 0, 1), aten.new_ones.default(x, [5, 3])),
     "gated rows": lambda x: own.gated_rows.default(x, aten.new_ones.default(x, [3, 2])),
     "gated columns": lambda x: own.gated_columns.default(aten.new_ones.default(x, [2, 5]), x),

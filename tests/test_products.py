@@ -37,6 +37,7 @@ def steps(made: Prepared, *k: int) -> dict[str, int]:
     return {site.node: own for site, own in zip(made.sites, itertools.cycle(k), strict=False)}
 
 
+PRODUCTS = ("gated", "gated_rows", "gated_columns")
 GATED, QUARTERS = {"product": "gated"}, {"product": "neurons"}
 
 
@@ -135,16 +136,17 @@ def test_everything_spikes_and_computes_what_the_model_computes(name: str, choic
         wanted = net(others)
         torch.testing.assert_close(snn.as_ann()(others), wanted, rtol=1e-4, atol=1e-5)
         error = float((snn(others) - wanted).square().mean() / wanted.var())
-    assert error < (0.01 if choice == "gated" else 0.1)
+    assert error < (0.01 if choice == "gated" else 0.03)
     fs.save(snn, tmp_path / "net.fs")
     assert torch.equal(fs.load(tmp_path / "net.fs")(others), snn(others))
 
 
-def values(
-    made: Prepared, x: Tensor, frozen: dict[str, Tensor], changed: str = "", position: int = 0
-) -> dict[str, Tensor]:
-    """Every tensor by node; what a site sends, and what a product holds, as in `frozen`, but for one element of a site."""
-    found: dict[str, Tensor] = {}
+Values = dict[str, Tensor]
+
+
+def values(made: Prepared, x: Tensor, frozen: Values, changed: str = "", position: int = 0) -> Values:
+    """Every tensor by node; what sites send, and products hold, is as in `frozen`, but for one element of a site."""
+    found: Values = {}
     for node in made.graph:
         given = replaced(node.arguments, lambda ref: found[ref.name])
         if node.operator == INPUT:
@@ -160,6 +162,9 @@ def values(
         elif node.operator == OUTPUT:
             found[OUTPUT] = given["value"]
         else:
+            if node.short == "amax" and frozen:  # digital: its result is another source
+                found[node.name] = frozen[node.name]
+                continue
             if "held" in given and frozen:
                 given["held"] = frozen[node.arguments["held"].name]
             args, kwargs = in_order(node.operator, given)
@@ -171,22 +176,15 @@ def values(
 def test_a_spike_reaches_the_sums_that_change_with_it(name: str) -> None:
     torch.manual_seed(0)
     net = Net(ATTENTION[name], *(nn.Linear(6, 6) for _ in range(4)))
-    made = rewritten(net, 3, 6, circuits={"product": "gated", "max": "neurons"})
+    made = rewritten(net, 3, 6, circuits=GATED)
     fans, x = fan_outs(segments(made)), torch.randn(1, 3, 6, dtype=torch.float64)
     usual = values(made, x, {})
-    sums = [
-        node.arguments[key].name
-        for node in made.graph
-        for key in ("input", "held")
-        if node.operator == SITE or key == "held"
-        if key in node.arguments and "linear" not in node.operator
-    ]
+    taken = {SITE: "input", "aten.amax.default": "self"} | {f"fewspikes.{name}.default": "held" for name in PRODUCTS}
+    sums = [node.arguments[taken[node.operator]].name for node in made.graph if node.operator in taken]
     for site in made.sites:
         for position in range(usual[site.node].numel()):
             now = values(made, x, usual, site.node, position)
-            reached = sum(int((now[one] != usual[one]).sum()) for one in sums) + int(
-                (now[OUTPUT] != usual[OUTPUT]).sum()
-            )
+            reached = sum(int((now[one] != usual[one]).sum()) for one in [*sums, OUTPUT])
             assert int(fans[site.node].dense().flatten()[position]) == reached, site.name
 
 
@@ -198,12 +196,12 @@ def test_quarter_squares_by_hand() -> None:
     first, second = (snn.tensors[f"constants.balance.0.{at}"] for at in range(2))
     assert float(first) == pytest.approx(3.0**-0.5, rel=1e-5)
     assert float(first * second) == pytest.approx(1.0, rel=1e-6)
-    assert [site.activation.label for site in snn.sites] == ["relu", "relu", "square(x)", "square(x)"]
+    assert [site.activation.label for site in snn.sites] == ["relu"] * 2 + ["square(relu(x))"] * 4
     assert snn.report.latency_steps == 16
     assert torch.allclose(snn.as_ann()(x), net(x), atol=1e-6)
-    assert float((snn(x) - net(x)).square().mean() / net(x).var()) < 0.01
+    assert float((snn(x) - net(x)).square().mean() / net(x).var()) < 1e-3
     (circuit,) = snn.report.circuits
-    assert (circuit.operator, circuit.neurons, circuit.steps) == ("mul", 2, 8)
+    assert (circuit.operator, circuit.neurons, circuit.steps) == ("mul", 4, 8)
 
 
 def test_a_calibration_holds_the_balance_and_fits_one_network_alone() -> None:

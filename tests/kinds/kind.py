@@ -13,8 +13,8 @@ class Kind:
     """A small network of one kind.
 
     `bundles`: what it needs beyond convolutions, matrices and usual activations: A linear maps and bookkeeping, B
-    embeddings, C maxima, D further activations, E norms of the signal, F attention, G quotients, O an output of a
-    structure of its own.
+    embeddings, C maxima, D further activations, E norms of the signal, F attention, G quotients, H recurrence, O an
+    output of a structure of its own.
     """
 
     name: str

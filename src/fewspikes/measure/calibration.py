@@ -61,8 +61,9 @@ class Calibration:
             )
         sites = {name: h + other.sites[name] for name, h in self.sites.items()}
         levels = {name: one + other.levels[name] for name, one in self.levels.items() if name in other.levels}
-        ranges = {name: tuple(map(max, one, other.ranges[name])) for name, one in self.ranges.items()}
-        weights = {name: one + other.weights[name] for name, one in self.weights.items() if name in other.weights}
+        both = [name for name in self.weights if name in other.weights]
+        weights = {name: self.weights[name] + other.weights[name] for name in both}
+        ranges = {name: tuple(map(max, self.ranges[name], other.ranges[name])) for name in both if name in self.ranges}
         return Calibration(self.images + other.images, sites, levels, self.constants, ranges, weights)
 
     def without_ranges(self) -> "Calibration":
@@ -96,6 +97,8 @@ class Calibration:
                 for name, given in content.get("ranges", {}).items()
             }
             weights = {name: Weights.from_json(entry) for name, entry in content.get("weights", {}).items()}
+            if not ranges.keys() <= weights.keys() <= sites.keys():
+                raise FewSpikesError("ranges or weights of sites that have none")
             constants = {str(n): torch.tensor(value) for n, value in content.get("constants", {}).items()}
             return cls(content["images"], sites, of_sites(content.get("levels", {})), constants, ranges, weights)
 

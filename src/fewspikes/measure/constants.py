@@ -6,7 +6,7 @@ from itertools import islice
 import torch
 from torch import Tensor
 
-from fewspikes.graph.graph import OUTPUT, Graph, Node, Ref
+from fewspikes.graph.graph import HISTORY, OUTPUT, Graph, Node, Ref
 from fewspikes.graph.interpreter import Running
 from fewspikes.measure.deal import dealt
 from fewspikes.measure.source import Labelled
@@ -27,8 +27,7 @@ def measured_constants(
         batches: inputs and (ignored) labels.
     """
     names = list(dict.fromkeys(name for one in wanted for name in one.nodes))
-    end = Node(OUTPUT, OUTPUT, {"value": [Ref(name) for name in names]})
-    graph = Graph((*snn.graph.nodes[:-1], end))
+    graph = _returning(snn.graph, names)
     ann = Running(graph, snn.tensors, {site.node: ExactActivation(site.activation) for site in snn.sites})
     shapes = {name: snn.tensors[name].shape for one in wanted for name in one.constants}
     found: dict[str, list[Tensor]] = {name: [] for name in shapes}
@@ -43,3 +42,13 @@ def measured_constants(
         statistics = [one.merged(found[name]) for name in one.constants]
         made |= dict(zip(one.constants, one.values(statistics), strict=True))
     return made
+
+
+def _returning(graph: Graph, names: Sequence[str]) -> Graph:
+    """The graph with the values of some nodes as its output; of those in a loop at all time steps, in front."""
+    inside = [name for name in names if graph[name].loop]
+    every = {name: f"{name}_of_all_steps" for name in inside}
+    along = {"dim": 0, "reversed": False}
+    histories = [Node(every[name], HISTORY, {"self": Ref(name), **along}) for name in inside]
+    end = Node(OUTPUT, OUTPUT, {"value": [Ref(every.get(name, name)) for name in names]})
+    return Graph((*graph.nodes[:-1], *histories, end))

@@ -4,32 +4,22 @@ from collections.abc import Iterable, Mapping, Sequence
 from math import prod
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from fewspikes.graph.builder import Builder, rebuilt
-from fewspikes.graph.graph import Batch, Graph, Node, Ref
+from fewspikes.graph.builder import Builder
+from fewspikes.graph.graph import Batch, Ref
 from fewspikes.operators.call import Call
-from fewspikes.operators.choices import Choices
 from fewspikes.operators.indexing import permuted, reshaped
 from fewspikes.operators.products import ordered, terms_of, without
-from fewspikes.operators.rule import Digital, circuit, moves
-from fewspikes.operators.summing import adaptively_pooled, broadcast, pooled, summed
+from fewspikes.operators.rule import Digital, circuit
+from fewspikes.operators.summing import broadcast
 from fewspikes.reach import boxes
 from fewspikes.reach.boxes import Box
 
 PRODUCT = "product"  # the kind in `circuits=`
 GATED, NEURONS = "gated", "neurons"  # what operators.gating and operators.quarter_squares make of it
-_REASON = (
+REASON = (  # why it is left digital
     "a product of two signals is not a weighted sum of spikes; the paper leaves it to the digital processor, "
     "circuits={'product': 'gated'} or 'neurons' makes it of spikes"
 )
-_SUMS = frozenset(name for row in (summed, pooled, adaptively_pooled) for name in row.operators)
-_LIBRARY = torch.library.Library("fewspikes", "FRAGMENT")
-_LIBRARY.define("squared(Tensor self) -> Tensor")
-_LIBRARY.impl("squared", torch.square, "CompositeImplicitAutograd")
-_LIBRARY.define("by_neurons(Tensor(a) self) -> Tensor(a)")
-_LIBRARY.impl("by_neurons", torch.ops.aten.alias.default, "CompositeImplicitAutograd")
 
 
 def elements_multiplied(call: Call) -> Iterable[Box]:
@@ -71,7 +61,7 @@ product = Digital(
     also=(GATED, NEURONS),
     multiplications=_elements,
     reach=elements_multiplied,
-    reason=_REASON,
+    reason=REASON,
     takes=_are_signals,
 )
 matrix_product = Digital(
@@ -80,24 +70,9 @@ matrix_product = Digital(
     also=(GATED, NEURONS),
     multiplications=_terms,
     reach=matrices,
-    reason=_REASON,
+    reason=REASON,
     takes=_are_matrices,
 )
-
-square = Digital(
-    ("fewspikes::squared",),
-    kind=PRODUCT,
-    also=(GATED, NEURONS),
-    multiplications=_elements,
-    reach=lambda call: call.boxes(),
-    reason=_REASON,
-)
-
-
-@moves("fewspikes::by_neurons", multiplications=_elements)
-def square_by_neurons(call: Call) -> Iterable[Box]:
-    """A square that is a product, as neurons give it."""
-    return call.boxes()
 
 
 @circuit("einsum", takes=lambda call: sum(ref.name in call.carriers for ref in call.node.arguments["tensors"]) > 1)
@@ -151,43 +126,4 @@ def _length(sizes: Mapping[str, Any], letters: Sequence[str]) -> int:
     return prod(sizes[letter] for letter in letters)
 
 
-def with_squares(
-    graph: Graph, tensors: dict[str, Tensor], choices: Choices, layers: Iterable[tuple[str, Sequence[Node]]]
-) -> Graph:
-    """The graph with squares that are summed up or averaged as products; neurons where products are to be made of such.
-
-    So are those of a norm: what counts is the sum, which few large values make. Other squares are activations, and one
-    neuron with the elementwise function that they are part of.
-
-    Args:
-        graph: with shapes.
-        tensors: its constants.
-        choices: what was chosen.
-        layers: what is to become neurons: what each layer reads, and the nodes that it is made of.
-    """
-    lone = {
-        nodes[0].name: source
-        for source, nodes in layers
-        if len(nodes) == 1 and _is_square(nodes[0]) and all(u.short in _SUMS for u in graph.users(nodes[0].name))
-    }
-    if not lone:
-        return graph
-
-    def change(node: Node, g: Builder) -> Ref | None:
-        if node.name not in lone:
-            return None
-        if choices.of(PRODUCT, node.path) == NEURONS:
-            return g.call("fewspikes::by_neurons", g.copy(node), like=node.shape)
-        return g.call("fewspikes::squared", g.now(Ref(lone[node.name])), like=node.shape)
-
-    return rebuilt(graph, tensors, change)
-
-
-def _is_square(node: Node) -> bool:
-    given = node.arguments
-    if node.short == "mul":
-        return bool(given["self"] == given["other"])
-    return node.short == "square" or (node.short == "pow" and given["exponent"] in (2, 2.0))
-
-
-ROWS = (product, matrix_product, square, square_by_neurons, summed_over_letters)
+ROWS = (product, matrix_product, summed_over_letters)

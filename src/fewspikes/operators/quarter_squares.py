@@ -17,6 +17,7 @@ from fewspikes.operators.choices import Choices
 from fewspikes.operators.measured import balanced
 from fewspikes.operators.multiplying import NEURONS, PRODUCT, matrix_product
 from fewspikes.operators.rule import Digital, Linear, Rules, linear
+from fewspikes.operators.squares import two_sided
 from fewspikes.operators.summing import broadcast
 from fewspikes.reach.boxes import Box
 
@@ -25,17 +26,20 @@ _LIBRARY.define("quarter(Tensor plus, Tensor minus) -> Tensor")
 _LIBRARY.impl("quarter", lambda plus, minus: (plus - minus) * 0.25, "CompositeImplicitAutograd")
 
 
-def _elements(call: Call) -> int:
-    return prod(call.shape)
-
-
 def _factors(call: Call) -> tuple[str, ...]:
-    """The two that the first square's neurons get the sum of."""
-    neurons = call.graph[call.node.arguments["plus"].name]
-    return call.graph[neurons.reads[0]].reads
+    """The two whose sum the neurons of the first square get."""
+    name = call.node.arguments["plus"].name
+    for _ in range(2):  # its two sides, and what one of them reads
+        name = next(iter(call.graph[name].reads), name)
+    return call.graph[name].reads
 
 
-@linear("fewspikes::quarter", terms=("plus", "minus"), multiplications=_elements, factors=_factors)
+@linear(
+    "fewspikes::quarter",
+    terms=("plus", "minus"),
+    multiplications=lambda call: prod(call.shape),
+    factors=_factors,
+)
 def quarter(call: Call) -> Iterable[Box]:
     """A quarter of the difference of two squares, which is a product."""
     return broadcast(call, "plus", "minus")
@@ -80,7 +84,7 @@ def with_quarter_squares(
 
 def _quarter_squares(g: Builder, x: Ref, y: Ref) -> Ref:
     x, y = balanced(g, x, y)
-    plus, minus = (g.put("square", g.put(f"{word}.Tensor", x, y)) for word in ("add", "sub"))
+    plus, minus = (two_sided(g, g.put(f"{word}.Tensor", x, y)) for word in ("add", "sub"))
     return g.put("fewspikes::quarter", plus, minus)
 
 

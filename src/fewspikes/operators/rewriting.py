@@ -30,12 +30,13 @@ from fewspikes.operators.grouping import with_constants_grouped
 from fewspikes.operators.identities import Entry, with_input_spikes, with_linear_parts
 from fewspikes.operators.indexing import picks_by_masks
 from fewspikes.operators.measured import Measured, constants_of
-from fewspikes.operators.multiplying import PRODUCT, with_squares
+from fewspikes.operators.multiplying import PRODUCT
 from fewspikes.operators.quarter_squares import with_quarter_squares
 from fewspikes.operators.quotients import with_products_for_quotients
 from fewspikes.operators.rule import Digital, Linear, Rules, Shapes
 from fewspikes.operators.rules import RULES, carriers, fates
 from fewspikes.operators.rules import choices as kinds_of
+from fewspikes.operators.squares import with_squares
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ from fewspikes.operators import (
     recurrent,
     signals,
     softmaxes,
+    squares,
     summing,
     weighted,
 )
@@ -81,6 +82,7 @@ _ROOMS = (
     limits,
     maxima,
     multiplying,
+    squares,
     gating,
     quarter_squares,
     identities,
