@@ -28,7 +28,7 @@ import fewspikes as fs
 from fewspikes.base.files import write_json
 from fewspikes.bench import conditions
 from fewspikes.measure.embedding import evaluate_embeddings
-from fewspikes.measure.likeness import likeness, retrieval
+from fewspikes.measure.ranks import likeness, retrieval
 from fewspikes.models import load_model
 from fewspikes.texts import Tokens, tokenizer_of
 

@@ -12,7 +12,7 @@ import fewspikes as fs
 from fewspikes.base.errors import FewSpikesError, FewSpikesWarning
 from fewspikes.cli.main import app
 from fewspikes.measure.embedding import evaluate_embeddings
-from fewspikes.measure.likeness import likeness, retrieval, spearman
+from fewspikes.measure.ranks import likeness, retrieval, spearman
 from fewspikes.models import SentenceEncoder, load_model
 from fewspikes.texts import Tokens, read_labels, read_sentences, tokenizer_of
 from test_cli import run

@@ -86,7 +86,8 @@ def _checked(operator: str, given: dict[str, Any], allowed: Callable[[str], bool
         raise FewSpikesError(f"a node {operator!r} with the arguments {said(list(given))}")
     wrong = next((name for name, kind in _OWN[operator].items() if not _is_a(kind, given[name])), None)
     if wrong is not None:
-        raise FewSpikesError(f"a node {operator!r} whose argument {wrong!r} is no {_OWN[operator][wrong].__name__}")
+        kind = _OWN[operator][wrong].__name__
+        raise FewSpikesError(f"a node {operator!r} whose argument is no {kind}, but {said(given[wrong])}")
     return given
 
 

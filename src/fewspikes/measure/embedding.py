@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from fewspikes.base.errors import FewSpikesError
 from fewspikes.measure.evaluation import EvaluationReport, evaluated
-from fewspikes.measure.likeness import Likeness, likeness
 from fewspikes.measure.outputs import floats
+from fewspikes.measure.ranks import Likeness, likeness
 from fewspikes.network.spiking import SpikingNetwork
 
 _OF_CLASSES = ("agreement", "ann_top1", "ann_top5", "snn_top1", "snn_top5", "drop", "drop_ci95")

@@ -41,7 +41,7 @@ class Measured:
         return [ratio, 1 / ratio]
 
     def statistic(self, x: Tensor, shape: Sequence[int]) -> Tensor:
-        """What is wanted of a node's values: the root of their mean square, or the largest of them; merge by `merged`.
+        """What is wanted of a node's values: their size, or the largest of them; merge by `merged`.
 
         Args:
             x: of a batch.
@@ -49,13 +49,21 @@ class Measured:
         """
         sizes = (1,) * (x.ndim - len(shape)) + tuple(shape)
         axes = [axis for axis, size in enumerate(sizes) if size == 1]
-        found = x.amax(axes, keepdim=True) if self.kind == BOUND else x.square().mean(axes, keepdim=True).sqrt()
+        found = x.amax(axes, keepdim=True) if self.kind == BOUND else _size(x, axes)
         return found.reshape(tuple(shape))
 
     def merged(self, statistics: Sequence[Tensor]) -> Tensor:
         """The statistic of several batches."""
         every = torch.stack(list(statistics))
-        return every.amax(0) if self.kind == BOUND else every.square().mean(0).sqrt()
+        return every.amax(0) if self.kind == BOUND else _size(every, [0])[0]
+
+
+def _size(x: Tensor, axes: Sequence[int]) -> Tensor:
+    """The eighth root of the mean of eighth powers: near the largest, which a code's range must hold, but not by one.
+
+    Root mean squares would leave the range to the factor with the longer tail, and steps too wide for the other.
+    """
+    return x.double().pow(8).mean(list(axes), keepdim=True).pow(1 / 8).to(x.dtype)
 
 
 def balanced(g: Builder, x: Ref, y: Ref) -> tuple[Ref, Ref]:

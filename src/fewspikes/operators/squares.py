@@ -25,28 +25,34 @@ _LIBRARY.define("squared(Tensor self) -> Tensor")
 _LIBRARY.impl("squared", torch.square, "CompositeImplicitAutograd")
 _LIBRARY.define("apart(Tensor(a) self) -> Tensor(a)")
 _LIBRARY.impl("apart", torch.ops.aten.alias.default, "CompositeImplicitAutograd")
+
 _LIBRARY.define("by_neurons(Tensor(a) self) -> Tensor(a)")
 _LIBRARY.impl("by_neurons", torch.ops.aten.alias.default, "CompositeImplicitAutograd")
+
+
+def _elements(call: Call) -> int:
+    return prod(call.shape)
+
 
 square = Digital(
     ("fewspikes::squared",),
     kind=PRODUCT,
     also=(GATED, NEURONS),
-    multiplications=lambda call: prod(call.shape),
+    multiplications=_elements,
     reach=lambda call: call.boxes(),
     reason=REASON,
 )
 
 
-@moves("fewspikes::apart")
-def apart(call: Call) -> Iterable[Box]:
-    """A signal as it is, where what follows is to be a layer of neurons by itself."""
+@moves("fewspikes::by_neurons", multiplications=_elements)
+def square_by_neurons(call: Call) -> Iterable[Box]:
+    """A square that is a product, as neurons give it."""
     return call.boxes()
 
 
-@moves("fewspikes::by_neurons", multiplications=lambda call: prod(call.shape))
-def by_neurons(call: Call) -> Iterable[Box]:
-    """A square that is a product, as neurons give it."""
+@moves("fewspikes::apart")
+def apart(call: Call) -> Iterable[Box]:
+    """A signal as it is, where what follows is to be a layer of neurons by itself."""
     return call.boxes()
 
 
@@ -98,4 +104,4 @@ def _is_square(node: Node) -> bool:
     return node.short == "square" or (node.short == "pow" and given["exponent"] in (2, 2.0))
 
 
-ROWS = (square, apart, by_neurons)
+ROWS = (square, square_by_neurons, apart)
