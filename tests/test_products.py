@@ -20,6 +20,7 @@ from fewspikes.network.timing import interval_steps, latency_steps
 from fewspikes.neuron.known_codes import relu_parameters
 from fewspikes.neuron.layer import FSNeuron
 from fewspikes.operators.call import fixed_of
+from fewspikes.operators.measured import Measured
 from fewspikes.operators.rewriting import Prepared, prepared
 
 torch.manual_seed(0)
@@ -213,6 +214,16 @@ def test_a_calibration_holds_the_balance_and_fits_one_network_alone() -> None:
     assert torch.equal(both[0](x), both[1](x))
     with pytest.raises(FewSpikesError, match="calibrate again"):
         fs.convert(net, x[:1], seen, K=8, circuits=GATED)
+
+
+def test_factors_are_balanced_by_what_their_ranges_must_hold() -> None:
+    # One 4 among 255 zeros: 4 / 256^(1/8) = 2, where the root of the mean square is 1/4. Two batches as one.
+    one = Measured("balance", ("a", "b"), ("x", "y"))
+    tail = torch.tensor([4.0] + [0.0] * 255)
+    size = one.statistic(tail, ())
+    assert float(size) == pytest.approx(2.0)
+    assert float(one.merged([size, size])) == pytest.approx(2.0)
+    assert [float(value) for value in one.values([size, torch.tensor(0.5)])] == pytest.approx([0.5, 2.0])
 
 
 def test_a_product_inside_an_elementwise_function_is_part_of_its_neuron() -> None:

@@ -41,7 +41,7 @@ class Measured:
         return [ratio, 1 / ratio]
 
     def statistic(self, x: Tensor, shape: Sequence[int]) -> Tensor:
-        """What is wanted of a node's values: the root of their mean square, or the largest of them; merge by `merged`.
+        """What is wanted of a node's values: their size, or the largest of them; merge by `merged`.
 
         Args:
             x: of a batch, or of one time step of it.
@@ -50,16 +50,24 @@ class Measured:
         x = x[(None,) * (len(shape) - x.ndim)]
         sizes = (1,) * (x.ndim - len(shape)) + tuple(shape)
         axes = [axis for axis, size in enumerate(sizes) if size == 1]
-        if self.kind == BOUND:
-            found = x.amax(axes, keepdim=True) if axes else x
-        else:
-            found = x.square().mean(axes, keepdim=True).sqrt() if axes else x.abs()
-        return found.reshape(found.shape[x.ndim - len(shape) :]).expand(tuple(shape))
+        if axes:
+            x = x.amax(axes, keepdim=True) if self.kind == BOUND else _large(x, axes)
+        elif self.kind == BALANCE:
+            x = x.abs()
+        return x.reshape(x.shape[x.ndim - len(shape) :]).expand(tuple(shape))
 
     def merged(self, statistics: Sequence[Tensor]) -> Tensor:
         """The statistic of several batches."""
         every = torch.stack(list(statistics))
-        return every.amax(0) if self.kind == BOUND else every.square().mean(0).sqrt()
+        return every.amax(0) if self.kind == BOUND else _large(every, [0])[0]
+
+
+def _large(x: Tensor, axes: Sequence[int]) -> Tensor:
+    """The eighth root of the mean of eighth powers: near the largest, which a code's range must hold, but not by one.
+
+    Root mean squares would leave the range to the factor with the longer tail, and steps too wide for the other.
+    """
+    return x.double().pow(8).mean(list(axes), keepdim=True).pow(1 / 8).to(x.dtype)
 
 
 def balanced(g: Builder, x: Ref, y: Ref, axis: int) -> tuple[Ref, Ref]:

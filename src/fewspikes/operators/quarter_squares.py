@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fewspikes.graph.builder import Builder, rebuilt
-from fewspikes.graph.graph import SITE, Graph, Node, Ref
+from fewspikes.graph.graph import Graph, Node, Ref
 from fewspikes.operators.call import Call
 from fewspikes.operators.choices import Choices
 from fewspikes.operators.measured import balanced
@@ -27,19 +27,20 @@ _LIBRARY.define("quarter(Tensor plus, Tensor minus) -> Tensor")
 _LIBRARY.impl("quarter", lambda plus, minus: (plus - minus) * 0.25, "CompositeImplicitAutograd")
 
 
-def _elements(call: Call) -> int:
-    return prod(call.shape)
-
-
 def _factors(call: Call) -> tuple[str, ...]:
-    """The two that the first square's neurons get the sum of."""
-    node = call.graph[call.node.arguments["plus"].name]
-    while node.operator != SITE:
-        node = call.graph[node.reads[0]]
-    return call.graph[node.reads[0]].reads
+    """The two whose sum the neurons of the first square get."""
+    name = call.node.arguments["plus"].name
+    for _ in range(2):  # its two sides, and what one of them reads
+        name = next(iter(call.graph[name].reads), name)
+    return call.graph[name].reads
 
 
-@linear("fewspikes::quarter", terms=("plus", "minus"), multiplications=_elements, factors=_factors)
+@linear(
+    "fewspikes::quarter",
+    terms=("plus", "minus"),
+    multiplications=lambda call: prod(call.shape),
+    factors=_factors,
+)
 def quarter(call: Call) -> Iterable[Box]:
     """A quarter of the difference of two squares, which is a product."""
     return broadcast(call, "plus", "minus")
