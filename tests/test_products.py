@@ -286,7 +286,7 @@ def test_a_factor_that_never_varies_is_named() -> None:
 def attending() -> tuple[Net, Tensor, Tensor]:
     torch.manual_seed(0)
     net = Net(ATTENTION["attention"], *(nn.Linear(6, 6) for _ in range(4))).eval()
-    return net, torch.randn(384, 5, 6), torch.randn(128, 5, 6)
+    return net, torch.randn(384, 24, 6), torch.randn(128, 24, 6)
 
 
 def test_repair_diagnosis_budgets_and_distilling_work_on_circuits(attending: tuple[Net, Tensor, Tensor]) -> None:
@@ -302,7 +302,7 @@ def test_repair_diagnosis_budgets_and_distilling_work_on_circuits(attending: tup
     predicted = sum(site.diagnosis.output_error for site in plain.report.sites)
     assert 0.3 < predicted / error(plain) < 3
     assert error(fs.distil(plain, x, steps=60, progress=False)) < error(plain)
-    chosen = fs.convert(net, x[:1], x, K=fs.Budget(spikes=1.5, held_out_every=4), **options)
+    chosen = fs.convert(net, x[:1], x, K=fs.Budget(spikes=1.5), **options)
     assert fs.evaluate(chosen, others).spikes_per_neuron < 1.6
     assert len(set(chosen.report.k.values())) > 1
     (circuit,) = (one for one in plain.report.circuits if one.operator == "softmax")
