@@ -272,3 +272,38 @@ def test_the_multiply_adds_of_attention_by_hand() -> None:
     for circuits in ({}, GATED, QUARTERS):
         wanted = 4 * 5 * 6 * 6 + 5 * 5 * 6 + 5 * 6 * 5 + 5 * 6
         assert multiply_adds(segments(rewritten(net, 5, 6, circuits=circuits))).ann == wanted
+
+
+def test_a_factor_that_never_varies_is_named() -> None:
+    net = Net(lambda x, f: f(x) * torch.sigmoid(x[:, :1] * 0 + 3.0), nn.Linear(4, 4)).eval()
+    x = torch.randn(64, 4)
+    snn = fs.convert(net, x[:1], x, K=6, circuits=GATED, effort="quick", progress=False)
+    assert "note: sigmoid: constant" in str(snn.report)
+    assert torch.allclose(snn(x), net(x), rtol=1e-3)
+
+
+@pytest.fixture(scope="module")
+def attending() -> tuple[Net, Tensor, Tensor]:
+    torch.manual_seed(0)
+    net = Net(ATTENTION["attention"], *(nn.Linear(6, 6) for _ in range(4))).eval()
+    return net, torch.randn(384, 5, 6), torch.randn(128, 5, 6)
+
+
+def test_repair_diagnosis_budgets_and_distilling_work_on_circuits(attending: tuple[Net, Tensor, Tensor]) -> None:
+    net, x, others = attending
+
+    def error(snn: fs.SpikingNetwork) -> float:
+        return fs.evaluate(snn, others, reference=net).relative_error
+
+    options = {"circuits": "gated", "effort": "quick", "progress": False}
+    plain = fs.convert(net, x[:1], x, K=5, repair=False, **options)
+    mended = fs.convert(net, x[:1], x, K=5, **options)
+    assert error(mended) < error(plain)
+    predicted = sum(site.diagnosis.output_error for site in plain.report.sites)
+    assert 0.3 < predicted / error(plain) < 3
+    assert error(fs.distil(plain, x, steps=60, progress=False)) < error(plain)
+    chosen = fs.convert(net, x[:1], x, K=fs.Budget(spikes=1.5, held_out_every=4), **options)
+    assert fs.evaluate(chosen, others).spikes_per_neuron < 1.6
+    assert len(set(chosen.report.k.values())) > 1
+    (circuit,) = (one for one in plain.report.circuits if one.operator == "softmax")
+    assert circuit.output_error > 0

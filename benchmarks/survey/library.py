@@ -78,9 +78,9 @@ def _from_timm(name: str, shape: tuple[int, ...]) -> nn.Module:
 
 
 def _from_transformers(name: str, shape: tuple[int, ...]) -> nn.Module:
-    import texts
+    import language
 
-    return texts.build(name)
+    return language.build(name)
 
 
 _BUILDERS: dict[str, Callable[[str, Any], nn.Module]] = {

@@ -26,7 +26,7 @@ from kinds.comparing import batches, difference, equal, first, run, tensors
 NEAR = 1e-4  # relative difference that the ANN form may have from the model
 _SMALL, _LARGE = 1 << 10, 1 << 19  # elements of an input: of smaller ones there are more images, of larger ones fewer
 _TIMES, _FEW = 16, 4  # how many times as many, and how few
-_AT_ONCE, _OTHER_BATCH, _LONGEST = 4, 3, 400
+AT_ONCE, _OTHER_BATCH, LONGEST = 4, 3, 400
 _LEARNED = 16  # images of which batch norms know: of few, one number an image (a pooled map) says nothing
 _REFUSED = re.compile(r"operator (\w\S*)( of several signals| with these arguments)?(?: \((\d+) times\))?")
 T = TypeVar("T")
@@ -39,7 +39,7 @@ class Options:
     Attributes:
         circuits: as for `convert`.
         K: time steps of every site.
-        images: random ones to calibrate on, and as many others to measure on; see `_images`.
+        images: random ones to calibrate on, and as many others to measure on; see `images_of`.
         effort: of the fits.
         seed: of weights and images.
     """
@@ -67,22 +67,22 @@ def measured(
         and what was measured.
     """
     row: dict[str, Any] = {"status": "begun"}
-    watch = _Watch(row)
+    watch = Watch(row)
     torch.manual_seed(options.seed)
     model = watch("build", lambda: shaken(build(), inputs) if shake else build())
-    example, size = inputs(1), _images(inputs(1), options.images)
-    seen, other = batches(inputs(size), _AT_ONCE), inputs(size)
+    example, size = inputs(1), images_of(inputs(1), options.images)
+    seen, other = batches(inputs(size), AT_ONCE), inputs(size)
     yield row
     try:
         captured = watch("export", lambda: captured_model(model, example))
     except FewSpikesError as error:
-        yield row | {"status": "capture refused", "why": str(error)[:_LONGEST]}
+        yield row | {"status": "capture refused", "why": str(error)[:LONGEST]}
         return
     yield row
     try:
         watch("rewrite", lambda: prepared(captured, circuits_of(options.circuits)))
     except FewSpikesError as error:
-        yield row | {"status": "refused", "operators": refused(str(error)), "why": str(error)[:_LONGEST]}
+        yield row | {"status": "refused", "operators": refused(str(error)), "why": str(error)[:LONGEST]}
         return
     yield row
     settings = {"K": options.K, "circuits": options.circuits, "effort": options.effort, "seed": options.seed}
@@ -90,7 +90,7 @@ def measured(
         with patch.object(building, "captured_model", lambda *_, **__: captured):
             snn = watch("convert", lambda: fs.convert(model, example, seen, progress=False, **settings))
     except FewSpikesError as error:
-        yield row | {"status": "calibration refused", "why": str(error)[:_LONGEST]}
+        yield row | {"status": "calibration refused", "why": str(error)[:LONGEST]}
         return
     row |= {"images": size, **_described(snn)}
     yield row
@@ -127,7 +127,7 @@ def shaken(model: nn.Module, inputs: Callable[[int], Any]) -> nn.Module:
         if norm.affine:
             norm.bias.add_(1.0)
     if norms:
-        run(model, inputs(_images(inputs(1), _LEARNED)))
+        run(model, inputs(images_of(inputs(1), _LEARNED)))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
         norm.running_mean.add_(0.1 * norm.running_var.sqrt() * torch.randn_like(norm.running_mean))
@@ -135,13 +135,14 @@ def shaken(model: nn.Module, inputs: Callable[[int], Any]) -> nn.Module:
     return model.eval()
 
 
-class _Watch:
+class Watch:
     """Writes into a row how many seconds each step took."""
 
     def __init__(self, row: dict[str, Any]) -> None:
         self._seconds: dict[str, float] = row.setdefault("seconds", {})
 
     def __call__(self, step: str, work: Callable[[], T]) -> T:
+        """What the work gives; warnings are left out."""
         started = time.perf_counter()
         try:
             with warnings.catch_warnings():
@@ -151,10 +152,10 @@ class _Watch:
             self._seconds[step] = round(time.perf_counter() - started, 3)
 
 
-def _images(example: Any, wanted: int) -> int:
-    """How many images: a small network needs more of them for its sites to see as much."""
+def images_of(example: Any, wanted: int, few: int = _FEW) -> int:
+    """How many images: a small network needs more of them for its sites to see as much, of large inputs `few` do."""
     size = max(value.numel() for value in (example.values() if isinstance(example, Mapping) else example))
-    return wanted * _TIMES if size < _SMALL else wanted if size < _LARGE else min(wanted, _FEW)
+    return wanted * _TIMES if size < _SMALL else wanted if size < _LARGE else min(wanted, few)
 
 
 def _described(snn: fs.SpikingNetwork) -> dict[str, Any]:
@@ -167,7 +168,7 @@ def _described(snn: fs.SpikingNetwork) -> dict[str, Any]:
 def _compared(snn: fs.SpikingNetwork, model: nn.Module, other: Any) -> dict[str, Any]:
     """The ANN form and the spiking network beside the model, and the network saved and loaded."""
     ann, one, few = snn.as_ann(), first(other, 1), first(other, _OTHER_BATCH)
-    parts = [(part,) if isinstance(part, Tensor) else part for part in batches(other, _AT_ONCE)]
+    parts = [(part,) if isinstance(part, Tensor) else part for part in batches(other, AT_ONCE)]
     with tempfile.TemporaryDirectory() as folder:
         fs.save(snn, Path(folder) / "network.fs")
         loaded = fs.load(Path(folder) / "network.fs")
@@ -175,11 +176,11 @@ def _compared(snn: fs.SpikingNetwork, model: nn.Module, other: Any) -> dict[str,
         "difference": difference(run(ann, one), run(model, one)),
         "other_batch": difference(run(ann, few), run(model, few)),
         "saved_equal": equal(run(loaded, few), run(snn, few)),
-        "error": _error(snn, model, parts),
+        "error": error_of(snn, model, parts),
     }
 
 
-def _error(snn: nn.Module, model: nn.Module, parts: Sequence[Any]) -> float | None:
+def error_of(snn: Callable[..., Any], model: Callable[..., Any], parts: Sequence[Any]) -> float | None:
     """||s - a|| / ||a - mean of a over images|| of all floating outputs together; None where all images have one a."""
     s, a = (torch.cat([_flat(run(network, part)) for part in parts]) for network in (snn, model))
     spread = (a - a.mean(0)).norm()

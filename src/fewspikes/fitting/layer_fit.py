@@ -12,16 +12,17 @@ from fewspikes.fitting import cache
 from fewspikes.fitting.histogram import Histogram
 from fewspikes.fitting.identity import least_error_identity
 from fewspikes.fitting.inputs import shares, smooth, uniform
-from fewspikes.fitting.problem import BINS, Problem, sum_up
+from fewspikes.fitting.problem import BINS, Function, Problem, Vector, sum_up
 from fewspikes.fitting.relu import least_error_relu, sparing_relu_codes
 from fewspikes.fitting.search import EFFORTS, best_codes
 from fewspikes.fitting.staircase import constant_neuron, error_and_spikes, parameters_of
 from fewspikes.fitting.target import check_function
 from fewspikes.fitting.weights import Weights
+from fewspikes.neuron import known_codes
 from fewspikes.neuron.activation import Activation
 from fewspikes.neuron.parameters import MAX_STEPS, FSParameters
 
-ALGORITHM = 11  # raise it when fits change, so that kept ones are made again
+ALGORITHM = 13  # raise it when fits change, so that kept ones are made again
 FLOOR = 0.01  # of the weight is spread evenly over the range: a few inputs far out must not come out wild
 _WEIGHED_FLOOR = 0.001  # where the network's output says what errors count
 # Later inputs go further than those seen: on either side so much of the range is added, and more where few were seen.
@@ -31,6 +32,8 @@ _ROOM = 0.01  # around a constant, of its size
 _SHARES_OF_MARGIN = (1.0, 0.25, 0.0625, 0.0)  # tried one after the other where the function has a pole nearby
 _SWELLING = 4.0  # times as much as it rises and falls over what was seen, a function may over the margin, too
 _SMOOTHING = 0.25  # of the width that is best for drawing a density; a staircase needs it finer
+_FAR = 64.0  # of the variance: farther values of a function have less of the floor
+_AT_A_POLE, _STEEP = 8, 0.25  # bins at either end that may be level, and how steep a function is in them
 _PROBES = 65  # values of a function that tell it from another of the same name
 _TRIANGLE = 2.2  # a triangle's half width that smooths like a Gaussian of sigma 1 is 2.45; a little less
 
@@ -64,8 +67,8 @@ def fit_site(
         spike_price: the rise of the squared error, as a share of the output's variance, that one spike per neuron is
             worth; finite, >= 0.
         seed: of everything random.
-        effort: "quick" (milliseconds: the nearest shipped table, d solved again), "normal" (about a second) or
-            "long" (a minute or two).
+        effort: "quick" (milliseconds: the nearest shipped table, d solved again; a tenth of a second for a function
+            that no table is shipped for), "normal" (about a second) or "long" (a minute or two).
 
     Returns:
         The parameters; their domain is the range that they were fitted on, open where a ReLU is flat beyond it.
@@ -100,8 +103,43 @@ def layer_problem(
     width = _half_width(inputs) / float(edges[1] - edges[0])
     density = smooth(shares(inputs, edges), width)
     counted, floor = (density, FLOOR) if weights is None else (smooth(weights.shares(edges), width), _WEIGHED_FLOOR)
-    weight = (1 - floor) * counted + floor * uniform(edges)
-    return sum_up(activation, domain, weight, density, offset=offset, spike_price=spike_price)
+    function = _resolved(activation, edges)
+    weight = (1 - floor) * counted + floor * _tamed(uniform(edges), counted, function, edges)
+    return sum_up(function, domain, weight, density, offset=offset, spike_price=spike_price)
+
+
+def _resolved(function: Function, edges: Vector) -> Function:
+    """The function, level in the bins at either end in which it rises or falls as a pole does.
+
+    Such a bin cannot say how much of what was seen lies how near the pole.
+    """
+    f = function(torch.from_numpy(edges)).numpy()
+    first, last = _steep_bins(f), len(f) - 1 - _steep_bins(f[::-1])
+    if (first, last) == (0, len(f) - 1):
+        return function
+    least, most = float(f[first : last + 1].min()), float(f[first : last + 1].max())
+    return lambda x: function(x).clamp(least, most)
+
+
+def _steep_bins(f: Vector) -> int:
+    """In how many bins in front a function changes by a quarter of all that it changes by behind them, or more."""
+    for i in range(_AT_A_POLE):
+        behind = np.ptp(f[i + 1 :])
+        if not abs(f[i + 1] - f[i]) > _STEEP * behind > 0:
+            return i
+    return _AT_A_POLE
+
+
+def _tamed(floor: Vector, counted: Vector, function: Function, edges: Vector) -> Vector:
+    """The floor, lower where the function lies so far off that the floor alone would outweigh all that counts.
+
+    1/x of a sum that is 0 in places, where what it is multiplied with is 0, too, would be fitted to nothing else.
+    """
+    f = function(torch.from_numpy(np.linspace(edges[0], edges[-1], 2 * len(floor) + 1))).numpy()
+    middle = counted @ f[1::2]
+    squares = np.maximum(abs(f[:-1:2] - middle), abs(f[2::2] - middle)) ** 2
+    most = _FAR * float(counted @ (f[1::2] - middle) ** 2)
+    return floor * np.minimum(1.0, most / np.maximum(squares, most)) if most > 0 else floor
 
 
 def _values(activation: Activation, inputs: Histogram) -> list[float]:
@@ -121,7 +159,8 @@ def _searched(
     if inputs.low == inputs.high or problem.constant:
         value = float(activation(torch.tensor(inputs.low, dtype=torch.float64)))
         return constant_neuron(problem, K, value, activation.label, provenance)
-    code = best_codes(problem, K, settings["effort"], settings["seed"], layer=True).codes[0]
+    near = activation.name in known_codes.SHIPPED
+    code = best_codes(problem, K, settings["effort"], settings["seed"], layer=True, near=near).codes[0]
     return parameters_of(code, problem, activation.label, provenance)
 
 

@@ -45,7 +45,7 @@ _LAYER = Effort(fresh=40, idle=60, most=300, branches=8, pool=8)
 _LONG_LAYER = Effort(fresh=40, idle=40, most=200, branches=4, pool=6)
 _LAYER_CLIMBS = {8: (3, _LAYER), 12: (2, _LAYER), MAX_STEPS: (1, _LONG_LAYER)}
 _LAYER_TOGETHER = Effort(fresh=0, idle=40, most=200, branches=1, pool=12)
-_GLANCE = Effort(fresh=8, idle=0, most=8, branches=1, pool=4)  # where no table is near: a K that none is shipped for
+_GLANCE = Effort(fresh=8, idle=2, most=12, branches=1, pool=4)  # where no table is near; a tenth of a second
 _LONG = Effort(fresh=60, idle=300, most=3000, branches=8, pool=8)  # a climb of the long search
 _LONG_TOGETHER = Effort(fresh=0, idle=200, most=2000, branches=2, pool=24)  # its rounds over all that was found
 _ROUNDS, _EVERY = 12, 5  # of the long search, one to two minutes with 16 steps; all is looked at after so many
@@ -60,15 +60,17 @@ def best_codes(
     tables: bool = True,
     progress: bool | None = False,
     layer: bool = False,
+    near: bool = True,
 ) -> Pool:
     """The best codes of K steps that are found, best first.
 
     `effort` is "quick" (the nearest shipped table), "normal" (for one layer of many a second or two at most) or "long".
-    The search begins from binary codes and, unless `tables` is False, from the shipped tables.
+    The search begins from binary codes and, unless `tables` is False, from the shipped tables. With `near` False none
+    is of this function: also a quick search then makes a code of its own.
     """
     if checks.one_of("effort", effort, EFFORTS) == "quick":
         known = beginnings(problem, K, _BEGIN)
-        return known[K] if K in known_codes.STEPS else climb(known, problem, K, _GLANCE, seed)[K]
+        return known[K] if near and K in known_codes.STEPS else climb(known, problem, K, _GLANCE, seed)[K]
     pools = beginnings(problem, K, _BEGIN, tables)
     if effort == "long":
         rounds = track(explore(problem, K, _ROUNDS, seed, pools), f"searching {K} steps", _ROUNDS, progress)

@@ -21,6 +21,7 @@ from fewspikes.operators.squares import two_sided
 from fewspikes.operators.summing import broadcast
 from fewspikes.reach.boxes import Box
 
+_PICTURE = 4  # axes of a batch of pictures, whose channels are the second
 _LIBRARY = torch.library.Library("fewspikes", "FRAGMENT")
 _LIBRARY.define("quarter(Tensor plus, Tensor minus) -> Tensor")
 _LIBRARY.impl("quarter", lambda plus, minus: (plus - minus) * 0.25, "CompositeImplicitAutograd")
@@ -75,15 +76,20 @@ def with_quarter_squares(
         g.part = node.part or f"{node.short}@{node.name}"
         first, second = (g.now(node.arguments[name]) for name in ("self", "other"))
         if digital is not matrix_product:
-            return _quarter_squares(g, first, second)
-        terms = _quarter_squares(g, g.put("unsqueeze", first, -1), g.put("unsqueeze", second, -3))
+            shapes = [g.shape(factor) for factor in (first, second)]
+            pictures = (
+                all(len(shape) == _PICTURE and shape[1] != 1 for shape in shapes) and shapes[0][1] == shapes[1][1]
+            )
+            return _quarter_squares(g, first, second, -3 if pictures else -1)
+        terms = _quarter_squares(g, g.put("unsqueeze", first, -1), g.put("unsqueeze", second, -3), -2)
         return g.put("sum.dim_IntList", terms, [-2])
 
     return rebuilt(graph, tensors, change)
 
 
-def _quarter_squares(g: Builder, x: Ref, y: Ref) -> Ref:
-    x, y = balanced(g, x, y)
+def _quarter_squares(g: Builder, x: Ref, y: Ref, axis: int) -> Ref:
+    """Factors of one size for each position of an axis: the channels, or what a product of matrices sums over."""
+    x, y = balanced(g, x, y, axis)
     plus, minus = (two_sided(g, g.put(f"{word}.Tensor", x, y)) for word in ("add", "sub"))
     return g.put("fewspikes::quarter", plus, minus)
 
