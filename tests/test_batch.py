@@ -156,3 +156,25 @@ class Two(nn.Module):
 def test_whole_numbers_mix_images_as_well() -> None:
     model, x = Net(lambda x: F.relu((x != 0).float().sum(0, keepdim=True) + x / 2)), torch.ones(4, 3, dtype=torch.int64)
     assert "mixed by operator aten.sum.dim_IntList at the top of the model;" in refusal(model.eval(), x)
+
+
+class AClassToken(nn.Module):
+    """Attention of one constant token to those of the image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.token, self.map = nn.Parameter(torch.randn(1, 1, 4)), nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.map(F.relu(x))
+        tokens = torch.cat([self.token.expand(x.shape[0], 1, 4), x], 1)
+        q = F.layer_norm(tokens, (4,))[:, :1]
+        return F.scaled_dot_product_attention(q, x, x)
+
+
+@pytest.mark.parametrize("circuits", ["gated", "neurons"])
+def test_a_query_that_no_image_reaches_mixes_no_images(circuits: str) -> None:
+    torch.manual_seed(0)
+    model = AClassToken().eval()
+    snn = fs.convert(model, X[:1], X, K=12, circuits=circuits, effort="quick")
+    torch.testing.assert_close(snn.as_ann()(X), model(X), rtol=1e-4, atol=1e-5)

@@ -234,3 +234,19 @@ def test_a_repaired_network_is_sent_on_to_distilling():
     assert "distilling" in repaired.worst()[0]
     assert "distilling" in replace(report, notes=("repair: none was kept",)).worst()[0]
     assert "repair=True" in report.worst()[0]
+
+
+class Root(nn.Module):
+    """A root of a sum that is above 0."""
+
+    def forward(self, x):
+        return (torch.relu(x).sum(1) - 0.1).sqrt()
+
+
+def test_a_root_of_what_spikes_left_below_0_is_diagnosed():
+    x = torch.linspace(0.15, 0.9, 32)[:, None] * torch.tensor([0.5, 0.5])
+    snn = fs.convert(Root().eval(), x, x, K=6, effort="quick", repair=False)
+    first, second = (site.name for site in snn.sites)
+    found = diagnose(snn.with_neurons({first: fs.FSNeuron(relu(1, 0.5))}), Images((x,)))  # 0 below 0.125
+    assert found[second].error > 0.1
+    assert found[second].inherited_error > 0.1

@@ -13,6 +13,7 @@ import fewspikes as fs
 from fewspikes.fitting import cache, fit_site, layer_fit
 from fewspikes.fitting.histogram import Histogram
 from fewspikes.fitting.relu import sparing_relu_codes
+from fewspikes.fitting.weights import Weights
 from fewspikes.hardware.integers.codes import is_binary
 from fewspikes.neuron.activation import Activation
 
@@ -302,3 +303,36 @@ def test_the_margin_stops_short_of_a_pole_that_no_input_reaches():
     assert 0 < p.domain[0] <= float(x.min())
     with pytest.raises(fs.FewSpikesError, match="reciprocal is not finite at x"):
         fit_site(Activation("reciprocal"), 10, Histogram.of(torch.cat([x, -x])))
+
+
+RECIPROCAL, EFFORTS = Activation("reciprocal"), ("quick", "normal")
+
+
+def heavy(n=20_000):
+    """Sums from 1e-5 on, of which most are near 1 and the largest beyond 500."""
+    generator = torch.Generator().manual_seed(3)
+    return torch.cat([torch.randn(n, generator=generator, dtype=torch.float64).mul(1.5).exp(), torch.tensor([1e-5])])
+
+
+def test_inputs_at_a_pole_that_count_for_nothing_do_not_spoil_a_fit():
+    x = 1 + 9 * torch.rand(20_000, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    seen = torch.cat([x, torch.full((200,), 1e-12, dtype=torch.float64)])
+    weights = Weights.of(seen, torch.where(seen < 1, 0.0, seen.square()))
+    p = fit_site(RECIPROCAL, 12, Histogram.of(seen), weights=weights, effort="quick")
+    assert p.domain[0] == 1e-12
+    assert float((fs.apply(x, p)[0] * x - 1).square().mean().sqrt()) < 0.05
+
+
+def test_a_reciprocal_of_sums_over_many_decades_is_right_for_most_of_them():
+    x = heavy()
+    p = fit_site(RECIPROCAL, 16, Histogram.of(x), weights=Weights.of(x, x.square()), effort="quick")
+    relative = (fs.apply(x, p)[0] * x - 1).abs()
+    assert float(relative.quantile(0.5)) < 0.1
+    assert float(relative.square().mean().sqrt()) < 0.5
+
+
+@pytest.mark.parametrize("name", ["reciprocal", "rsqrt"])
+def test_a_quick_fit_of_what_no_table_is_shipped_for_makes_a_code_of_its_own(name):
+    activation, x = Activation(name), inputs(20_000).square() + 0.1
+    quick, normal = (error(fit_site(activation, 8, Histogram.of(x), effort=e), x, activation) for e in EFFORTS)
+    assert quick < 3 * normal

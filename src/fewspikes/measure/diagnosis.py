@@ -81,6 +81,7 @@ class _Tally:
         wanted, exact = self.site.activation(wanted_input), self.site.activation(input)
         seen = self.neuron.gate(input)
         got, spikes = _run(self.neuron, input)
+        exact = torch.where(exact.isfinite(), exact, got)  # a root of what spikes left below 0
         outside = _outside(seen, self.neuron.code.domain)
         self.images += probed.images
         self.elements += wanted.numel()

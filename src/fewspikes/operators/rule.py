@@ -151,7 +151,7 @@ class Linear(Rule):
     def applies(self, call: Call) -> bool:
         """Whether the call is linear in the signals that it takes."""
         if self.held is not None:
-            fits = "gate" in call.signals
+            fits = bool(call.signals)
         elif self.terms:
             fits = call.signals <= set(self.terms)
         elif self.either or isinstance(self.weight, tuple):
