@@ -74,8 +74,8 @@ def _spike_slope(site: "TrainableNeuron", x: Tensor, T: Tensor, h: Tensor, d: Te
 class TrainableNeuron(nn.Module):
     """Stands at a site while it learns; `neuron()` is what it has learned so far.
 
-    Learned are per channel the shift and, where free, range and gain, and d and offset of a code. The bits of a ReLU and
-    of an identity stay.
+    Learned are per channel the shift and, where free, range and gain, and d and offset of a code. The bits of a ReLU
+    and of an identity stay.
 
     Args:
         neuron: where it begins.
