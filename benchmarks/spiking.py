@@ -5,6 +5,8 @@
 Random weights, random inputs. A deep network of random weights may be chaotic: a small error in front becomes a large
 one at its end. So each row gives beside the spiking network's error that of the ANN itself in half precision.
 
+Codes are fitted quickly; with --again those of an error above 0.1 are fitted once more, with more effort.
+
 Each network has a process of its own, a time limit and a memory limit. What is measured is written at once beside the
 output, one line a network; the same command goes on after the last of them, and --anew measures again.
 """
@@ -13,7 +15,7 @@ import argparse
 import json
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from fnmatch import fnmatch
 from functools import partial
 from importlib import import_module
@@ -77,8 +79,10 @@ FAMILIES = {
     "Whisper": ("transformers:whisper_encoder",),
     "wav2vec2": ("transformers:wav2vec2",),
     "Mamba": ("transformers:mamba",),
+    "recurrent": ("kinds:lstm", "kinds:gru"),
 }
 _CALIBRATED = 32  # images at least
+_LARGE = 0.1  # an error that more effort is for
 
 
 def main() -> None:
@@ -89,8 +93,10 @@ def main() -> None:
     said, known = _known(aside)
     if said not in ({}, asdict(options)):
         sys.exit(f"error: {aside} is of other options ({said}); remove it, or give another -o")
-    work = _work(options, arguments.only)
-    jobs = [(name, one) for name, one in work.items() if arguments.anew or name not in known]
+    work = _work(replace(options, effort="normal") if arguments.again else options, arguments.only)
+    large = {name for name, row in known.items() if (row.get("error") or 0.0) > _LARGE and row["effort"] != "normal"}
+    done = set(known) - (large if arguments.again else set())
+    jobs = [(name, one) for name, one in work.items() if arguments.anew or name not in done]
     limits = Limits(arguments.limit_seconds, arguments.limit_mib)
     aside.parent.mkdir(parents=True, exist_ok=True)
     with aside.open("a") as lines:
@@ -98,11 +104,11 @@ def main() -> None:
             lines.write(json.dumps(asdict(options)) + "\n")
         started = time.perf_counter()
         packages = [import_module(name) for name in LIBRARIES if find_spec(name) is not None]
-        for done, (name, row) in enumerate(finished(jobs, arguments.jobs, limits), 1):
+        for count, (name, row) in enumerate(finished(jobs, arguments.jobs, limits), 1):
             lines.write(json.dumps({"name": name, **row}) + "\n")
             lines.flush()
-            left = (time.perf_counter() - started) / done * (len(jobs) - done) / 60
-            print(f"{done}/{len(jobs)} {name} {_line(row)} ({left:.0f} min left)", file=sys.stderr, flush=True)
+            left = (time.perf_counter() - started) / count * (len(jobs) - count) / 60
+            print(f"{count}/{len(jobs)} {name} {_line(row)} ({left:.0f} min left)", file=sys.stderr, flush=True)
     _, known = _known(aside)
     rows = [known[name] for name in _names() if name in known]
     about = {"name": "spiking", "command": "python benchmarks/spiking.py", "limits": asdict(limits)}
@@ -140,14 +146,15 @@ def _line(row: Row) -> str:
     """A row in words."""
     keys = ("error", "error_float16", "error_bfloat16", "spikes_per_neuron")
     numbers = ", ".join(f"{key} {row[key]:.3g}" for key in keys if row.get(key) is not None)
-    why, left = row.get("why", "")[:160], row.get("left_digital") or ""
-    return f"{row['status']} {row['seconds_in_all']:.0f} s: {numbers} {why} {left}"
+    why = row.get("why", "")[:160] or ", ".join(row.get("left_digital", ()))
+    return f"{row['status']} {row['seconds_in_all']:.0f} s: {numbers}{'; ' if why else ''}{why}"
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-o", "--output", type=Path, default=Path("docs/results/spiking.json"))
     parser.add_argument("--only", action="append", default=[], metavar="PATTERN", help="timm:resnet*; may be repeated")
+    parser.add_argument("--again", action="store_true", help="networks of a large error, with effort normal")
     parser.add_argument("--anew", action="store_true", help="measure also what is known already")
     parser.add_argument("--circuits", default="gated")
     parser.add_argument("-K", type=int, default=Options.K, help="time steps of each site")

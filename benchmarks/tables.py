@@ -20,6 +20,7 @@ def main() -> None:
     compared = (
         *networks(),
         *coverage(),
+        *spiking(),
         *maxima(),
         *products(),
         *minilm(),
@@ -181,6 +182,36 @@ def coverage() -> Iterator[str]:
             for row in rows
         )
         yield from table(columns, lines)
+
+
+def spiking() -> Iterator[str]:
+    """Networks with everything made of spikes, the worst error first."""
+    content = read("spiking")
+    if content is None:
+        return
+    yield from section("Everything made of spikes", content["command"], content)
+    options = content["options"]
+    yield (
+        f"circuits={options['circuits']!r}, K={options['K']}, random weights, calibrated on {options['images']} random "
+        "images or more and measured on others. Error as above; beside it that of the ANN itself in half precision: "
+        "where that is large, the network makes much of any small error.\n"
+    )
+    columns = ["network", "family", "error", "ANN in float16", "in bfloat16", "effort", "neurons", "spikes a neuron"]
+    rows = sorted(content["rows"], key=lambda row: -(row.get("error") or 0.0))
+    lines = ([row["name"], row["family"], *_errors(row), row["effort"], *_spikes(row)] for row in rows)
+    yield from table([*columns, "steps", "left digital, or why not"], lines)
+
+
+def _errors(row: dict[str, Any]) -> list[str]:
+    found = [row.get(name) for name in ("error", "error_float16", "error_bfloat16")]
+    return ["" if error is None else f"{error:.2g}" for error in found]
+
+
+def _spikes(row: dict[str, Any]) -> list[str]:
+    if row["status"] != "ok":
+        return ["", "", "", f"{row['status']}: {row.get('why', '')}"]
+    digital = _operators(row["left_digital"])
+    return [f"{row['neurons']:,}", f"{row['spikes_per_neuron']:.2f}", f"{row['latency_steps']:,}", digital]
 
 
 def maxima() -> Iterator[str]:

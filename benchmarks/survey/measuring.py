@@ -142,7 +142,7 @@ class Watch:
         self._seconds: dict[str, float] = row.setdefault("seconds", {})
 
     def __call__(self, step: str, work: Callable[[], T]) -> T:
-        """What the work gives; warnings are left out."""
+        """What the work gives."""
         started = time.perf_counter()
         try:
             with warnings.catch_warnings():

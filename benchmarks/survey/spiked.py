@@ -32,7 +32,7 @@ def spiked(
     Yields:
         `status`: begun, converted, ok, refused; `why`; and what was measured.
     """
-    row: dict[str, Any] = {"status": "begun", "family": family}
+    row: dict[str, Any] = {"status": "begun", "family": family, "effort": options.effort}
     watch = Watch(row)
     torch.manual_seed(options.seed)
     model = watch("build", lambda: shaken(build(), inputs))

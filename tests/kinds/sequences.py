@@ -295,6 +295,28 @@ def categories(n):
     return torch.stack([torch.randint(0, 5, (n,)), torch.randint(0, 7, (n,))], 1), torch.randn(n, 4)
 
 
+class Lstm(nn.Module):
+    """Two layers in both directions; the mean over time is classified."""
+
+    def __init__(self):
+        super().__init__()
+        self.cells, self.head = nn.LSTM(6, 8, num_layers=2, bidirectional=True, batch_first=True), nn.Linear(16, 4)
+
+    def forward(self, x):
+        return self.head(self.cells(x)[0].mean(1))
+
+
+class Gru(nn.Module):
+    """The last state is classified."""
+
+    def __init__(self):
+        super().__init__()
+        self.cells, self.head = nn.GRU(6, 12, batch_first=True), nn.Linear(12, 4)
+
+    def forward(self, x):
+        return self.head(self.cells(x)[1][-1])
+
+
 KINDS = (
     Kind("wavenet", "", WaveNet, normal((1, 24))),
     Kind("tcn", "", Tcn, normal((4, 16))),
@@ -312,6 +334,8 @@ KINDS = (
     Kind("deep_sets", "", DeepSets, normal((7, 3))),
     Kind("gcn", "A", Gcn, normal((6, 4))),
     Kind("messages", "A", Messages, normal((5, 4))),
+    Kind("lstm", "H", Lstm, normal((10, 6))),
+    Kind("gru", "H", Gru, normal((10, 6))),
     Kind("volume", "AC", Volume, normal((1, 8, 8, 8))),
     Kind("c3d", "AC", C3d, normal((3, 4, 8, 8))),
     Kind("vnet", "AC", VNet, normal((1, 8, 8, 8))),
