@@ -32,7 +32,7 @@ from fewspikes.bench import conditions
 
 RATE, WINDOW, STEP, MELS, FRAMES = 16_000, 400, 160, 40, 160  # of the encoder: 25 ms every 10 ms, 1.6 s at a time
 LANGUAGES, VARIANTS = ("en-us", "en-gb", "de", "fr"), ("m1", "m3", "m5", "m7", "f1", "f2", "f3", "f4")
-SENTENCES, STEPS, SEED = 6, (8, 12), 0  # of each voice, steps of the codes, seed
+SENTENCES, STEPS, SEED = 4, (12, 8), 0  # of each voice, steps of the codes, seed
 LONGER = 320  # frames of a sequence longer than all that were seen
 
 

@@ -22,6 +22,7 @@ def main() -> None:
         *coverage(),
         *spiking(),
         *maxima(),
+        *products(),
         *minilm(),
         *integers(),
         *peers(),
@@ -251,6 +252,57 @@ def maxima() -> Iterator[str]:
         for row in content["multiply_adds"]
     )
     yield from table(columns, lines)
+
+
+def products() -> Iterator[str]:
+    """Squeeze and excitation as spikes."""
+    content = read("products")
+    if content is None:
+        return
+    yield from section("Products as spikes", f"{content['command']} --data DIR", content)
+    shared = ["neurons", "layers", "spikes per neuron", "steps", "synops", "multiply-adds left (ANN)", "left digital"]
+    rows = content.get("cifar_efficientnet", [])
+    if rows:
+        yield (
+            "Our small EfficientNet on CIFAR-10's test images, calibrated and repaired on "
+            f"{rows[0]['calibration_images']} training images; per image.\n"
+        )
+        lines = ([*_choice(row), *_accuracy(row), *_price(row)] for row in rows)
+        yield from table(["circuits", "K", "seed", "images", "top-1 ANN → SNN", "same class", *shared], lines)
+    rows = content.get("efficientnet_b7", [])
+    if rows:
+        yield (
+            "The paper's EfficientNet-B7 (timm's tf_efficientnet_b7, 600 x 600), random weights, calibrated on the one "
+            "image of noise that it ran. Digital is the paper's way. Error of the logits: ||s - a|| / ||a - mean||.\n"
+        )
+        lines = (
+            [*_choice(row)[:2], f"{row['relative_error']:.3f}", *_price(row), row["convert_seconds"], row["peak_mib"]]
+            for row in rows
+        )
+        yield from table(["circuits", "K", "error", *shared, "seconds to convert", "MiB at most"], lines)
+
+
+def _choice(row: dict[str, Any]) -> list[Any]:
+    given = row["settings"]
+    more = "" if given.get("squares_K") is None else f", squares {given['squares_K']}"
+    return [given["circuits"], f"{given['K']}{more}", given["seed"]]
+
+
+def _accuracy(row: dict[str, Any]) -> list[Any]:
+    accuracy = f"{row['ann_top1']:.2f} → {row['snn_top1']:.2f}"
+    return [f"{row['settings']['images']:,}", accuracy, f"{row['agreement']:.2f}%"]
+
+
+def _price(row: dict[str, Any]) -> list[Any]:
+    return [
+        f"{row['neurons']:,}",
+        row["layers"],
+        f"{row['spikes_per_neuron']:.2f}",
+        row["latency_steps"],
+        f"{row.get('synops', row.get('synops_per_image')):,.0f}",
+        f"{row['multiply_adds_left']:,} ({row['multiply_adds']:,})",
+        row["left_digital"],
+    ]
 
 
 def minilm() -> Iterator[str]:

@@ -156,7 +156,7 @@ def test_a_relus_code_stays_binary_and_other_codes_learn_d_and_offset():
     relu, better = converted(small()), fs.distil(converted(small()), IMAGES, steps=20)
     assert all(better.neurons[n].code == relu.neurons[n].code for n in relu.neurons)
     silu = converted(squeeze_excite(), K=4)
-    better = fs.distil(silu, IMAGES, steps=60)
+    better = fs.distil(silu, IMAGES, steps=120)
     assert any((better.neurons[n].code.d != silu.neurons[n].code.d).any() for n in silu.neurons)
     assert all((better.neurons[n].code.T == silu.neurons[n].code.T).all() for n in silu.neurons)
 

@@ -20,6 +20,7 @@ from fewspikes.network.timing import interval_steps, latency_steps
 from fewspikes.neuron.known_codes import relu_parameters
 from fewspikes.neuron.layer import FSNeuron
 from fewspikes.operators.call import fixed_of
+from fewspikes.operators.measured import Measured
 from fewspikes.operators.rewriting import Prepared, prepared
 
 torch.manual_seed(0)
@@ -215,6 +216,16 @@ def test_a_calibration_holds_the_balance_and_fits_one_network_alone() -> None:
         fs.convert(net, x[:1], seen, K=8, circuits=GATED)
 
 
+def test_factors_are_balanced_by_what_their_ranges_must_hold() -> None:
+    # One 4 among 255 zeros: 4 / 256^(1/8) = 2, where the root of the mean square is 1/4. Two batches as one.
+    one = Measured("balance", ("a", "b"), ("x", "y"))
+    tail = torch.tensor([4.0] + [0.0] * 255)
+    size = one.statistic(tail, ())
+    assert float(size) == pytest.approx(2.0)
+    assert float(one.merged([size, size])) == pytest.approx(2.0)
+    assert [float(value) for value in one.values([size, torch.tensor(0.5)])] == pytest.approx([0.5, 2.0])
+
+
 def test_a_product_inside_an_elementwise_function_is_part_of_its_neuron() -> None:
     net = Net(lambda x, f: (y := f(x)) * torch.sigmoid(1.702 * y), nn.Linear(4, 4))
     for circuits in (GATED, QUARTERS):
@@ -261,3 +272,38 @@ def test_the_multiply_adds_of_attention_by_hand() -> None:
     for circuits in ({}, GATED, QUARTERS):
         wanted = 4 * 5 * 6 * 6 + 5 * 5 * 6 + 5 * 6 * 5 + 5 * 6
         assert multiply_adds(segments(rewritten(net, 5, 6, circuits=circuits))).ann == wanted
+
+
+def test_a_factor_that_never_varies_is_named() -> None:
+    net = Net(lambda x, f: f(x) * torch.sigmoid(x[:, :1] * 0 + 3.0), nn.Linear(4, 4)).eval()
+    x = torch.randn(64, 4)
+    snn = fs.convert(net, x[:1], x, K=6, circuits=GATED, effort="quick", progress=False)
+    assert "note: sigmoid: constant" in str(snn.report)
+    assert torch.allclose(snn(x), net(x), rtol=1e-3)
+
+
+@pytest.fixture(scope="module")
+def attending() -> tuple[Net, Tensor, Tensor]:
+    torch.manual_seed(0)
+    net = Net(ATTENTION["attention"], *(nn.Linear(6, 6) for _ in range(4))).eval()
+    return net, torch.randn(384, 24, 6), torch.randn(128, 24, 6)
+
+
+def test_repair_diagnosis_budgets_and_distilling_work_on_circuits(attending: tuple[Net, Tensor, Tensor]) -> None:
+    net, x, others = attending
+
+    def error(snn: fs.SpikingNetwork) -> float:
+        return fs.evaluate(snn, others, reference=net).relative_error
+
+    options = {"circuits": "gated", "effort": "quick", "progress": False}
+    plain = fs.convert(net, x[:1], x, K=5, repair=False, **options)
+    mended = fs.convert(net, x[:1], x, K=5, **options)
+    assert error(mended) < error(plain)
+    predicted = sum(site.diagnosis.output_error for site in plain.report.sites)
+    assert 0.3 < predicted / error(plain) < 3
+    assert error(fs.distil(plain, x, steps=60, progress=False)) < error(plain)
+    chosen = fs.convert(net, x[:1], x, K=fs.Budget(spikes=1.5), **options)
+    assert fs.evaluate(chosen, others).spikes_per_neuron < 1.6
+    assert len(set(chosen.report.k.values())) > 1
+    (circuit,) = (one for one in plain.report.circuits if one.operator == "softmax")
+    assert circuit.output_error > 0

@@ -443,7 +443,7 @@ def test_a_diagnosis_tells_the_spikes_of_all_time_steps(digits) -> None:
 @quiet
 def test_distilling_learns_through_the_loop(digits) -> None:
     _, snn, x = digits
-    made = fs.distil(snn, x[:512], minutes=0.1, progress=False)
+    made = fs.distil(snn, x[:512], steps=60, progress=False)
     error = [fs.evaluate(network, [x[1000:]]).relative_error for network in (snn, made)]
     assert error[1] < 0.8 * error[0]
 
@@ -472,6 +472,30 @@ def test_compiled_networks_compute_the_same(digits) -> None:
     _, snn, x = digits
     compiled = torch.compile(snn, backend="eager")
     assert torch.equal(compiled(x[:3]), snn(x[:3]))
+
+
+@quiet
+def test_networks_change_their_dtype(digits) -> None:
+    model, snn, x = digits
+    wide = copy.deepcopy(snn).double()
+    with torch.no_grad():
+        assert_near(wide.as_ann()(x[:3].double()), copy.deepcopy(model).double()(x[:3].double()), 1e-6)
+    assert wide(x[:3].double()).dtype == torch.float64
+
+
+@quiet
+def test_lengths_are_free_where_rounding_errors_grow() -> None:
+    torch.manual_seed(0)
+    model = Tagger(nn.LSTM(SIZE, 16, 2, batch_first=True)).eval()
+    with torch.no_grad():
+        for weight in model.rnn.parameters():
+            weight *= 40
+    x = torch.randn(2, 120, SIZE)
+    snn = fs.convert(model, x[:1], K=4)
+    with torch.no_grad():
+        noise = float((model(x) - copy.deepcopy(model).double()(x.double())).abs().max())
+    assert noise > 1e-3
+    assert snn(x[:, :50]).shape == (2, 10)
 
 
 class Frozen(nn.Module):

@@ -74,7 +74,8 @@ def _spike_slope(site: "TrainableNeuron", x: Tensor, T: Tensor, h: Tensor, d: Te
 class TrainableNeuron(nn.Module):
     """Stands at a site while it learns; `neuron()` is what it has learned so far.
 
-    Learned are per channel the shift and, where free, range and gain, and for a code that is not a ReLU's d and offset.
+    Learned are per channel the shift and, where free, range and gain, and d and offset of a code. The bits of a ReLU
+    and of an identity stay.
 
     Args:
         neuron: where it begins.
@@ -95,7 +96,7 @@ class TrainableNeuron(nn.Module):
         self.live, width = _live(table)
         self.smooth = _SMOOTH * width
         self.T, self.h, d, offset = cast(table, like)
-        learns_code = activation.name != "relu"
+        learns_code = activation.name not in ("relu", "identity")
         self.height = float(abs(table.d).mean()) or 1.0
         self.d = nn.Parameter(d / self.height, requires_grad=learns_code)
         self.offset = nn.Parameter(offset / self.height, requires_grad=learns_code)

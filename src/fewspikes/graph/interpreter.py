@@ -90,8 +90,9 @@ class Loop(NamedTuple):
     def run(self, values: list[Any], layers: Mapping[str, Callable[..., Any]], call: "Call | None" = None) -> None:
         """Run all time steps on `values`, in place; see `execute`."""
         count, kept = self.time_steps(values), [list[Any]() for _ in self.histories]
+        dtype = values[self.sequences[0][1]].dtype
         for at, first, _ in self.states:
-            values[at] = values[first]
+            values[at] = values[first].to(dtype)  # zeros are of the dtype that the model once had
         for time in range(1 if self.once else count):
             for at, sequence, axis, backwards in self.sequences:
                 values[at] = values[sequence].select(axis, count - 1 - time if backwards else time)

@@ -2,12 +2,12 @@
 
 from collections.abc import Iterable, Sequence
 from itertools import islice
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from fewspikes.graph.graph import OUTPUT, Graph, Node, Ref
-from fewspikes.graph.interpreter import Running
+from fewspikes.graph.interpreter import Step, execute
 from fewspikes.measure.deal import dealt
 from fewspikes.measure.source import Labelled
 from fewspikes.network.spiking import ExactActivation, SpikingNetwork
@@ -26,18 +26,21 @@ def measured_constants(
         wanted: the constants.
         batches: inputs and (ignored) labels.
     """
-    names = list(dict.fromkeys(name for one in wanted for name in one.nodes))
-    end = Node(OUTPUT, OUTPUT, {"value": [Ref(name) for name in names]})
-    graph = Graph((*snn.graph.nodes[:-1], end))
-    ann = Running(graph, snn.tensors, {site.node: ExactActivation(site.activation) for site in snn.sites})
-    shapes = {name: snn.tensors[name].shape for one in wanted for name in one.constants}
-    found: dict[str, list[Tensor]] = {name: [] for name in shapes}
+    program, tensors = snn.running_graph.program, snn.tensors
+    layers = {site.node: ExactActivation(site.activation) for site in snn.sites}
+    readers = {node: (one, name) for one in wanted for node, name in zip(one.nodes, one.constants, strict=True)}
+    found: dict[str, list[Tensor]] = {name: [] for one in wanted for name in one.constants}
+
+    def call(step: Step, args: list[Any], kwargs: dict[str, Any]) -> Any:
+        if step.node in readers:
+            one, name = readers[step.node]
+            found[name].append(one.statistic(args[0], tensors[name].shape))
+        assert step.function is not None
+        return step.function(*args, **kwargs)
+
     with torch.inference_mode():
         for inputs, _ in islice(dealt(batches, _IMAGES), _BATCHES):
-            values = dict(zip(names, ann(*inputs), strict=True))
-            for one in wanted:
-                for name, node in zip(one.constants, one.nodes, strict=True):
-                    found[name].append(one.statistic(values[node], shapes[name]))
+            execute(program.steps, program.values(inputs, tensors.__getitem__), layers, call)
     made: dict[str, Tensor] = {}
     for one in wanted:
         statistics = [one.merged(found[name]) for name in one.constants]

@@ -117,10 +117,11 @@ def _value(segments: Segments, node: Node, found: Mapping[str, _Value]) -> _Valu
     factors = segments.factors(node)
     reads = node.reads if factors is None else factors
     signals = [found[name].is_signal for name in reads if name in found and name in segments.carriers]
-    is_signal = (any if factors is None else all)(signals) and node.name in segments.carriers
+    begins = node.operator == INPUT or kind is Kind.LOOKUP
+    is_signal = begins or ((any if factors is None else all)(signals) and node.name in segments.carriers)
     passed = [found[name].is_analog for name in segments.through(node) if name in found]
-    begins = node.operator == INPUT or kind in (Kind.DIGITAL, Kind.LOOKUP)
-    return _Value(is_signal or begins, begins or (kind is Kind.SYNAPTIC and any(passed)))
+    is_digital = kind is Kind.DIGITAL and is_signal
+    return _Value(is_signal, begins or is_digital or (kind is Kind.SYNAPTIC and any(passed)))
 
 
 def with_gating(macs: Macs, layers: Mapping[str, FSNeuron]) -> Macs:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fewspikes.graph.builder import Builder
-from fewspikes.graph.graph import CONSTANT, Graph, Ref
+from fewspikes.graph.graph import CONSTANT, Graph, Ref, Shape
 
 BALANCE, BOUND = "balance", "bound"  # (a, 1 / a) for two factors; what is taken off
 
@@ -24,7 +24,7 @@ class Measured:
     Attributes:
         kind: BALANCE or BOUND.
         constants: their names.
-        nodes: what each of them is put to, by node.
+        nodes: those that put it to a signal, which is their first argument.
     """
 
     kind: str
@@ -41,31 +41,57 @@ class Measured:
         return [ratio, 1 / ratio]
 
     def statistic(self, x: Tensor, shape: Sequence[int]) -> Tensor:
-        """What is wanted of a node's values: the root of their mean square, or the largest of them; merge by `merged`.
+        """What is wanted of a node's values: their size, or the largest of them; merge by `merged`.
 
         Args:
-            x: of a batch.
+            x: of a batch, or of one time step of it.
             shape: of the constant; where it has one position, all are taken together.
         """
+        x = x[(None,) * (len(shape) - x.ndim)]
         sizes = (1,) * (x.ndim - len(shape)) + tuple(shape)
         axes = [axis for axis, size in enumerate(sizes) if size == 1]
-        found = x.amax(axes, keepdim=True) if self.kind == BOUND else x.square().mean(axes, keepdim=True).sqrt()
-        return found.reshape(tuple(shape))
+        if axes:
+            x = x.amax(axes, keepdim=True) if self.kind == BOUND else _large(x, axes)
+        elif self.kind == BALANCE:
+            x = x.abs()
+        return x.reshape(x.shape[x.ndim - len(shape) :]).expand(tuple(shape))
 
     def merged(self, statistics: Sequence[Tensor]) -> Tensor:
         """The statistic of several batches."""
         every = torch.stack(list(statistics))
-        return every.amax(0) if self.kind == BOUND else every.square().mean(0).sqrt()
+        return every.amax(0) if self.kind == BOUND else _large(every, [0])[0]
 
 
-def balanced(g: Builder, x: Ref, y: Ref) -> tuple[Ref, Ref]:
-    """Two factors, one multiplied and one divided by a number that will make them of one size."""
+def _large(x: Tensor, axes: Sequence[int]) -> Tensor:
+    """The eighth root of the mean of eighth powers: near the largest, which a code's range must hold, but not by one.
+
+    Root mean squares would leave the range to the factor with the longer tail, and steps too wide for the other.
+    """
+    return x.double().pow(8).mean(list(axes), keepdim=True).pow(1 / 8).to(x.dtype)
+
+
+def balanced(g: Builder, x: Ref, y: Ref, axis: int) -> tuple[Ref, Ref]:
+    """Two factors, one multiplied and one divided by numbers that will make them of one size.
+
+    Args:
+        g: where they are.
+        x, y: the factors.
+        axis: of the product, counted from its end: a number for each of its positions.
+    """
     number = _free(g, BALANCE)
+    size = max(_size(g.shape(factor), axis) for factor in (x, y))
     made = []
     for at, factor in enumerate((x, y)):
-        constant = g.constant(torch.ones((), dtype=g.dtype), _named(BALANCE, number, at))
+        ones = torch.ones(size, *[1] * (-1 - axis), dtype=g.dtype)
+        constant = g.constant(ones, _named(BALANCE, number, at))
         made.append(g.put("mul.Tensor", factor, constant))
     return made[0], made[1]
+
+
+def _size(shape: Shape, axis: int) -> int:
+    """The positions along an axis; 1 where there is none, or it counts the images."""
+    size = shape[axis] if -axis <= len(shape) else 1
+    return size if isinstance(size, int) else 1
 
 
 def bounded(g: Builder, x: Ref, shape: Sequence[int]) -> Ref:
@@ -93,8 +119,7 @@ def constants_of(graph: Graph) -> tuple[Measured, ...]:
         _, kind, number, *_ = *name.split("."), "", ""
         if kind in (BALANCE, BOUND):
             (user,) = graph.users(node.name)
-            (source,) = (read for read in user.reads if read != node.name)
-            by_number.setdefault((kind, number), {})[name] = source
+            by_number.setdefault((kind, number), {})[name] = user.name
     return tuple(
         Measured(kind, tuple(sorted(found)), tuple(found[name] for name in sorted(found)))
         for (kind, _), found in by_number.items()

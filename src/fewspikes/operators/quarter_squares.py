@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fewspikes.graph.builder import Builder, rebuilt
-from fewspikes.graph.graph import SITE, Graph, Node, Ref
+from fewspikes.graph.graph import Graph, Node, Ref
 from fewspikes.operators.call import Call
 from fewspikes.operators.choices import Choices
 from fewspikes.operators.measured import balanced
@@ -21,24 +21,26 @@ from fewspikes.operators.squares import two_sided
 from fewspikes.operators.summing import broadcast
 from fewspikes.reach.boxes import Box
 
+_PICTURE = 4  # axes of a batch of pictures, whose channels are the second
 _LIBRARY = torch.library.Library("fewspikes", "FRAGMENT")
 _LIBRARY.define("quarter(Tensor plus, Tensor minus) -> Tensor")
 _LIBRARY.impl("quarter", lambda plus, minus: (plus - minus) * 0.25, "CompositeImplicitAutograd")
 
 
-def _elements(call: Call) -> int:
-    return prod(call.shape)
-
-
 def _factors(call: Call) -> tuple[str, ...]:
-    """The two that the first square's neurons get the sum of."""
-    node = call.graph[call.node.arguments["plus"].name]
-    while node.operator != SITE:
-        node = call.graph[node.reads[0]]
-    return call.graph[node.reads[0]].reads
+    """The two whose sum the neurons of the first square get."""
+    name = call.node.arguments["plus"].name
+    for _ in range(2):  # its two sides, and what one of them reads
+        name = next(iter(call.graph[name].reads), name)
+    return call.graph[name].reads
 
 
-@linear("fewspikes::quarter", terms=("plus", "minus"), multiplications=_elements, factors=_factors)
+@linear(
+    "fewspikes::quarter",
+    terms=("plus", "minus"),
+    multiplications=lambda call: prod(call.shape),
+    factors=_factors,
+)
 def quarter(call: Call) -> Iterable[Box]:
     """A quarter of the difference of two squares, which is a product."""
     return broadcast(call, "plus", "minus")
@@ -74,15 +76,20 @@ def with_quarter_squares(
         g.part = node.part or f"{node.short}@{node.name}"
         first, second = (g.now(node.arguments[name]) for name in ("self", "other"))
         if digital is not matrix_product:
-            return _quarter_squares(g, first, second)
-        terms = _quarter_squares(g, g.put("unsqueeze", first, -1), g.put("unsqueeze", second, -3))
+            shapes = [g.shape(factor) for factor in (first, second)]
+            pictures = (
+                all(len(shape) == _PICTURE and shape[1] != 1 for shape in shapes) and shapes[0][1] == shapes[1][1]
+            )
+            return _quarter_squares(g, first, second, -3 if pictures else -1)
+        terms = _quarter_squares(g, g.put("unsqueeze", first, -1), g.put("unsqueeze", second, -3), -2)
         return g.put("sum.dim_IntList", terms, [-2])
 
     return rebuilt(graph, tensors, change)
 
 
-def _quarter_squares(g: Builder, x: Ref, y: Ref) -> Ref:
-    x, y = balanced(g, x, y)
+def _quarter_squares(g: Builder, x: Ref, y: Ref, axis: int) -> Ref:
+    """Factors of one size for each position of an axis: the channels, or what a product of matrices sums over."""
+    x, y = balanced(g, x, y, axis)
     plus, minus = (two_sided(g, g.put(f"{word}.Tensor", x, y)) for word in ("add", "sub"))
     return g.put("fewspikes::quarter", plus, minus)
 
