@@ -321,7 +321,7 @@ TRACED = {
     "gated": lambda x: own.gated.default(aten.slice.Tensor(x, 1, 0, 1), aten.new_ones.default(x, [5, 3])),
     "gated rows": lambda x: own.gated_rows.default(x, aten.new_ones.default(x, [3, 2])),
     "gated columns": lambda x: own.gated_columns.default(aten.new_ones.default(x, [2, 5]), x),
-    "quarter": lambda x: own.quarter.default(x, aten.slice.Tensor(x, 1, 1, 2)),
+    "quarter": lambda x: own.quarter.default(x, aten.mul.Scalar(aten.slice.Tensor(x, 1, 1, 2), 3.0)),
     "square by neurons": lambda x: own.by_neurons.default(x),
 }
 

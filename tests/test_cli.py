@@ -124,7 +124,7 @@ def test_convert_without_data_is_the_papers_setting(folder):
 
 def test_a_limit_without_data_has_no_effect_and_says_so(folder):
     done = run("convert", f"{folder}/net.py:small", "--size", 8, "--limit", 10)
-    assert done.stderr == "warning: --limit has no effect without --data\n"
+    assert done.stderr == "warning: --limit has no effect without --data or --text\n"
 
 
 def test_convert_takes_a_function_of_a_file(folder):
@@ -249,14 +249,20 @@ def test_the_version_is_the_packages():
         ),
         (
             ("convert", "{folder}/net.py:small", "--size", "8", "--frontier", "{folder}/f.json"),
-            "--frontier works on images; give --data DIR",
+            "--frontier works on images or sentences; give --data DIR or --text FILE",
         ),
-        (("convert", "{folder}/net.py:small", "--max-drop", "0.2"), "--max-drop works on images; give --data DIR"),
+        (
+            ("convert", "{folder}/net.py:small", "--max-drop", "0.2"),
+            "--max-drop works on images or sentences; give --data DIR or --text FILE",
+        ),
         (
             ("convert", "{folder}/net.py:small", "--size", "8", "--circuits", "neurons"),
             "no tables for 1 of 3 sites: x.input is identity; give images",
         ),
-        (("convert", "{folder}/net.py:small", "--distil", "1"), "--distil works on images; give --data DIR"),
+        (
+            ("convert", "{folder}/net.py:small", "--distil", "1"),
+            "--distil works on images or sentences; give --data DIR or --text FILE",
+        ),
         (("convert", "{folder}/net.py:small", "--data", "{folder}"), "give --mean, --std and --size"),
         (
             ("convert", "{folder}/net.py:grey", "--size", "8", "--mean", ".5,.5,.5", "--std", ".5,.5,.5"),

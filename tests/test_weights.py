@@ -170,7 +170,7 @@ def test_ranges_by_channel_make_squares_nearer():
     assert before.scale is None
     assert after.scale is not None
     assert torch.allclose(after.gain, after.scale)  # r^2 f(x / r)
-    assert relative(mended, model, others) < 0.1 * relative(plain, model, others)
+    assert relative(mended, model, others) < 0.2 * relative(plain, model, others)
 
 
 def test_without_a_gradient_nothing_is_weighed(monkeypatch):

@@ -63,6 +63,16 @@ def always(call: Call) -> bool:
     return True
 
 
+def no_multiplications(call: Call) -> int:
+    """None, of any call."""
+    return 0
+
+
+def told_apart_nowhere(call: Call, axis: int) -> bool:
+    """False, of any call and axis."""
+    return False
+
+
 @dataclass(frozen=True, eq=False)
 class Rule:
     """A row.
@@ -143,8 +153,8 @@ class Linear(Rule):
     adds: bool = field(default=False, kw_only=True)
     several: bool = field(default=False, kw_only=True)
     held: str | None = field(default=None, kw_only=True)
-    tells_apart: Callable[[Call, int], bool] = field(default=lambda call, axis: False, kw_only=True)
-    multiplications: Callable[[Call], int] = field(default=lambda call: 0, kw_only=True)
+    tells_apart: Callable[[Call, int], bool] = field(default=told_apart_nowhere, kw_only=True)
+    multiplications: Callable[[Call], int] = field(default=no_multiplications, kw_only=True)
     factors: Callable[[Call], Sequence[str]] | None = field(default=None, kw_only=True)
     sizes: Sizes | None = field(default=None, kw_only=True)
 
@@ -240,7 +250,7 @@ class Digital(Rule):
     reason: str = field(kw_only=True)
     kind: str = field(default="", kw_only=True)
     also: tuple[str, ...] = field(default=(), kw_only=True)
-    multiplications: Callable[[Call], int] = field(default=lambda call: 0, kw_only=True)
+    multiplications: Callable[[Call], int] = field(default=no_multiplications, kw_only=True)
     reach: Reach | None = field(default=None, kw_only=True)
 
 
