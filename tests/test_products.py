@@ -218,7 +218,7 @@ def test_a_calibration_holds_the_balance_and_fits_one_network_alone() -> None:
 
 def test_factors_are_balanced_by_what_their_ranges_must_hold() -> None:
     # One 4 among 255 zeros: 4 / 256^(1/8) = 2, where the root of the mean square is 1/4. Two batches as one.
-    one = Measured("balance", ("a", "b"), ("x", "y"))
+    one = Measured(("a", "b"), ("x", "y"))
     tail = torch.tensor([4.0] + [0.0] * 255)
     size = one.statistic(tail, ())
     assert float(size) == pytest.approx(2.0)

@@ -16,7 +16,7 @@ from fewspikes.graph.builder import Builder, rebuilt
 from fewspikes.graph.graph import HISTORY, INPUT, LAST, NEXT, OUTPUT, SITE, Graph, Node, Ref, replaced
 from fewspikes.operators.call import IMAGES, Call
 from fewspikes.operators.choices import Choices
-from fewspikes.operators.multiplying import GATED, PRODUCT, matrices, matrix_product
+from fewspikes.operators.multiplying import GATED, matrices, matrix_product, one_for_each, product_to_be
 from fewspikes.operators.rule import Digital, Linear, Rules, linear
 from fewspikes.operators.summing import adaptively_pooled, broadcast, divided, pooled, scaled, summed
 from fewspikes.reach.boxes import Box
@@ -30,10 +30,6 @@ _LIBRARY.impl("gated_rows", torch.matmul, "CompositeImplicitAutograd")
 _LIBRARY.impl("gated_columns", torch.matmul, "CompositeImplicitAutograd")
 
 _ELEMENTS, _ROWS, _COLUMNS = (f"fewspikes.{name}.default" for name in ("gated", "gated_rows", "gated_columns"))
-
-
-def _elements(call: Call) -> int:
-    return prod(call.shape)
 
 
 def _products(call: Call) -> int:
@@ -57,7 +53,7 @@ def _is_summed(place: int) -> Callable[[Call, int], bool]:
     return told
 
 
-@linear("fewspikes::gated", held="held", multiplications=_elements, tells_apart=_has_axis)
+@linear("fewspikes::gated", held="held", multiplications=one_for_each, tells_apart=_has_axis)
 def elements(call: Call) -> Iterable[Box]:
     """Either factor, broadcast to the shape of the product."""
     return broadcast(call, "gate", "held")
@@ -137,11 +133,7 @@ class _Gating:
         """The two factors of a product that is to be gated, each by its node."""
         if node.name in self.inside:
             return None
-        call = self._call(node)
-        digital = self.rules.find(Digital, call)
-        if digital is None or digital.kind != PRODUCT or self.rules.find(Linear, call) is not None:
-            return None
-        if self.choices.of(PRODUCT, node.path) != GATED:
+        if product_to_be(GATED, self._call(node), self.choices) is None:
             return None
         names = [value.name for value in node.arguments.values() if isinstance(value, Ref)]
         return (names[0], names[-1])

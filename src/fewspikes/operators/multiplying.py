@@ -7,6 +7,7 @@ from typing import Any
 from fewspikes.graph.builder import Builder
 from fewspikes.graph.graph import Batch, Ref
 from fewspikes.operators.call import Call
+from fewspikes.operators.choices import Choices
 from fewspikes.operators.indexing import permuted, reshaped
 from fewspikes.operators.products import ordered, terms_of, without
 from fewspikes.operators.rule import Digital, circuit
@@ -47,7 +48,8 @@ def _are_matrices(call: Call) -> bool:
     return _are_signals(call) and min(len(call.shape_of(name)) for name in ("self", "other")) > 1
 
 
-def _elements(call: Call) -> int:
+def one_for_each(call: Call) -> int:
+    """One multiplication for each element of the result."""
     return prod(call.shape)
 
 
@@ -59,7 +61,7 @@ product = Digital(
     ("mul",),
     kind=PRODUCT,
     also=(GATED, NEURONS),
-    multiplications=_elements,
+    multiplications=one_for_each,
     reach=elements_multiplied,
     reason=REASON,
     takes=_are_signals,
@@ -73,6 +75,13 @@ matrix_product = Digital(
     reason=REASON,
     takes=_are_matrices,
 )
+
+
+def product_to_be(choice: str, call: Call, choices: Choices) -> Digital | None:
+    """The row of a product of two signals of which a choice is made at its place; None for anything else."""
+    row = call.rules.find(Digital, call)
+    is_product = row is not None and row.kind == PRODUCT
+    return row if is_product and choices.of(PRODUCT, call.node.path) == choice else None
 
 
 @circuit("einsum", takes=lambda call: sum(ref.name in call.carriers for ref in call.node.arguments["tensors"]) > 1)

@@ -5,7 +5,6 @@ What the squares come to says that the network without spikes multiplies there.
 """
 
 from collections.abc import Iterable, Sequence
-from math import prod
 
 import torch
 from torch import Tensor
@@ -15,8 +14,8 @@ from fewspikes.graph.graph import Graph, Node, Ref
 from fewspikes.operators.call import Call
 from fewspikes.operators.choices import Choices
 from fewspikes.operators.measured import balanced
-from fewspikes.operators.multiplying import NEURONS, PRODUCT, matrix_product
-from fewspikes.operators.rule import Digital, Linear, Rules, linear
+from fewspikes.operators.multiplying import NEURONS, matrix_product, one_for_each, product_to_be
+from fewspikes.operators.rule import Rules, linear
 from fewspikes.operators.squares import two_sided
 from fewspikes.operators.summing import broadcast
 from fewspikes.reach.boxes import Box
@@ -38,7 +37,7 @@ def _factors(call: Call) -> tuple[str, ...]:
 @linear(
     "fewspikes::quarter",
     terms=("plus", "minus"),
-    multiplications=lambda call: prod(call.shape),
+    multiplications=one_for_each,
     factors=_factors,
 )
 def quarter(call: Call) -> Iterable[Box]:
@@ -67,15 +66,12 @@ def with_quarter_squares(
     def change(node: Node, g: Builder) -> Ref | None:
         if node.name in inside or node.name not in carriers:
             return None
-        call = Call(node, graph, rules, carriers, tensors=tensors)
-        digital = rules.find(Digital, call)
-        if digital is None or digital.kind != PRODUCT or rules.find(Linear, call) is not None:
-            return None
-        if choices.of(PRODUCT, node.path) != NEURONS:
+        product = product_to_be(NEURONS, Call(node, graph, rules, carriers, tensors=tensors), choices)
+        if product is None:
             return None
         g.part = node.part or f"{node.short}@{node.name}"
         first, second = (g.now(node.arguments[name]) for name in ("self", "other"))
-        if digital is not matrix_product:
+        if product is not matrix_product:
             shapes = [g.shape(factor) for factor in (first, second)]
             pictures = (
                 all(len(shape) == _PICTURE and shape[1] != 1 for shape in shapes) and shapes[0][1] == shapes[1][1]

@@ -5,7 +5,6 @@ that serves both, with half of the spikes.
 """
 
 from collections.abc import Iterable, Sequence
-from math import prod
 
 import torch
 from torch import Tensor
@@ -14,7 +13,7 @@ from fewspikes.graph.builder import Builder, rebuilt
 from fewspikes.graph.graph import Graph, Node, Ref
 from fewspikes.operators.call import Call
 from fewspikes.operators.choices import Choices
-from fewspikes.operators.multiplying import GATED, NEURONS, PRODUCT, REASON
+from fewspikes.operators.multiplying import GATED, NEURONS, PRODUCT, REASON, one_for_each
 from fewspikes.operators.rule import Digital, moves
 from fewspikes.operators.summing import adaptively_pooled, pooled, summed
 from fewspikes.reach.boxes import Box
@@ -30,21 +29,17 @@ _LIBRARY.define("by_neurons(Tensor(a) self) -> Tensor(a)")
 _LIBRARY.impl("by_neurons", torch.ops.aten.alias.default, "CompositeImplicitAutograd")
 
 
-def _elements(call: Call) -> int:
-    return prod(call.shape)
-
-
 square = Digital(
     ("fewspikes::squared",),
     kind=PRODUCT,
     also=(GATED, NEURONS),
-    multiplications=_elements,
+    multiplications=one_for_each,
     reach=lambda call: call.boxes(),
     reason=REASON,
 )
 
 
-@moves("fewspikes::by_neurons", multiplications=_elements)
+@moves("fewspikes::by_neurons", multiplications=one_for_each)
 def square_by_neurons(call: Call) -> Iterable[Box]:
     """A square that is a product, as neurons give it."""
     return call.boxes()
