@@ -1,6 +1,7 @@
 """One network with everything in it made of spikes: its output's error beside that of the ANN in half precision."""
 
 import copy
+import math
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -70,7 +71,7 @@ def _measured(snn: fs.SpikingNetwork, model: nn.Module, parts: list[Any]) -> dic
 
 
 def _rounded_error(model: nn.Module, parts: list[Any], dtype: torch.dtype) -> float | None:
-    """The error of the ANN in half precision; None where torch has no operator for it here."""
+    """The error of the ANN in half precision; None where torch has no operator for it here, or it overflows."""
     half = copy.deepcopy(model).to(dtype)
 
     def rounded(*inputs: Tensor) -> Any:
@@ -79,6 +80,7 @@ def _rounded_error(model: nn.Module, parts: list[Any], dtype: torch.dtype) -> fl
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return error_of(rounded, model, parts)
+            error = error_of(rounded, model, parts)
     except (RuntimeError, NotImplementedError):
         return None
+    return error if math.isfinite(error) else None
