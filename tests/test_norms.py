@@ -255,6 +255,8 @@ NORMS: dict[str, Any] = {
     "with the mean": lambda x: torch.cat(torch.var_mean(x, 1), 1),
     "many distances": lambda x: torch.cdist(x, torch.linspace(-2, 2, 90).view(30, 3).to(x.dtype)),
     "distances of p = 1": lambda x: torch.cdist(x, x.flip(1) + 1, p=1.0),
+    "cosine of one number repeated": lambda x: F.cosine_similarity(x[:, :1], x + 1, dim=1),
+    "cosine beside a constant of fewer axes": lambda x: F.cosine_similarity(x, torch.arange(3).to(x.dtype), dim=1),
     "cosine beside a constant": lambda x: F.cosine_similarity(x, torch.arange(3).to(x.dtype), dim=-1),
 }
 
