@@ -122,6 +122,11 @@ ATTENTION = {
     "norm": lambda x, q, k, v, o: o(nn.functional.layer_norm(q(x), (6,)) * torch.sigmoid(k(x)) + v(x)),
     "einsum": lambda x, q, k, v, o: o(torch.einsum("bic,bjc,bjd->bid", q(x), torch.tanh(k(x)), v(x))),
     "square of a map": lambda x, q, k, v, o: o(q(x).square().sum(1, keepdim=True) * k(x)),
+    "time in front": lambda x, q, k, v, o: (
+        o((torch.tanh(q(x)) * k(x)).transpose(0, 1).flatten(0, 1))
+        .unflatten(0, (x.shape[1], x.shape[0]))
+        .transpose(0, 1)
+    ),
 }
 
 
