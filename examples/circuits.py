@@ -14,7 +14,7 @@ from torch.nn import functional as F
 import fewspikes as fs
 
 K, IMAGES = 8, 512
-HOW = ("digital", "gated", "neurons")
+HOW = ("digital", "gated", "shifted", "neurons")
 
 
 class Small(nn.Module):

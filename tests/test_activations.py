@@ -11,6 +11,7 @@ from fewspikes.neuron.activation import ACTIVATIONS, Activation
 
 TORCH = {
     "identity": lambda x: x,
+    "powers_of_two": lambda x: x,
     "relu": F.relu,
     "silu": F.silu,
     "sigmoid": torch.sigmoid,

@@ -171,8 +171,8 @@ def test_how_it_was_made_is_kept_and_comes_back_from_json():
     ("given", "message"),
     [
         (
-            "shifted",
-            "circuits: every kind: 'shifted' is not built; there is max: digital or average or neurons; product",
+            "halved",
+            "circuits: every kind: 'halved' is not built; there is max: digital or average or neurons; product",
         ),
         ({"product": "average"}, "'product': 'average' is not built"),
         (

@@ -10,7 +10,7 @@ from captured import Net
 from fewspikes.base.errors import FewSpikesError
 from fewspikes.conversion.building import calibrate_model
 from fewspikes.fitting.histogram import Histogram
-from fewspikes.fitting.identity import least_error_identity
+from fewspikes.fitting.identity import least_error_identity, least_error_powers_of_two
 from fewspikes.measure.levels import Levels
 from fewspikes.neuron.kernels import apply
 from fewspikes.neuron.known_codes import identity_parameters
@@ -48,6 +48,27 @@ def test_the_identitys_range_has_nearly_the_least_error_of_all(steps: int) -> No
     best = min(float((apply(x, identity_parameters(steps, -e, e))[0] - x).square().mean()) for e in ends)
     room = 1.65 if steps > 12 else 1.03  # a quarter more range from there on, for what was not seen
     assert error <= room * best
+
+
+@pytest.mark.parametrize(("low", "high"), [(-1.0, 1.0), (0.1, 3.0), (-0.3, 5.0), (-6.0, -0.2)])
+def test_powers_of_two_have_the_least_error_that_they_can(low: float, high: float) -> None:
+    x = low + (high - low) * torch.rand(20_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    code = least_error_powers_of_two(6, Histogram.of(x))
+    values = np.array([*code.d, abs(code.offset) or 1.0])
+    assert (np.frexp(values)[0] == 0.5).all()
+
+    def error(first: float, step: float) -> float:
+        return float((apply(x, identity_parameters(6, first, first + 63 * step))[0] - x).square().mean())
+
+    best = min(error(first, 2.0**n) for n in range(-12, 4) for first in (0.0, *(-(2.0**m) for m in range(-8, 5))))
+    assert float((apply(x, code)[0] - x).square().mean()) <= 1.01 * best  # offsets below a step hardly matter
+
+
+def test_dear_spikes_of_powers_of_two_become_few() -> None:
+    seen = Histogram.of(torch.randn(20_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64))
+    fair, dear = (least_error_powers_of_two(8, seen, price) for price in (0.0, 0.1))
+    x = torch.randn(5_000, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    assert apply(x, dear)[1].double().mean() < 0.8 * apply(x, fair)[1].double().mean()
 
 
 def test_images_of_8_bits_are_exact_in_8_steps_and_cost_no_multiplications(tmp_path) -> None:

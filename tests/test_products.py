@@ -97,6 +97,25 @@ def test_gating_by_hand() -> None:
     assert snn.report.left_digital == ()
 
 
+def test_gates_of_powers_of_two_shift_what_is_held() -> None:
+    net = Net(lambda x, f, g: torch.relu(f(x)) * torch.relu(g(x)), nn.Linear(3, 4), nn.Linear(3, 4)).eval()
+    x = torch.randn(512, 3, generator=torch.Generator().manual_seed(0))
+    gated, shifted = (fs.convert(net, x, x, K=6, circuits={"product": word}) for word in ("gated", "shifted"))
+    assert [site.activation for site in gated.report.sites] == ["relu", "relu"]
+    assert [site.activation for site in shifted.report.sites] == ["relu", "relu", "powers_of_two"]
+    assert shifted.macs.analog == 2 * 3 * 4  # the inputs' alone
+    assert gated.macs.analog == 2 * 3 * 4 + 4 * 6  # 4 values held meet 6 numbers
+    shifting = shifted.neurons[shifted.sites[2].name]
+    assert shifting.by_channel.keys() <= {"shift"}
+    numbers = torch.tensor([*shifting.code.d.tolist(), shifting.code.offset or 1.0]).frexp().mantissa.abs()
+    assert numbers.unique().tolist() == [0.5]
+    # The first factor's neurons of powers of two have fired when the second's have.
+    assert gated.report.latency_steps == shifted.report.latency_steps == 6 + 6
+    wanted = net(x).detach()
+    errors = [float((made(x) - wanted).norm() / wanted.norm()) for made in (gated, shifted)]
+    assert errors[1] < 2 * errors[0] < 0.1
+
+
 @pytest.mark.parametrize("size", [(3, 5), (5, 3)])
 def test_matrices_are_gated_by_their_rows_or_columns(size: tuple[int, int]) -> None:
     rows, columns = size
@@ -131,7 +150,7 @@ ATTENTION = {
 
 
 @pytest.mark.parametrize("name", ATTENTION)
-@pytest.mark.parametrize("choice", ["gated", "neurons"])
+@pytest.mark.parametrize("choice", ["gated", "shifted", "neurons"])
 def test_everything_spikes_and_computes_what_the_model_computes(name: str, choice: str, tmp_path) -> None:
     torch.manual_seed(0)
     net = Net(ATTENTION[name], *(nn.Linear(6, 6) for _ in range(4))).eval()

@@ -13,7 +13,7 @@ from fewspikes.operators.rule import Rules
 from fewspikes.operators.rules import RULES, choices
 
 _EVERY = "every kind"
-_ALL_SPIKE = ("neurons", "gated")  # words that leave nothing digital
+_ALL_SPIKE = ("neurons", "gated", "shifted")  # words that leave nothing digital
 EFFORTS = ("quick", "normal", "long")
 
 
@@ -169,8 +169,8 @@ class Settings:
 def circuits_of(given: str | Mapping[str, str] | None, rules: Rules = RULES) -> dict[str, str]:
     """What becomes of each kind of circuit, by kind, and what was chosen for modules by their paths' pattern.
 
-    One word stands for all operators that know it; with "neurons" and "gated" the inputs come as spikes, too, and what
-    cannot be gated is made of neurons.
+    One word stands for all operators that know it; with "neurons", "gated" and "shifted" the inputs come as spikes,
+    too, and what cannot be gated is made of neurons.
 
     Raises:
         FewSpikesError: a kind or a value that is not built.

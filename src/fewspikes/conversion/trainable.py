@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fewspikes.base.sums import mean, total
 from fewspikes.conversion.rectified import Rectified
-from fewspikes.neuron.activation import Activation
+from fewspikes.neuron.activation import POWERS_OF_TWO, Activation
 from fewspikes.neuron.kernels import apply, compiled, run
 from fewspikes.neuron.layer import FSNeuron, per_channel
 from fewspikes.neuron.parameters import FSParameters
@@ -96,7 +96,7 @@ class TrainableNeuron(nn.Module):
         self.live, width = _live(table)
         self.smooth = _SMOOTH * width
         self.T, self.h, d, offset = cast(table, like)
-        learns_code = activation.name not in ("relu", "identity")
+        learns_code = activation.name not in ("relu", "identity", POWERS_OF_TWO)
         self.height = float(abs(table.d).mean()) or 1.0
         self.d = nn.Parameter(d / self.height, requires_grad=learns_code)
         self.offset = nn.Parameter(offset / self.height, requires_grad=learns_code)

@@ -3,6 +3,7 @@
 import numpy as np
 
 from fewspikes.fitting.histogram import Histogram
+from fewspikes.neuron.activation import POWERS_OF_TWO
 from fewspikes.neuron.known_codes import identity_parameters, round_scale
 from fewspikes.neuron.parameters import FSParameters
 
@@ -44,6 +45,52 @@ def least_error_identity(K: int, inputs: Histogram) -> FSParameters:
     found = identity_parameters(K, *_range(K, middle, ends, reach))
     provenance = {"method": "closed form, range of least squared error on measured inputs"}
     return FSParameters(found.T, found.h, found.d, found.offset, found.activation, found.domain, provenance)
+
+
+def least_error_powers_of_two(K: int, inputs: Histogram, spike_price: float = 0.0, offset: bool = True) -> FSParameters:
+    """The code of f(x) = x with the least error whose every d, and offset, is a power of two (or an offset of 0).
+
+    What its spikes gate is shifted and added, never multiplied.
+
+    Args:
+        K: time steps, 1 to 24.
+        inputs: gate inputs, as measured.
+        spike_price: as for `fit_site`.
+        offset: whether silence may stand for another value than 0.
+
+    Raises:
+        FewSpikesError: K out of range.
+    """
+    largest = max(abs(inputs.low), abs(inputs.high)) or 1.0
+    top = int(np.ceil(np.log2(largest)))
+    codes = [
+        (power * 0.5**K, low * power)
+        for power in 2.0 ** np.arange(top - 3, top + 3)
+        for low in ((0.0, *-(0.5 ** np.arange(K + 1.0))) if offset else (0.0,))
+    ]
+    variance = _variance(inputs) or 1.0
+
+    def cost(code: tuple[float, float]) -> tuple[float, float]:
+        step, low = code
+        error = _error(K, low, low + (2**K - 1) * step, inputs) / variance
+        return error + spike_price * _mean_bits(K, step, low, inputs) if spike_price else error, step
+
+    step, low = min(codes, key=cost)
+    found = identity_parameters(K, low, low + (2**K - 1) * step)
+    provenance = {"method": "closed form, powers of two of least squared error on measured inputs"}
+    return FSParameters(found.T, found.h, found.d, found.offset, POWERS_OF_TWO, found.domain, provenance)
+
+
+def _variance(inputs: Histogram) -> float:
+    parts = inputs.counts / inputs.total
+    return float(parts @ (inputs.centres - parts @ inputs.centres) ** 2)
+
+
+def _mean_bits(K: int, step: float, low: float, inputs: Histogram) -> float:
+    """The mean number of spikes of a binary code."""
+    levels = np.clip(np.round((inputs.centres - low) / step), 0, 2**K - 1).astype(np.int64)
+    ones = sum((levels >> bit & 1) for bit in range(K))
+    return float(ones @ inputs.counts / inputs.total)
 
 
 def _median(inputs: Histogram, low: float, high: float) -> float:

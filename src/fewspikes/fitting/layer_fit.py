@@ -10,7 +10,7 @@ from fewspikes.base import checks
 from fewspikes.base.errors import FewSpikesError
 from fewspikes.fitting import cache
 from fewspikes.fitting.histogram import Histogram
-from fewspikes.fitting.identity import least_error_identity
+from fewspikes.fitting.identity import least_error_identity, least_error_powers_of_two
 from fewspikes.fitting.inputs import shares, smooth, uniform
 from fewspikes.fitting.problem import BINS, Function, Problem, Vector, sum_up
 from fewspikes.fitting.relu import least_error_relu, sparing_relu_codes
@@ -19,7 +19,7 @@ from fewspikes.fitting.staircase import constant_neuron, error_and_spikes, param
 from fewspikes.fitting.target import check_function
 from fewspikes.fitting.weights import Weights
 from fewspikes.neuron import known_codes
-from fewspikes.neuron.activation import Activation
+from fewspikes.neuron.activation import POWERS_OF_TWO, Activation
 from fewspikes.neuron.parameters import MAX_STEPS, FSParameters
 
 ALGORITHM = 13  # raise it when fits change, so that kept ones are made again
@@ -27,7 +27,7 @@ FLOOR = 0.01  # of the weight is spread evenly over the range: a few inputs far 
 _WEIGHED_FLOOR = 0.001  # where the network's output says what errors count
 # Later inputs go further than those seen: on either side so much of the range is added, and more where few were seen.
 _MARGIN, _UNSEEN, _MOST = 0.02, 1.5, 0.25  # the share is _MARGIN + _UNSEEN n^(-1/3) for n inputs, _MOST at most
-_UNWEIGHED = ("relu", "identity")  # equally spaced values are found without a search
+_UNWEIGHED = ("relu", "identity", POWERS_OF_TWO)  # equally spaced values are found without a search
 _ROOM = 0.01  # around a constant, of its size
 _SHARES_OF_MARGIN = (1.0, 0.25, 0.0625, 0.0)  # tried one after the other where the function has a pole nearby
 _SWELLING = 4.0  # times as much as it rises and falls over what was seen, a function may over the margin, too
@@ -87,7 +87,7 @@ def fit_site(
     name = cache.key({**known, "K": K, **settings}, inputs, weights)
     found = cache.look_up(name, activation.label, K)
     if found is None:
-        makes = {"relu": _relu_code, "identity": _identity_code}
+        makes = {"relu": _relu_code, "identity": _identity_code, POWERS_OF_TWO: _shifting_code}
         make = makes.get(activation.name, partial(_searched, weights=weights))
         found = make(activation, K, inputs, settings)
         cache.keep(name, found)
@@ -175,6 +175,10 @@ def _identity_code(activation: Activation, K: int, inputs: Histogram, settings: 
     if settings["spike_price"] == 0 and settings["offset"]:
         return least_error_identity(K, inputs)
     return _searched(activation, K, inputs, settings)
+
+
+def _shifting_code(activation: Activation, K: int, inputs: Histogram, settings: dict[str, Any]) -> FSParameters:
+    return least_error_powers_of_two(K, inputs, settings["spike_price"], settings["offset"])
 
 
 @lru_cache(maxsize=8)  # a site may be asked at several prices, one after the other

@@ -8,7 +8,7 @@ from torch import Tensor
 from fewspikes.base.checks import said
 from fewspikes.base.errors import FewSpikesError
 from fewspikes.fitting.problem import BINS, Function
-from fewspikes.neuron.activation import Activation
+from fewspikes.neuron.activation import POWERS_OF_TWO, Activation
 
 _PROBES = 257  # points on which a function is checked; odd, so that no vector width divides them
 _ZOOMS, _GROWTH = 3, 1000.0  # at a pole 1 / x each look closer, 8192 times, finds values so many times as large
@@ -25,6 +25,8 @@ def target_of(what: str | Activation | Callable[[Tensor], Tensor]) -> Activation
     """
     if isinstance(what, Activation):
         return what
+    if what == POWERS_OF_TWO:
+        raise FewSpikesError(f"{POWERS_OF_TWO} is found in closed form, where circuits= asks for it; fit 'identity'")
     if isinstance(what, str):
         return Activation("relu", 6.0) if what == "relu6" else Activation(what)
     if not callable(what):

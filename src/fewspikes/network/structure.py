@@ -15,6 +15,7 @@ from fewspikes.network.macs import Macs, multiply_adds
 from fewspikes.network.segments import Segments
 from fewspikes.network.synapses import FanOut, fan_outs
 from fewspikes.network.timing import interval_steps, latency_steps, time_step_steps
+from fewspikes.neuron.activation import POWERS_OF_TWO
 from fewspikes.operators.rewriting import Site, with_sizes
 from fewspikes.operators.rule import Rules
 from fewspikes.operators.rules import RULES
@@ -110,6 +111,8 @@ class Structure:
 
     def gain_is_free(self, site: str) -> str:
         """Why a gain per channel would cost something at a site, or "" where it folds into the weights after it."""
+        if self.site(site).activation.name == POWERS_OF_TWO:
+            return "it would make numbers of its code that are no powers of two"
         return gain_is_free(self.segments, self.site(site).node)
 
     def scale_is_free(self, site: str) -> str:

@@ -14,6 +14,7 @@ from torch import Tensor
 from fewspikes.base import checks
 from fewspikes.base.errors import FewSpikesError
 
+POWERS_OF_TWO = "powers_of_two"  # f(x) = x by a code whose every number is one: what its spikes gate is shifted
 _Interval = tuple[float, float]
 
 
@@ -44,6 +45,7 @@ _KINDS: dict[str, _Kind] = {
     "softplus": _Kind(F.softplus, _SILU_DOMAIN, (), _SILU_REGION, _SILU_INPUTS),
     "elu": _Kind(F.elu, _SILU_DOMAIN, (), _SILU_REGION, _RELU_INPUTS),
     "identity": _Kind(lambda x: x, (-8.0, 8.0), degree=1),
+    POWERS_OF_TWO: _Kind(lambda x: x, (-8.0, 8.0)),
     "leaky_relu": _Kind(F.leaky_relu, _SILU_DOMAIN, (), _SILU_REGION, _RELU_INPUTS, degree=1),
     "mish": _Kind(F.mish, _SILU_DOMAIN, (-1.1924312145154952,), _SILU_REGION, _SILU_INPUTS),
     "exp": _Kind(torch.exp, (-10.0, 0.0)),
@@ -61,7 +63,8 @@ class Activation:
     """An activation function: one by name, or any elementwise expression of one signal.
 
     Names: relu, silu, sigmoid, tanh, gelu, gelu_tanh, hardswish, hardsigmoid, softplus, elu, leaky_relu, mish,
-    identity, exp, reciprocal, rsqrt, square; all as in torch. ReLU6 is `Activation("relu", cap=6.0)`.
+    identity, powers_of_two, exp, reciprocal, rsqrt, square; all as in torch, and powers_of_two f(x) = x by a code whose
+    every d and offset is a power of two. ReLU6 is `Activation("relu", cap=6.0)`.
 
     Args:
         name: one of the names, or what an expression is to be called.

@@ -14,10 +14,11 @@ from torch import Tensor
 
 from fewspikes.graph.builder import Builder, rebuilt
 from fewspikes.graph.graph import HISTORY, INPUT, LAST, NEXT, OUTPUT, SITE, Batch, Graph, Node, Ref, replaced
+from fewspikes.neuron.activation import POWERS_OF_TWO, Activation
 from fewspikes.operators.call import IMAGES, Call
 from fewspikes.operators.choices import Choices
-from fewspikes.operators.multiplying import GATED, matrices, matrix_product, one_for_each, product_to_be
-from fewspikes.operators.rule import Digital, Linear, Rules, linear
+from fewspikes.operators.multiplying import GATED, SHIFTED, matrices, matrix_product, one_for_each, product_to_be
+from fewspikes.operators.rule import Digital, Linear, Rules, linear, neurons
 from fewspikes.operators.summing import adaptively_pooled, broadcast, divided, pooled, scaled, summed
 from fewspikes.reach.boxes import Box
 
@@ -28,6 +29,9 @@ _LIBRARY.define("gated_columns(Tensor held, Tensor gate) -> Tensor")
 _LIBRARY.impl("gated", torch.mul, "CompositeImplicitAutograd")
 _LIBRARY.impl("gated_rows", torch.matmul, "CompositeImplicitAutograd")
 _LIBRARY.impl("gated_columns", torch.matmul, "CompositeImplicitAutograd")
+
+_LIBRARY.define("powers_of_two(Tensor self) -> Tensor")
+_LIBRARY.impl("powers_of_two", torch.clone, "CompositeImplicitAutograd")
 
 _ELEMENTS, _ROWS, _COLUMNS = (f"fewspikes.{name}.default" for name in ("gated", "gated_rows", "gated_columns"))
 
@@ -71,6 +75,12 @@ def columns(call: Call) -> Iterable[Box]:
     return matrices(call, "held", "gate")
 
 
+@neurons("fewspikes::powers_of_two")
+def powers_of_two(call: Call) -> Activation:
+    """Neurons for f(x) = x whose spikes stand for powers of two: what they gate is shifted."""
+    return Activation(POWERS_OF_TWO)
+
+
 def with_gated_products(
     graph: Graph,
     tensors: dict[str, Tensor],
@@ -110,6 +120,7 @@ class _Gating:
         self.fired: set[str] = set()  # outputs of neurons, moved at most
         self.open: dict[str, tuple[str, str]] = {}  # by node, the module and circuit whose product it is a sum of
         self.carried: dict[str, Ref] = {}  # by node of the old graph, the neurons that carry it
+        self.shifting: dict[str, Ref] = {}  # by node of the old graph, the neurons of powers of two that carry it
 
     def changed(self, node: Node, g: Builder) -> Ref | None:
         """What stands for a node."""
@@ -133,18 +144,21 @@ class _Gating:
         """The two factors of a product that is to be gated, each by its node."""
         if node.name in self.inside:
             return None
-        if product_to_be(GATED, self._call(node), self.choices) is None:
+        if all(product_to_be(choice, self._call(node), self.choices) is None for choice in (GATED, SHIFTED)):
             return None
         names = [value.name for value in node.arguments.values() if isinstance(value, Ref)]
         return (names[0], names[-1])
 
     def _product(self, node: Node, g: Builder, first: str, second: str) -> Ref:
         """The product: a factor that is neurons gates before one that is none, then the smaller one, then the first."""
-        is_square = first == second
-        other = not is_square and self._cost(second) < self._cost(first)
+        is_square, shifts = first == second, product_to_be(SHIFTED, self._call(node), self.choices) is not None
+        other = not is_square and self._cost(second, shifts) < self._cost(first, shifts)
         gate, held = (second, first) if other else (first, second)
         g.part = self.open[node.name][1]
-        spikes = g.now(Ref(gate)) if gate in self.fired else self._carried(gate, g)
+        if shifts:
+            spikes = self._shifting(gate, g)
+        else:
+            spikes = g.now(Ref(gate)) if gate in self.fired else self._carried(gate, g)
         value = g.now(Ref(held))
         if self.rules.find(Digital, self._call(node)) is not matrix_product:
             operator, arguments = _ELEMENTS, {"gate": spikes, "held": value}
@@ -154,8 +168,8 @@ class _Gating:
             operator, arguments = _ROWS, {"gate": spikes, "held": value}
         return g.append(operator, arguments, node.shape)
 
-    def _cost(self, name: str) -> tuple[bool, int]:
-        return name not in self.fired, prod(self.graph.sizes(name, IMAGES))
+    def _cost(self, name: str, shifts: bool) -> tuple[bool, int]:
+        return not shifts and name not in self.fired, prod(self.graph.sizes(name, IMAGES))
 
     def _carried(self, name: str, g: Builder) -> Ref:
         """Neurons for f(x) = x that carry a value, in front of moves that took the images from axis 0."""
@@ -186,6 +200,13 @@ class _Gating:
 
     def _has_images_in_front(self, name: str) -> bool:
         return (self.graph[name].shape or ())[:1] == (Batch(1),)
+
+    def _shifting(self, name: str, g: Builder) -> Ref:
+        """Neurons of powers of two that carry a value."""
+        if name not in self.shifting:
+            apart = g.call("fewspikes::apart", g.now(Ref(name)), like=self.graph[name].shape)
+            self.shifting[name] = g.call("fewspikes::powers_of_two", apart, like=self.graph[name].shape)
+        return self.shifting[name]
 
     def _passed(self, node: Node, g: Builder) -> Ref | None:
         """An operator that is no product: sums in a membrane go through it, or are carried to it by neurons."""
@@ -247,4 +268,4 @@ class _Gating:
         return g.append(node.operator, arguments, node.shape, node.dtype)
 
 
-ROWS = (elements, rows, columns)
+ROWS = (elements, rows, columns, powers_of_two)

@@ -16,7 +16,8 @@ from fewspikes.reach import boxes
 from fewspikes.reach.boxes import Box
 
 PRODUCT = "product"  # the kind in `circuits=`
-GATED, NEURONS = "gated", "neurons"  # what operators.gating and operators.quarter_squares make of it
+GATED, SHIFTED = "gated", "shifted"  # what operators.gating makes of it: by any code, by powers of two alone
+NEURONS = "neurons"  # what operators.quarter_squares makes of it
 REASON = (  # why it is left digital
     "a product of two signals is not a weighted sum of spikes; the paper leaves it to the digital processor, "
     "circuits={'product': 'gated'} or 'neurons' makes it of spikes"
@@ -60,7 +61,7 @@ def _terms(call: Call) -> int:
 product = Digital(
     ("mul",),
     kind=PRODUCT,
-    also=(GATED, NEURONS),
+    also=(GATED, SHIFTED, NEURONS),
     multiplications=one_for_each,
     reach=elements_multiplied,
     reason=REASON,
@@ -69,7 +70,7 @@ product = Digital(
 matrix_product = Digital(
     ("matmul",),
     kind=PRODUCT,
-    also=(GATED, NEURONS),
+    also=(GATED, SHIFTED, NEURONS),
     multiplications=_terms,
     reach=matrices,
     reason=REASON,

@@ -13,7 +13,7 @@ from fewspikes.graph.builder import Builder, rebuilt
 from fewspikes.graph.graph import Graph, Node, Ref
 from fewspikes.operators.call import Call
 from fewspikes.operators.choices import Choices
-from fewspikes.operators.multiplying import GATED, NEURONS, PRODUCT, REASON, one_for_each
+from fewspikes.operators.multiplying import GATED, NEURONS, PRODUCT, REASON, SHIFTED, one_for_each
 from fewspikes.operators.rule import Digital, moves
 from fewspikes.operators.summing import adaptively_pooled, pooled, summed
 from fewspikes.reach.boxes import Box
@@ -32,7 +32,7 @@ _LIBRARY.impl("by_neurons", torch.ops.aten.alias.default, "CompositeImplicitAuto
 square = Digital(
     ("fewspikes::squared",),
     kind=PRODUCT,
-    also=(GATED, NEURONS),
+    also=(GATED, SHIFTED, NEURONS),
     multiplications=one_for_each,
     reach=lambda call: call.boxes(),
     reason=REASON,
