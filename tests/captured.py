@@ -1,5 +1,6 @@
 """Networks with sites for the tests of rows, synapses and steps, and their fan-out by brute force."""
 
+import copy
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -111,9 +112,13 @@ def _own(node: fx.Node) -> Node:
 
 def pushed_through(net: Converted, site: int) -> Tensor:
     """The fan-out by brute force: an image for every neuron, positive weights, and the elements that are not 0."""
-    generator = torch.Generator().manual_seed(0)
-    for tensor in (tensor for tensor in net.tensors.values() if tensor.is_floating_point()):
-        tensor.copy_(torch.rand(tensor.shape, generator=generator, dtype=torch.float64) + 0.1)
+    generator, net = torch.Generator().manual_seed(0), copy.copy(net)
+    net.tensors = {
+        name: torch.rand(tensor.shape, generator=generator, dtype=torch.float64) + 0.1
+        if tensor.is_floating_point()
+        else tensor
+        for name, tensor in net.tensors.items()
+    }
     shape = net.graph.sizes(net.sites[site], 2)[1:]
     one_hot = torch.eye(shape.numel(), dtype=torch.float64).reshape(-1, *shape)
 

@@ -100,6 +100,16 @@ def test_normalised_weights_of_attention_written_out_are_no_neurons_either() -> 
     assert len([node for node in converted(both, torch.randn(N, 4, 3)).graph if node.short == "mul"]) == 2
 
 
+@pytest.mark.parametrize("size", [1e-3, -1e-3])
+def test_a_divisor_that_is_small_and_never_varies_keeps_away_from_0(size: float) -> None:
+    net = made(lambda x, first: x / (0 * first(x).mean(1, keepdim=True) + size), nn.Linear(6, 6))
+    x = torch.randn(N, 6)
+    snn = converted(net, x)
+    torch.testing.assert_close(snn(x), x / size)
+    still = converted(nn.LayerNorm(4), torch.ones(N, 3, 4))  # its variance is 0: rsqrt sees eps alone
+    assert bool((still(torch.ones(2, 3, 4)) == 0).all())
+
+
 def test_the_gain_of_a_norm_stands_before_its_product() -> None:
     for norm in (nn.LayerNorm(4), nn.RMSNorm(4), nn.GroupNorm(2, 4), nn.InstanceNorm1d(4, affine=True)):
         snn = converted(norm, torch.randn(N, 4, 4))
@@ -255,6 +265,8 @@ NORMS: dict[str, Any] = {
     "with the mean": lambda x: torch.cat(torch.var_mean(x, 1), 1),
     "many distances": lambda x: torch.cdist(x, torch.linspace(-2, 2, 90).view(30, 3).to(x.dtype)),
     "distances of p = 1": lambda x: torch.cdist(x, x.flip(1) + 1, p=1.0),
+    "cosine of one number repeated": lambda x: F.cosine_similarity(x[:, :1], x + 1, dim=1),
+    "cosine beside a constant of fewer axes": lambda x: F.cosine_similarity(x, torch.arange(3).to(x.dtype), dim=1),
     "cosine beside a constant": lambda x: F.cosine_similarity(x, torch.arange(3).to(x.dtype), dim=-1),
 }
 

@@ -141,6 +141,11 @@ ATTENTION = {
     "norm": lambda x, q, k, v, o: o(nn.functional.layer_norm(q(x), (6,)) * torch.sigmoid(k(x)) + v(x)),
     "einsum": lambda x, q, k, v, o: o(torch.einsum("bic,bjc,bjd->bid", q(x), torch.tanh(k(x)), v(x))),
     "square of a map": lambda x, q, k, v, o: o(q(x).square().sum(1, keepdim=True) * k(x)),
+    "time in front": lambda x, q, k, v, o: (
+        o((torch.tanh(q(x)) * k(x)).transpose(0, 1).flatten(0, 1))
+        .unflatten(0, (x.shape[1], x.shape[0]))
+        .transpose(0, 1)
+    ),
 }
 
 
@@ -243,6 +248,16 @@ def test_factors_are_balanced_by_what_their_ranges_must_hold() -> None:
     assert float(size) == pytest.approx(2.0)
     assert float(one.merged([size, size])) == pytest.approx(2.0)
     assert [float(value) for value in one.values([size, torch.tensor(0.5)])] == pytest.approx([0.5, 2.0])
+
+
+def test_the_balance_does_not_enlarge_what_neurons_cannot_tell_from_silence() -> None:
+    # At the second position one factor is 1e-9, below any neuron's step: it counts as 2^-12 of the largest.
+    first, second = Measured(("a", "b"), ("x", "y")).values([torch.tensor([1.0, 1e-9]), torch.ones(2)])
+    assert (first.tolist(), second.tolist()) == ([1.0, 64.0], [1.0, 1 / 64])
+    net = Net(lambda x: (x @ x.mT + torch.tensor([0.0, -50.0, 0.0])).softmax(-1) @ x).eval()
+    x = torch.randn(64, 3, 4, generator=torch.Generator().manual_seed(0))
+    snn = fs.convert(net, x[:1], x, K=8, circuits=QUARTERS, effort="quick", repair=False, progress=False)
+    assert float((snn(x) - net(x)).norm() / (net(x) - net(x).mean(0)).norm()) < 0.2
 
 
 def test_a_product_inside_an_elementwise_function_is_part_of_its_neuron() -> None:

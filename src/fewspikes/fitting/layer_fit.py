@@ -206,18 +206,26 @@ def _finite_range(activation: Activation, inputs: Histogram) -> tuple[float, flo
     """
     low, high = _range(inputs)
     most = _SWELLING * _spread(activation, (inputs.low, inputs.high))
-    for share in _SHARES_OF_MARGIN:
+    shares_of_margin = _shares_of_margin(inputs)
+    for share in shares_of_margin:
         domain = inputs.low + share * (low - inputs.low), inputs.high + share * (high - inputs.high)
         if 0 < most < _spread(activation, domain) and share:
             continue
         try:
             check_function(activation, activation.label, domain)
         except FewSpikesError:
-            if share == _SHARES_OF_MARGIN[-1] or inputs.low == inputs.high:
+            if share == shares_of_margin[-1]:
                 raise
         else:
             break
     return domain
+
+
+def _shares_of_margin(inputs: Histogram) -> tuple[float, ...]:
+    """What to try; around a small constant last of all a room of its own size, which does not reach 0."""
+    if inputs.low < inputs.high:
+        return _SHARES_OF_MARGIN
+    return (1.0, abs(inputs.low)) if 0 < abs(inputs.low) < 1 else (1.0,)
 
 
 def _spread(activation: Activation, domain: tuple[float, float]) -> float:

@@ -1,10 +1,12 @@
 """Rows of distances and angles between vectors: differences or products, and norms."""
 
+from math import sqrt
 from typing import Any
 
 from fewspikes.graph.builder import Builder
 from fewspikes.graph.graph import Ref
 from fewspikes.operators.call import Call
+from fewspikes.operators.indexing import length
 from fewspikes.operators.norms import p_norm
 from fewspikes.operators.rule import circuit
 
@@ -25,11 +27,20 @@ def cosine(call: Call, g: Builder) -> Ref:
     x, y = (g.now(call.node.arguments[name]) for name in ("x1", "x2"))
     count = max(len(g.shape(x)), len(g.shape(y)))
     axis = call["dim"] % count - count
-    result = g.put("sum.dim_IntList", g.put("mul.Tensor", x, y), [axis])
+    product = g.put("mul.Tensor", x, y)
+    result = g.put("sum.dim_IntList", product, [axis])
     for one in (x, y):
-        size = g.put("clamp_min", p_norm(g, one, 2.0, [axis], True), call["eps"])
+        size = g.put("clamp_min", _length_of_repeated(g, one, axis, length(g, product, axis)), call["eps"])
         result = g.put("mul.Tensor", result, g.put("squeeze.dim", g.put("reciprocal", size), axis))
     return result
+
+
+def _length_of_repeated(g: Builder, x: Ref, axis: int, count: int) -> Ref:
+    """The length of vectors along an axis, of one number repeated where `x` has no more there."""
+    while len(g.shape(x)) < -axis:
+        x = g.put("unsqueeze", x, 0)
+    size, own = p_norm(g, x, 2.0, [axis], True), length(g, x, axis)
+    return size if own == count else g.put("mul.Tensor", size, sqrt(count / own))
 
 
 @circuit("pairwise_distance", takes=_axis_is_in_images)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fewspikes.graph.builder import Builder, rebuilt
-from fewspikes.graph.graph import HISTORY, INPUT, LAST, NEXT, OUTPUT, SITE, Graph, Node, Ref, replaced
+from fewspikes.graph.graph import HISTORY, INPUT, LAST, NEXT, OUTPUT, SITE, Batch, Graph, Node, Ref, replaced
 from fewspikes.neuron.activation import POWERS_OF_TWO, Activation
 from fewspikes.operators.call import IMAGES, Call
 from fewspikes.operators.choices import Choices
@@ -172,10 +172,34 @@ class _Gating:
         return not shifts and name not in self.fired, prod(self.graph.sizes(name, IMAGES))
 
     def _carried(self, name: str, g: Builder) -> Ref:
-        """Neurons for f(x) = x that carry a value."""
+        """Neurons for f(x) = x that carry a value, in front of moves that took the images from axis 0."""
         if name not in self.carried:
-            self.carried[name] = g.site(g.now(Ref(name)), self.graph[name].shape)
+            node, before = self.graph[name], self._moved_from(name)
+            if before is None:
+                self.carried[name] = g.site(g.now(Ref(name)), node.shape)
+            else:
+                carried = self._carried(before, g)
+                arguments = replaced(node.arguments, lambda ref: carried if ref.name == before else g.now(ref))
+                self.carried[name] = g.append(node.operator, arguments, node.shape, node.dtype)
         return self.carried[name]
+
+    def _moved_from(self, name: str) -> str | None:
+        """What a value was moved from, if all moves back to one of images in front keep all elements; else None."""
+        found = None
+        while not self._has_images_in_front(name):
+            node = self.graph[name]
+            rule = self.rules.find(Linear, self._call(node)) if node.name in self.open else None
+            signals = self.carriers.intersection(node.reads)
+            if rule is None or not rule.moves or len(signals) != 1:
+                return None
+            (name,) = signals
+            if prod(self.graph.sizes(name, IMAGES)) != prod(self.graph.sizes(node.name, IMAGES)):
+                return None
+            found = found or name
+        return found
+
+    def _has_images_in_front(self, name: str) -> bool:
+        return (self.graph[name].shape or ())[:1] == (Batch(1),)
 
     def _shifting(self, name: str, g: Builder) -> Ref:
         """Neurons of powers of two that carry a value."""

@@ -14,6 +14,7 @@ from fewspikes.graph.builder import Builder
 from fewspikes.graph.graph import CONSTANT, Graph, Ref, Shape
 
 _PREFIX = "constants.balance."
+_FAINT = 2.0**-12  # beside the largest position: a neuron of K = 12 has no smaller step
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,8 @@ class Measured:
     def values(self, statistics: Sequence[Tensor]) -> list[Tensor]:
         """The constants' values, from the `statistic` of each node."""
         first, second = statistics
-        ratio = (second / first.clamp_min(torch.finfo(first.dtype).tiny)).sqrt()
-        ratio = torch.where((first > 0) & (second > 0), ratio, torch.ones_like(ratio))
+        above, below = (_told_from_silence(size) for size in (second, first))
+        ratio = torch.where((first > 0) & (second > 0), (above / below).sqrt(), torch.ones_like(first))
         return [ratio, 1 / ratio]
 
     def statistic(self, x: Tensor, shape: Sequence[int]) -> Tensor:
@@ -51,6 +52,11 @@ class Measured:
     def merged(self, statistics: Sequence[Tensor]) -> Tensor:
         """The statistic of several batches."""
         return _large(torch.stack(list(statistics)), [0])[0]
+
+
+def _told_from_silence(sizes: Tensor) -> Tensor:
+    """Sizes, where one is far below the largest as what neurons can tell: else their error would be made large."""
+    return sizes.clamp_min(max(float(sizes.max()) * _FAINT, torch.finfo(sizes.dtype).tiny))
 
 
 def _large(x: Tensor, axes: Sequence[int]) -> Tensor:
