@@ -148,7 +148,7 @@ def lowered(graph: Graph) -> Program:
                 steps.append(_loop(graph, node.loop, places, [places[name] for name in read], done))
         elif node.operator not in (INPUT, CONSTANT, OUTPUT, HISTORY, LAST):
             done = [places[name] for name in node.reads if last[name] is node and name not in kept]
-            steps.append(_step(node, places, tuple(done)))
+            steps.append(ready_to_run(node, places, tuple(done)))
     return Program(
         len(places) + 1,
         tuple(places[node.name] for node in graph.of(INPUT)),
@@ -170,7 +170,7 @@ def _loop(graph: Graph, name: str, places: Mapping[str, int], reads: Sequence[in
     for node in loop.nodes:
         if node.operator not in (STEP, STATE, NEXT):
             free = [read for read in node.reads if read in own - passing and last[read] == node.name]
-            steps.append(_step(node, places, tuple(places[read] for read in free)))
+            steps.append(ready_to_run(node, places, tuple(places[read] for read in free)))
 
     def place(node: Node, argument: str = "self") -> int:
         return places[node.arguments[argument].name]
@@ -322,7 +322,14 @@ def _owner(root: nn.Module, name: str) -> tuple[nn.Module, str]:
     return root.get_submodule(path), attribute
 
 
-def _step(node: Node, places: Mapping[str, int], done: tuple[int, ...]) -> Step:
+def ready_to_run(node: Node, places: Mapping[str, int], done: tuple[int, ...] = ()) -> Step:
+    """A node as a step.
+
+    Args:
+        node: a call or a site.
+        places: of all nodes' results.
+        done: places that nobody reads after it.
+    """
     if node.operator == SITE:
         taken_in = tuple(Place(places[ref.name]) for ref in node.arguments.values())
         return Step(node.name, None, (None,) * len(taken_in), {}, tuple(enumerate(taken_in)), places[node.name], done)

@@ -1,0 +1,203 @@
+"""Where spikes go and when: worked out once for a network and the shapes of its inputs."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from heapq import heappop, heappush
+from typing import Any
+
+from torch import Tensor
+
+from fewspikes.graph.graph import CONSTANT, INPUT, OUTPUT, SITE, Node, Ref, replaced
+from fewspikes.graph.interpreter import Program, Step, lowered, ready_to_run
+from fewspikes.network.segments import Segment, Segments
+from fewspikes.network.structure import Structure
+from fewspikes.network.timing import ready_steps
+from fewspikes.operators.rule import Kind, Linear
+from fewspikes.operators.unrolling import unrolled
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """A layer of neurons at one time step of its loop, if it is in one.
+
+    Attributes:
+        node: in the graph without loops.
+        site: its site's name.
+        time: the time step of its loop, counted as it runs; 0 outside.
+        start: the global step before its first one.
+        K: how many steps it fires in.
+        sum: what its neurons take in.
+    """
+
+    node: str
+    site: str
+    time: int
+    start: int
+    K: int
+    sum: "Sum"
+
+
+@dataclass(frozen=True, eq=False)
+class Sum:
+    """A weighted sum in which spikes are collected: a segment's end, at its consumer.
+
+    Attributes:
+        number: among all.
+        segment: whose end it is.
+        end: the place of the segment's value without any spike.
+        ready: the global step at which it is complete.
+    """
+
+    number: int
+    segment: Segment
+    end: int
+    ready: int
+
+
+@dataclass(frozen=True, eq=False)
+class Gate:
+    """A gated product, which spikes pass once what it holds is complete.
+
+    Attributes:
+        node: of the product.
+        start: the place that its gate is read from.
+        held: the sum that it holds, and the place where it is read.
+        opens: the global step after which spikes pass.
+    """
+
+    node: str
+    start: int
+    held: Sum
+    place: int
+    opens: int
+
+
+@dataclass(frozen=True, eq=False)
+class Way:
+    """The operators that spikes pass from where they begin to where they are collected.
+
+    Attributes:
+        start: the place where the values of spikes are put.
+        steps: the operators' homogeneous parts, in order.
+        sums: where they end, each with the place of the value that is added.
+        gates: the products that they reach as a gate.
+        written: the places that the operators write.
+    """
+
+    start: int
+    steps: tuple[Step, ...]
+    sums: tuple[tuple[int, Sum], ...]
+    gates: tuple[Gate, ...]
+    written: tuple[int, ...]
+
+
+class Plan:
+    """All that does not depend on the images.
+
+    Args:
+        structure: of the network, for the shapes of these inputs.
+        tensors: its constants.
+        k: K by site name.
+
+    Attributes:
+        graph: without loops.
+        program: the graph ready to run.
+        layers: of neurons, in order.
+        sums: by consumer, one for each operand.
+        answer: the global step at which the output is complete.
+    """
+
+    def __init__(self, structure: Structure, tensors: Mapping[str, Tensor], k: Mapping[str, int]) -> None:
+        self.structure, self.tensors = structure, tensors
+        found = unrolled(structure.graph)
+        self.graph, self.origin = found.graph, found.origin
+        self.segments = Segments(self.graph, structure.fixed, structure.rules)
+        self.program: Program = lowered(self.graph)
+        self.places = self.program.places
+        steps = {site.node: k[site.name] for site in structure.sites}
+        self._ready = ready_steps(structure.segments, steps)
+        self.sums = self._sums()
+        self.answer = self.ready(self.graph.output.name)
+        sites = {site.node: site.name for site in structure.sites}
+        self.layers = tuple(self._layer(node, sites, k) for node in self.graph.of(SITE))
+        self._order = {node.name: at for at, node in enumerate(self.graph)}
+        self._after = self._readers()
+        self.ways = {node.name: self._way(node) for node in self.graph if self._begins(node)}
+
+    def ready(self, name: str) -> int:
+        """The global step at which a node's value is complete."""
+        node, time = self.origin[name]
+        return self._ready[node][time]
+
+    def _layer(self, node: Node, sites: Mapping[str, str], k: Mapping[str, int]) -> Layer:
+        origin, time = self.origin[node.name]
+        site = sites[origin]
+        (sum_,) = self.sums[node.name]
+        return Layer(node.name, site, time, self.ready(node.name) - k[site], k[site], sum_)
+
+    def _sums(self) -> dict[str, tuple[Sum, ...]]:
+        found: dict[str, list[Sum]] = defaultdict(list)
+        for number, segment in enumerate(self.segments):
+            made = Sum(number, segment, self.places[segment.end], self.ready(segment.end))
+            found[segment.consumer.name].append(made)
+        return {name: tuple(sums) for name, sums in found.items()}
+
+    def _begins(self, node: Node) -> bool:
+        return node.operator == SITE or self.segments.held(node) is not None
+
+    def _readers(self) -> dict[str, list[tuple[Node, bool]]]:
+        """By node, who reads it, and whether what it reads passes on."""
+        found: dict[str, list[tuple[Node, bool]]] = defaultdict(list)
+        for node in self.graph:
+            passing = self.segments.kind(node.name) is Kind.SYNAPTIC
+            through = self.segments.through(node) if passing else ()
+            for name in node.reads:
+                found[name].append((node, name in through))
+        return found
+
+    def _way(self, source: Node) -> Way:
+        """From a layer, or from a gated product on, to where its spikes are collected."""
+        sums, gates, steps = list[tuple[int, Sum]](), list[Gate](), list[Step]()
+        waiting = [(self._order[source.name], source.name)]
+        seen = {source.name}
+        if source.operator != SITE:
+            steps.append(self._step(source))
+        while waiting:
+            _, name = heappop(waiting)
+            if name != source.name:
+                steps.append(self._step(self.graph[name]))
+            for reader, passes in self._after.get(name, ()):
+                sums += ((self.places[name], one) for one in self.sums.get(reader.name, ()) if one.segment.end == name)
+                if passes and self.segments.held(reader) is not None:
+                    gates.append(self._gate(reader))
+                elif passes and reader.name not in seen:
+                    seen.add(reader.name)
+                    heappush(waiting, (self._order[reader.name], reader.name))
+        start = source.name if source.operator == SITE else source.arguments["gate"].name
+        return Way(self.places[start], tuple(steps), tuple(sums), tuple(gates), tuple(step.at for step in steps))
+
+    def _gate(self, node: Node) -> Gate:
+        (held,) = self.sums[node.name]
+        places = (self.places[node.arguments["gate"].name], self.places[str(self.segments.held(node))])
+        return Gate(node.name, places[0], held, places[1], held.ready)
+
+    def _step(self, node: Node) -> Step:
+        """An operator without what it adds to its sum."""
+        rule = self.segments.fates[node.name].rule
+        if not isinstance(rule, Linear):  # one of several results
+            return ready_to_run(node, self.places)
+        given = replaced(node.arguments, self._constant)
+        call = self.segments.call(node)
+        return ready_to_run(replace(node, arguments=rule.homogeneous(call, given)), self.places)
+
+    def _constant(self, ref: Ref) -> Any:
+        node = self.graph[ref.name]
+        return self.tensors[node.arguments["tensor"]] if node.operator == CONSTANT else ref
+
+    def bookkeeping(self) -> Iterator[Step]:
+        """The operators whose results carry no signal, in order."""
+        steps = {step.node: step for step in self.program.steps if isinstance(step, Step)}
+        for node in self.graph:
+            if node.name not in self.segments.carriers and node.operator not in (INPUT, CONSTANT, OUTPUT):
+                yield steps[node.name].kept()

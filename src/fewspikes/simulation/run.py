@@ -1,0 +1,147 @@
+"""One batch on its way through a network: what is known without spikes, and what spikes have brought so far."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fewspikes.graph.graph import CONSTANT, INPUT
+from fewspikes.graph.interpreter import Step, execute, filled
+from fewspikes.network.spiking import SpikingNetwork
+from fewspikes.neuron.layer import FSNeuron
+from fewspikes.operators.rule import Kind
+from fewspikes.simulation.plan import Gate, Plan, Sum, Way
+
+
+class Batch:
+    """The values of a batch.
+
+    A sum is what it is without any spike, its bias and analog current, and what spikes have added. What it is without
+    spikes is worked out when it is asked for; until then digital results and held values before it are complete.
+
+    Args:
+        plan: of the network for these inputs.
+        snn: the network.
+        inputs: in its order.
+    """
+
+    def __init__(self, plan: Plan, snn: SpikingNetwork, inputs: Sequence[Tensor]) -> None:
+        self.plan, self.neurons, self.images, self.dtype = plan, snn.neurons, len(inputs[0]), snn.dtype
+        given = [x.to(snn.dtype) if x.is_floating_point() else x for x in inputs]
+        self.values = plan.program.values(given, snn.tensors.__getitem__)
+        for node in plan.graph.of(CONSTANT):
+            value = self.values[plan.places[node.name]]
+            if value.is_floating_point() and value.dtype != snn.dtype:
+                self.values[plan.places[node.name]] = value.to(snn.dtype)  # zeros of the dtype that a model once had
+        self.moving = self._without_spikes()
+        for step in plan.bookkeeping():  # sizes among them, of what is not there yet
+            execute([step], self.moving, {})
+            self.values[step.at] = self.moving[step.at]
+        self._known = {node.name for node in plan.graph if node.name not in plan.segments.carriers}
+        self._known |= {node.name for node in plan.graph.of(INPUT)}
+        self.brought: dict[int, Tensor] = {}  # by sum
+        self._kept = {step.node: step.kept() for step in plan.program.steps if isinstance(step, Step)}
+        self._silent = {layer.node: snn.neurons[layer.site] for layer in plan.layers}
+        self._totals: dict[int, Tensor] = {}
+
+    def _without_spikes(self) -> list[Any]:
+        """The values that operators find where no spike of a step has come: zeros, of one number each."""
+        found = list(self.values)
+        zero = torch.zeros((), dtype=self.dtype, device=self.values[0])
+        for name in self.plan.segments.carriers:
+            if self.plan.graph[name].shape is not None:
+                found[self.plan.places[name]] = zero.expand(self.plan.graph.sizes(name, self.images))
+        return found
+
+    def add(self, sum_: Sum, value: Tensor) -> None:
+        """Spikes have come."""
+        before = self.brought.get(sum_.number)
+        self.brought[sum_.number] = value.clone() if before is None else before.add_(value)
+
+    def total(self, sum_: Sum) -> Tensor:
+        """A sum that is complete."""
+        if sum_.number not in self._totals:
+            self._work_out(sum_)
+            still, more = self.values[sum_.end], self.brought.pop(sum_.number, None)
+            self._totals[sum_.number] = still if more is None else more.add_(still)
+        return self._totals[sum_.number]
+
+    def release(self, sum_: Sum) -> None:
+        """A sum is needed no more."""
+        self._totals.pop(sum_.number, None)
+
+    def _work_out(self, sum_: Sum) -> None:
+        """What the nodes of a sum's segment are without spikes."""
+        graph = self.plan.graph
+        for name in (*sum_.segment.sources, *(node.name for node in sum_.segment.nodes)):
+            if name in self._known:
+                continue
+            self._known.add(name)
+            if name in self._silent:
+                shape = graph.sizes(name, self.images)
+                self.values[self.plan.places[name]] = _silence(self._silent[name], shape, self.dtype, self.values[0])
+                continue
+            if self.plan.segments.kind(name) is Kind.LOOKUP:
+                execute([self._kept[name]], self.values, {})
+                continue
+            self._run(name)
+
+    def _run(self, name: str) -> None:
+        """An operator, whose own sums, if it has such, are complete: a digital one, a product and what it holds."""
+        own = self.plan.sums.get(name, ())
+        ends = {sum_.end: self.total(sum_) for sum_ in own}
+        for sum_ in own:
+            self.release(sum_) if self.plan.segments.kind(name) is Kind.DIGITAL else None
+        before = {at: self.values[at] for at in ends}
+        for at, value in ends.items():
+            self.values[at] = value
+        execute([self._kept[name]], self.values, {})
+        for at, value in before.items():
+            self.values[at] = value
+
+    def bring(self, way: Way, value: Tensor, gated: Callable[[Gate, Tensor], None], held: Gate | None = None) -> None:
+        """Spikes of one step go all their way.
+
+        Args:
+            way: from their layer, or from a product on.
+            value: of the spikes, d[t] z[t] by channel.
+            gated: takes what reaches a gate.
+            held: the product that the way begins at.
+        """
+        moving = self.moving
+        before = moving[way.start]
+        moving[way.start] = value
+        if held is not None:
+            kept, moving[held.place] = moving[held.place], self.total(held.held)
+        still = [moving[at] for at in way.written]
+        execute(way.steps, moving, {})
+        for at, sum_ in way.sums:
+            self.add(sum_, moving[at])
+        for gate in way.gates:
+            gated(gate, moving[gate.start])
+        for at, one in zip(way.written, still, strict=True):
+            moving[at] = one
+        if held is not None:
+            moving[held.place] = kept
+        moving[way.start] = before
+
+    def output(self) -> Any:
+        """What the network returns."""
+        places = {sum_.end: self.total(sum_) for sum_ in self.plan.sums.get(self.plan.graph.output.name, ())}
+        values = list(self.values)
+        for at, value in places.items():
+            values[at] = value
+        return filled(self.plan.program.output, values)
+
+
+def _silence(neuron: FSNeuron, shape: Iterable[int], dtype: torch.dtype, device: Any) -> Tensor:
+    """What a layer's synapses carry without a spike: its code's offset, with its ranges."""
+    value = torch.full((), neuron.code.offset, dtype=dtype, device=device)
+    still = value.expand(tuple(shape))
+    return neuron.ungate(still) if neuron.code.offset else still
+
+
+def sources(batch: Batch) -> Mapping[str, FSNeuron]:
+    """The layers by site."""
+    return batch.neurons

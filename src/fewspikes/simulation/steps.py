@@ -1,0 +1,78 @@
+"""Time step by time step: what each neuron holds, who fires, and where the spikes go."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor
+
+from fewspikes.neuron.layer import FSNeuron
+from fewspikes.simulation.plan import Gate, Layer, Plan
+from fewspikes.simulation.run import Batch
+
+Forced = Mapping[tuple[str, int], Tensor]  # spikes by site and time step of its loop
+
+
+class Firing:
+    """A layer while it fires.
+
+    Args:
+        neuron: its neurons.
+        x: what they have taken in.
+    """
+
+    def __init__(self, neuron: FSNeuron, x: Tensor) -> None:
+        self.neuron = neuron
+        gated = neuron.gate(x)
+        self.v = gated.clone() if gated is x else gated
+        self.T, self.h, self.d, _ = (value.to(x.device) for value in neuron._parameters_for(x))
+
+    def fire(self, t: int) -> Tensor:
+        """The spikes of one step, and what stays in the membranes."""
+        z = self.v >= self.T[t]
+        self.v -= self.h[t] * z
+        return z
+
+    def value(self, t: int, z: Tensor) -> Tensor:
+        """What the spikes are worth at the synapses."""
+        return self.neuron.ungate(self.d[t] * z.to(self.v.dtype))
+
+
+def fired(plan: Plan, batch: Batch, forced: Forced | None = None) -> Iterator[tuple[int, Layer, int, Tensor]]:
+    """Run a batch to its end, and tell who fires when.
+
+    Args:
+        plan: of the network.
+        batch: what runs.
+        forced: the spikes that layers send on in place of their own, which are told all the same.
+
+    Yields:
+        The global step, the layer, the step of its code (from 0), and its spikes.
+    """
+    starts, waiting = defaultdict[int, list[Layer]](list), defaultdict[int, list[tuple[Gate, Tensor]]](list)
+    for layer in plan.layers:
+        starts[layer.start + 1].append(layer)
+    active: dict[str, tuple[Layer, Firing]] = {}
+    for now in range(1, plan.answer + 1):
+        for layer in starts.pop(now, ()):
+            active[layer.node] = layer, Firing(batch.neurons[layer.site], batch.total(layer.sum))
+            batch.release(layer.sum)
+        for layer, firing in list(active.values()):
+            t = now - layer.start - 1
+            z = firing.fire(t)
+            yield now, layer, t, z
+            sent = z if forced is None else forced[layer.site, layer.time][t]
+
+            def gated(gate: Gate, value: Tensor, layer: Layer = layer) -> None:
+                waiting[now + max(gate.opens - layer.start, 0)].append((gate, value))
+
+            if bool(sent.any()):
+                batch.bring(plan.ways[layer.node], firing.value(t, sent), gated)
+            if t + 1 == layer.K:
+                del active[layer.node]
+        for gate, value in waiting.pop(now, ()):
+            batch.bring(plan.ways[gate.node], value, _nowhere, gate)
+
+
+def _nowhere(gate: Gate, value: Tensor) -> None:
+    raise AssertionError("a gated product never gates another one")
