@@ -1,7 +1,7 @@
 """Where spikes go and when: worked out once for a network and the shapes of its inputs."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from heapq import heappop, heappush
 from typing import Any
@@ -9,7 +9,8 @@ from typing import Any
 from torch import Tensor
 
 from fewspikes.graph.graph import CONSTANT, INPUT, OUTPUT, SITE, Node, Ref, replaced
-from fewspikes.graph.interpreter import Program, Step, lowered, ready_to_run
+from fewspikes.graph.interpreter import Place, Program, Step, lowered, ready_to_run
+from fewspikes.graph.nested import parts
 from fewspikes.network.segments import Segment, Segments
 from fewspikes.network.structure import Structure
 from fewspikes.network.timing import ready_steps
@@ -44,12 +45,14 @@ class Sum:
 
     Attributes:
         number: among all.
+        unit: the membranes that it is formed in: its consumer and which of its operands. Time steps of a loop share them.
         segment: whose end it is.
         end: the place of the segment's value without any spike.
         ready: the global step at which it is complete.
     """
 
     number: int
+    unit: tuple[str, int]
     segment: Segment
     end: int
     ready: int
@@ -61,12 +64,14 @@ class Gate:
 
     Attributes:
         node: of the product.
+        step: its operator; its result's place is where the way from there begins.
         start: the place that its gate is read from.
         held: the sum that it holds, and the place where it is read.
         opens: the global step after which spikes pass.
     """
 
     node: str
+    step: Step
     start: int
     held: Sum
     place: int
@@ -90,6 +95,26 @@ class Way:
     sums: tuple[tuple[int, Sum], ...]
     gates: tuple[Gate, ...]
     written: tuple[int, ...]
+
+
+    def to(self, sums: Iterable[Sum] = (), gates: Iterable[Gate] = ()) -> "Way":
+        """The part of it that leads to some of its ends."""
+        wanted, chosen = {one.number for one in sums}, {one.node for one in gates}
+        kept = tuple((at, one) for at, one in self.sums if one.number in wanted)
+        gated = tuple(one for one in self.gates if one.node in chosen)
+        needed, steps = {at for at, _ in kept} | {one.start for one in gated}, list[Step]()
+        for step in reversed(self.steps):
+            if step.at in needed:
+                steps.append(step)
+                needed.update(_places([slot for _, slot in step.slots]))
+        return Way(self.start, tuple(steps[::-1]), kept, gated, tuple(step.at for step in steps[::-1]))
+
+
+def _places(pattern: Any) -> Iterator[int]:
+    if type(pattern) is Place:
+        yield pattern.at
+    else:
+        yield from (at for item in parts(pattern) or () for at in _places(item))
 
 
 class Plan:
@@ -139,8 +164,9 @@ class Plan:
     def _sums(self) -> dict[str, tuple[Sum, ...]]:
         found: dict[str, list[Sum]] = defaultdict(list)
         for number, segment in enumerate(self.segments):
-            made = Sum(number, segment, self.places[segment.end], self.ready(segment.end))
-            found[segment.consumer.name].append(made)
+            own = found[segment.consumer.name]
+            unit = self.origin[segment.consumer.name][0], len(own)
+            own.append(Sum(number, unit, segment, self.places[segment.end], self.ready(segment.end)))
         return {name: tuple(sums) for name, sums in found.items()}
 
     def _begins(self, node: Node) -> bool:
@@ -161,8 +187,6 @@ class Plan:
         sums, gates, steps = list[tuple[int, Sum]](), list[Gate](), list[Step]()
         waiting = [(self._order[source.name], source.name)]
         seen = {source.name}
-        if source.operator != SITE:
-            steps.append(self._step(source))
         while waiting:
             _, name = heappop(waiting)
             if name != source.name:
@@ -174,13 +198,12 @@ class Plan:
                 elif passes and reader.name not in seen:
                     seen.add(reader.name)
                     heappush(waiting, (self._order[reader.name], reader.name))
-        start = source.name if source.operator == SITE else source.arguments["gate"].name
-        return Way(self.places[start], tuple(steps), tuple(sums), tuple(gates), tuple(step.at for step in steps))
+        return Way(self.places[source.name], tuple(steps), tuple(sums), tuple(gates), tuple(step.at for step in steps))
 
     def _gate(self, node: Node) -> Gate:
         (held,) = self.sums[node.name]
         places = (self.places[node.arguments["gate"].name], self.places[str(self.segments.held(node))])
-        return Gate(node.name, places[0], held, places[1], held.ready)
+        return Gate(node.name, self._step(node), places[0], held, places[1], held.ready)
 
     def _step(self, node: Node) -> Step:
         """An operator without what it adds to its sum."""

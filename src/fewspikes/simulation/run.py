@@ -1,7 +1,8 @@
 """One batch on its way through a network: what is known without spikes, and what spikes have brought so far."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from functools import reduce
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -14,19 +15,51 @@ from fewspikes.operators.rule import Kind
 from fewspikes.simulation.plan import Gate, Plan, Sum, Way
 
 
+class Store(Protocol):
+    """Where sums are formed."""
+
+    def add(self, sum_: Sum, value: Tensor) -> None:
+        """Spikes have come."""
+
+    def take(self, sum_: Sum) -> Tensor | None:
+        """What all spikes have brought; None where none came."""
+
+
+class Unbounded:
+    """Membranes for each sum, as many as there are."""
+
+    def __init__(self) -> None:
+        self._found: dict[int, Tensor] = {}
+
+    def add(self, sum_: Sum, value: Tensor) -> None:
+        """Spikes have come."""
+        before = self._found.get(sum_.number)
+        self._found[sum_.number] = value.clone() if before is None else before.add_(value)
+
+    def take(self, sum_: Sum) -> Tensor | None:
+        """What all spikes have brought; None where none came."""
+        return self._found.pop(sum_.number, None)
+
+
 class Batch:
     """The values of a batch.
 
     A sum is what it is without any spike, its bias and analog current, and what spikes have added. What it is without
-    spikes is worked out when it is asked for; until then digital results and held values before it are complete.
+    spikes is worked out when it is asked for; until then digital results and held values before it are complete. What a
+    product kept for it, `aside`, is added then.
 
     Args:
         plan: of the network for these inputs.
         snn: the network.
         inputs: in its order.
+        store: where sums are formed.
     """
 
-    def __init__(self, plan: Plan, snn: SpikingNetwork, inputs: Sequence[Tensor]) -> None:
+    def __init__(
+        self, plan: Plan, snn: SpikingNetwork, inputs: Sequence[Tensor], store: Store | None = None
+    ) -> None:
+        self.store = Unbounded() if store is None else store
+        self.aside = Unbounded()
         self.plan, self.neurons, self.images, self.dtype = plan, snn.neurons, len(inputs[0]), snn.dtype
         given = [x.to(snn.dtype) if x.is_floating_point() else x for x in inputs]
         self.values = plan.program.values(given, snn.tensors.__getitem__)
@@ -40,7 +73,6 @@ class Batch:
             self.values[step.at] = self.moving[step.at]
         self._known = {node.name for node in plan.graph if node.name not in plan.segments.carriers}
         self._known |= {node.name for node in plan.graph.of(INPUT)}
-        self.brought: dict[int, Tensor] = {}  # by sum
         self._kept = {step.node: step.kept() for step in plan.program.steps if isinstance(step, Step)}
         self._silent = {layer.node: snn.neurons[layer.site] for layer in plan.layers}
         self._totals: dict[int, Tensor] = {}
@@ -54,17 +86,12 @@ class Batch:
                 found[self.plan.places[name]] = zero.expand(self.plan.graph.sizes(name, self.images))
         return found
 
-    def add(self, sum_: Sum, value: Tensor) -> None:
-        """Spikes have come."""
-        before = self.brought.get(sum_.number)
-        self.brought[sum_.number] = value.clone() if before is None else before.add_(value)
-
     def total(self, sum_: Sum) -> Tensor:
         """A sum that is complete."""
         if sum_.number not in self._totals:
             self._work_out(sum_)
-            still, more = self.values[sum_.end], self.brought.pop(sum_.number, None)
-            self._totals[sum_.number] = still if more is None else more.add_(still)
+            found = [self.values[sum_.end], self.store.take(sum_), self.aside.take(sum_)]
+            self._totals[sum_.number] = reduce(torch.add, [value for value in found if value is not None])
         return self._totals[sum_.number]
 
     def release(self, sum_: Sum) -> None:
@@ -100,31 +127,39 @@ class Batch:
         for at, value in before.items():
             self.values[at] = value
 
-    def bring(self, way: Way, value: Tensor, gated: Callable[[Gate, Tensor], None], held: Gate | None = None) -> None:
-        """Spikes of one step go all their way.
+    def bring(self, way: Way, value: Tensor, store: Store | None = None) -> Iterator[tuple[Gate, Tensor]]:
+        """Spikes of one step, or a product's share of it, go all their way.
 
         Args:
-            way: from their layer, or from a product on.
+            way: from their layer, or from the product on.
             value: of the spikes, d[t] z[t] by channel.
-            gated: takes what reaches a gate.
-            held: the product that the way begins at.
+            store: where the sums are formed, if not where the batch's own are.
+
+        Yields:
+            The products that they gate, each with what reaches it.
         """
         moving = self.moving
-        before = moving[way.start]
+        places = (way.start, *way.written)
+        still = [moving[at] for at in places]
         moving[way.start] = value
-        if held is not None:
-            kept, moving[held.place] = moving[held.place], self.total(held.held)
-        still = [moving[at] for at in way.written]
         execute(way.steps, moving, {})
         for at, sum_ in way.sums:
-            self.add(sum_, moving[at])
-        for gate in way.gates:
-            gated(gate, moving[gate.start])
-        for at, one in zip(way.written, still, strict=True):
+            (store or self.store).add(sum_, moving[at])
+        found = [(gate, moving[gate.start]) for gate in way.gates]
+        for at, one in zip(places, still, strict=True):
             moving[at] = one
-        if held is not None:
-            moving[held.place] = kept
-        moving[way.start] = before
+        yield from found
+
+    def product(self, gate: Gate, value: Tensor) -> Tensor:
+        """What spikes that gate let through of the value that is held."""
+        moving, places = self.moving, (gate.start, gate.place, gate.step.at)
+        still = [moving[at] for at in places]
+        moving[gate.start], moving[gate.place] = value, self.total(gate.held)
+        execute([gate.step], moving, {})
+        found: Tensor = moving[gate.step.at]
+        for at, one in zip(places, still, strict=True):
+            moving[at] = one
+        return found
 
     def output(self) -> Any:
         """What the network returns."""
@@ -141,7 +176,3 @@ def _silence(neuron: FSNeuron, shape: Iterable[int], dtype: torch.dtype, device:
     still = value.expand(tuple(shape))
     return neuron.ungate(still) if neuron.code.offset else still
 
-
-def sources(batch: Batch) -> Mapping[str, FSNeuron]:
-    """The layers by site."""
-    return batch.neurons

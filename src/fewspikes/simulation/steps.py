@@ -1,6 +1,6 @@
 """Time step by time step: what each neuron holds, who fires, and where the spikes go."""
 
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping
 
 import torch
@@ -63,16 +63,10 @@ def fired(plan: Plan, batch: Batch, forced: Forced | None = None) -> Iterator[tu
             yield now, layer, t, z
             sent = z if forced is None else forced[layer.site, layer.time][t]
 
-            def gated(gate: Gate, value: Tensor, layer: Layer = layer) -> None:
-                waiting[now + max(gate.opens - layer.start, 0)].append((gate, value))
-
             if bool(sent.any()):
-                batch.bring(plan.ways[layer.node], firing.value(t, sent), gated)
+                for gate, value in batch.bring(plan.ways[layer.node], firing.value(t, sent)):
+                    waiting[now + max(gate.opens - layer.start, 0)].append((gate, value))
             if t + 1 == layer.K:
                 del active[layer.node]
         for gate, value in waiting.pop(now, ()):
-            batch.bring(plan.ways[gate.node], value, _nowhere, gate)
-
-
-def _nowhere(gate: Gate, value: Tensor) -> None:
-    raise AssertionError("a gated product never gates another one")
+            deque(batch.bring(plan.ways[gate.node], batch.product(gate, value)), 0)

@@ -1,0 +1,322 @@
+"""The paper's pipeline: all layers at work at once, on one image after another.
+
+A layer takes in spikes for as many steps as the layers before it fire, then fires itself, then takes in the next image.
+Where a branch is shorter than another one, its spikes wait in a delay buffer, so that all that a layer takes in comes
+while it listens. Each layer begins to fire as soon as the last layer that it needs has fired: no schedule has a shorter
+latency, and with one membrane for each neuron none has a shorter interval than the longest time that a membrane is busy
+with one image.
+
+Spikes carry no name: they are added to whatever membrane listens when they come.
+"""
+
+from collections import defaultdict, deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+
+from torch import Tensor
+
+from fewspikes.base.errors import FewSpikesError
+from fewspikes.graph.graph import OUTPUT
+from fewspikes.network.spiking import SpikingNetwork
+from fewspikes.operators.rule import Kind
+from fewspikes.simulation.plan import Gate, Layer, Plan, Sum, Way
+from fewspikes.simulation.run import Batch
+from fewspikes.simulation.steps import Firing
+
+
+@dataclass(frozen=True, eq=False)
+class Window:
+    """When a sum is formed and used, in global steps of its image: after `opens` until `taken`, held until `freed`."""
+
+    sum: Sum
+    opens: int
+    taken: int
+    freed: int
+
+    @property
+    def listens(self) -> bool:
+        """Whether spikes come at all."""
+        return self.taken > self.opens
+
+
+@dataclass(frozen=True, eq=False)
+class Line:
+    """Spikes of a layer on their way to some of their ends, all after the same delay.
+
+    Attributes:
+        delay: in steps.
+        way: to the ends.
+        at_once: from the product that they gate when they arrive, to what takes its spikes as they come.
+    """
+
+    delay: int
+    way: Way
+    at_once: Way | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Late:
+    """A gated product's sum, kept until what takes it listens.
+
+    Attributes:
+        gate: of the product.
+        at: the global step at which it is handed on.
+        way: from the product on.
+    """
+
+    gate: Gate
+    at: int
+    way: Way
+
+
+class Schedule:
+    """Who listens, fires and waits when.
+
+    Args:
+        plan: of the network.
+        membranes: for each neuron: with two, a layer takes in an image while it fires for the one before.
+
+    Attributes:
+        windows: of all sums, by number.
+        lines: by layer, where its spikes go.
+        late: the products that wait.
+        latency: the steps from an image to its answer.
+        interval: the least number of steps between two images.
+    """
+
+    def __init__(self, plan: Plan, membranes: int = 1) -> None:
+        self.plan, self.membranes = plan, membranes
+        self._gating = _gating(plan)
+        taken = _taken(plan, self._gating)
+        self.windows = self._windows(taken)
+        self.lines = {layer.node: tuple(self._lines(layer)) for layer in plan.layers}
+        self.late = tuple(late for found in self._gating.values() for late in self._late(found))
+        self.latency = plan.answer
+        self.interval = self._shortest()
+
+    def _windows(self, taken: Mapping[int, int]) -> dict[int, Window]:
+        begins = dict(taken)
+        for layer in self.plan.layers:
+            for _, one in self.plan.ways[layer.node].sums:
+                begins[one.number] = min(begins[one.number], taken[one.number] - layer.K)
+        for found in self._gating.values():
+            for _, one in self.plan.ways[found[0].gate.node].sums:
+                if taken[one.number] == _complete(found):
+                    begins[one.number] = min(begins[one.number], *(gating.opens for gating in found))
+        freed = dict(taken)
+        for layer in self.plan.layers:
+            freed[layer.sum.number] = layer.start + layer.K
+        for found in self._gating.values():
+            freed[found[0].gate.held.number] = _complete(found)
+        sums = (one for own in self.plan.sums.values() for one in own)
+        return {one.number: Window(one, *(when[one.number] for when in (begins, taken, freed))) for one in sums}
+
+    def _lines(self, layer: Layer) -> Iterator[Line]:
+        way, by_delay = self.plan.ways[layer.node], defaultdict(list)
+        for _, one in way.sums:
+            by_delay[self.windows[one.number].taken - layer.start - layer.K].append(one)
+        for delay, sums in by_delay.items():
+            yield Line(delay, way.to(sums))
+        for gate in way.gates:
+            found = self._gating[gate.node]
+            opens = next(one.opens for one in found if one.layer is layer)
+            at_once = self._at_once(found)
+            onwards = self.plan.ways[gate.node].to(at_once) if at_once else None
+            yield Line(opens - layer.start, way.to(gates=[gate]), onwards)
+
+    def _at_once(self, found: "Sequence[Gating]") -> list[Sum]:
+        """The sums that take a product's spikes as they come."""
+        sums = (one for _, one in self.plan.ways[found[0].gate.node].sums)
+        return [one for one in sums if self.windows[one.number].taken == _complete(found)]
+
+    def _late(self, found: "Sequence[Gating]") -> Iterator[Late]:
+        gate, way, by_time = found[0].gate, self.plan.ways[found[0].gate.node], defaultdict(list)
+        at_once = {one.number for one in self._at_once(found)}
+        for _, one in way.sums:
+            if one.number not in at_once:
+                by_time[max(self.windows[one.number].opens, _complete(found))].append(one)
+        for time, sums in by_time.items():
+            yield Late(gate, time, way.to(sums))
+
+    def _shortest(self) -> int:
+        units = defaultdict(list)
+        for window in self.windows.values():
+            if window.freed > window.opens:
+                units[window.sum.unit].append(window)
+        return max((self._of_unit(windows) for windows in units.values()), default=1)
+
+    def _of_unit(self, windows: list[Window]) -> int:
+        """The steps that membranes are busy with one image; two take turns, where there is no loop."""
+        first, last = min(w.opens for w in windows), max(w.freed for w in windows)
+        if self.membranes == 1 or len(windows) > 1:
+            return last - first
+        (one,) = windows
+        return max(one.taken - one.opens, one.freed - one.taken, -(-(last - first) // self.membranes))
+
+
+@dataclass(frozen=True, eq=False)
+class Gating:
+    """A layer that gates a product, and the global step after which its spikes do so."""
+
+    layer: Layer
+    gate: Gate
+    opens: int
+
+
+def _gating(plan: Plan) -> dict[str, list[Gating]]:
+    found = defaultdict(list)
+    for layer in plan.layers:
+        for gate in plan.ways[layer.node].gates:
+            found[gate.node].append(Gating(layer, gate, max(gate.opens, layer.start)))
+    return found
+
+
+def _complete(found: Sequence[Gating]) -> int:
+    """When a product's sum is complete."""
+    return max(one.opens + one.layer.K for one in found)
+
+
+def _taken(plan: Plan, gating: Mapping[str, Sequence[Gating]]) -> dict[int, int]:
+    """By sum, the step at which it must be complete: as late as what takes it allows."""
+    found: dict[int, int] = {}
+    for name, sums in plan.sums.items():
+        is_whole = plan.graph[name].operator == OUTPUT or plan.segments.kind(name) is Kind.DIGITAL
+        for one in sums:
+            found[one.number] = plan.ready(name) if is_whole else one.ready
+    for layer in plan.layers:
+        found[layer.sum.number] = layer.start
+    for own in gating.values():
+        found[own[0].gate.held.number] = min(one.opens for one in own)
+    return found
+
+
+class Membranes:
+    """The membranes of all layers, and of products that hold: each listens to one image at a time.
+
+    Args:
+        count: for each sum.
+        windows: of all sums, by number; no spikes come where one is empty.
+    """
+
+    def __init__(self, count: int, windows: Mapping[int, Window]) -> None:
+        self.count, self.windows = count, windows
+        self._listening: dict[tuple[str, int], Tensor | None] = {}  # by unit, what has come to the one that listens
+        self._busy: dict[tuple[str, int], int] = defaultdict(int)
+
+    def open(self, one: Sum) -> None:
+        """A membrane is empty and listens from now on."""
+        if one.unit in self._listening or self._busy[one.unit] == self.count:
+            raise FewSpikesError(f"the neurons of {one.unit[0]} are busy with the image before; give a longer interval")
+        self._listening[one.unit] = None
+        self._busy[one.unit] += 1
+
+    def add(self, one: Sum, value: Tensor) -> None:
+        """Spikes come to whatever listens."""
+        if one.unit not in self._listening:
+            raise AssertionError(f"spikes come to {one.unit}, which does not listen")
+        before = self._listening[one.unit]
+        self._listening[one.unit] = value.clone() if before is None else before.add_(value)
+
+    def take(self, one: Sum) -> Tensor | None:
+        """The membrane listens no more."""
+        return self._listening.pop(one.unit) if self.windows[one.number].listens else None
+
+    def free(self, one: Sum) -> None:
+        """It is of no use any more."""
+        self._busy[one.unit] -= 1
+
+
+def piped(
+    schedule: Schedule, snn: SpikingNetwork, images: Sequence[Sequence[Tensor]], interval: int
+) -> Iterator[tuple[int, int, Layer | None, int, Tensor]]:
+    """Run images one after another, all in flight at once.
+
+    Args:
+        schedule: of the network.
+        snn: the network.
+        images: the inputs of each, in the network's order.
+        interval: the steps between two.
+
+    Yields:
+        The global step, the image, the layer, the step of its code (from 0), and its spikes; with no layer, the image's
+        output.
+    """
+    work = _Pipeline(schedule, snn, images)
+    for now in range(1, schedule.latency + interval * (len(images) - 1) + 1):
+        first = max(-(-(now - schedule.latency) // interval), 0)
+        flying = [(n, now - n * interval) for n in range(first, min((now - 1) // interval + 1, len(images)))]
+        yield from ((now, *told) for told in work.step(now, flying))
+
+
+class _Pipeline:
+    def __init__(self, schedule: Schedule, snn: SpikingNetwork, images: Sequence[Sequence[Tensor]]) -> None:
+        self.schedule, self.snn, self.images = schedule, snn, images
+        self.membranes = Membranes(schedule.membranes, schedule.windows)
+        self.batches: dict[int, Batch] = {}
+        self.firing: dict[tuple[int, str], tuple[Layer, Firing]] = {}
+        self.flying: dict[int, list[tuple[int, Line, Tensor]]] = defaultdict(list)  # by step of arrival
+        self.products: dict[tuple[int, str], Tensor] = {}  # sums of products that wait, by image
+        self.opens, self.taken, self.freed = (defaultdict[int, list[Sum]](list) for _ in range(3))
+        for window in schedule.windows.values():
+            self.taken[window.taken].append(window.sum)
+            if window.listens:
+                self.opens[window.opens + 1].append(window.sum)
+                self.freed[window.freed].append(window.sum)
+        self.layers, self.late = defaultdict(list), defaultdict(list)
+        for layer in schedule.plan.layers:
+            self.layers[layer.start + 1].append(layer)
+        for late in schedule.late:
+            self.late[late.at].append(late)
+        self.waiting = {late.gate.node for late in schedule.late}
+
+    def step(self, now: int, flying: Sequence[tuple[int, int]]) -> Iterator[tuple[int, Layer | None, int, Tensor]]:
+        """One global step of all images in flight, each with its own step."""
+        for n, own in flying:
+            if own == 1:
+                self.batches[n] = Batch(self.schedule.plan, self.snn, self.images[n], self.membranes)
+                self._take(n, 0)
+            for one in self.opens.get(own, ()):
+                self.membranes.open(one)
+            for layer in self.layers.get(own, ()):
+                batch = self.batches[n]
+                self.firing[n, layer.node] = layer, Firing(self.snn.neurons[layer.site], batch.total(layer.sum))
+                batch.release(layer.sum)
+        yield from self._fire(now, dict(flying))
+        for n, line, value in self.flying.pop(now, ()):
+            self._arrive(self.batches[n], n, line, value)
+        for n, own in flying:
+            for late in self.late.get(own, ()):
+                if (n, late.gate.node) in self.products:
+                    batch = self.batches[n]
+                    deque(batch.bring(late.way, self.products[n, late.gate.node], batch.aside), 0)
+            self._take(n, own)
+            for one in self.freed.get(own, ()):
+                self.membranes.free(one)
+            if own == self.schedule.latency:
+                yield n, None, 0, self.batches.pop(n).output()
+                self.products = {key: value for key, value in self.products.items() if key[0] != n}
+
+    def _take(self, n: int, own: int) -> None:
+        for one in self.taken.get(own, ()):
+            self.batches[n].total(one)
+
+    def _fire(self, now: int, flying: Mapping[int, int]) -> Iterator[tuple[int, Layer | None, int, Tensor]]:
+        for (n, name), (layer, firing) in list(self.firing.items()):
+            t = flying[n] - layer.start - 1
+            z = firing.fire(t)
+            yield n, layer, t, z
+            if bool(z.any()):
+                for line in self.schedule.lines[name]:
+                    self.flying[now + line.delay].append((n, line, firing.value(t, z)))
+            if t + 1 == layer.K:
+                del self.firing[n, name]
+
+    def _arrive(self, batch: Batch, n: int, line: Line, value: Tensor) -> None:
+        for gate, reaching in batch.bring(line.way, value):
+            product = batch.product(gate, reaching)
+            if line.at_once is not None:
+                deque(batch.bring(line.at_once, product), 0)
+            if gate.node in self.waiting:
+                before = self.products.get((n, gate.node))
+                self.products[n, gate.node] = product if before is None else before + product
