@@ -51,15 +51,22 @@ class Segments:
         graph: of a spiking network, with shapes.
         fixed: its constants that are structure.
         rules: the rows.
+        signals: the nodes that carry a signal, where the graph alone does not tell.
 
     Raises:
         FewSpikesError: an operator without a row.
     """
 
-    def __init__(self, graph: Graph, fixed: Mapping[str, Tensor], rules: Rules = RULES) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        fixed: Mapping[str, Tensor],
+        rules: Rules = RULES,
+        signals: frozenset[str] | None = None,
+    ) -> None:
         self.graph, self.fixed, self.rules = graph, fixed, rules
-        self.carriers = carriers(graph, rules)
-        self.fates: Mapping[str, Fate] = fates(graph, fixed, rules)
+        self.carriers = carriers(graph, rules) if signals is None else signals
+        self.fates: Mapping[str, Fate] = fates(graph, fixed, rules, carrying=self.carriers)
         self.all = tuple(self._found())
 
     def __iter__(self) -> Iterator[Segment]:
@@ -119,7 +126,7 @@ class Segments:
         Raises:
             Unknown: they cannot be followed.
         """
-        following = Following(self.graph, source, self.through, self._through)
+        following = Following(self.graph, source, self.through, self.passed)
         between = {node.name: node for segment in segments for node in segment.nodes}
         following.follow(sorted(between.values(), key=lambda node: self._order[node.name]))
         for segment in segments:
@@ -184,7 +191,7 @@ class Segments:
         nodes = tuple(self.graph[name] for name in ordered[0])
         return Segment(consumer, end, nodes, ordered[1], lags)
 
-    def _through(self, node: Node, known: Known) -> Any:
+    def passed(self, node: Node, known: Known) -> Any:
         """The connections of a node's result; a tuple of them for an operator of several results."""
         try:
             if node.operator == "getitem":

@@ -104,7 +104,7 @@ class FSNeuron(nn.Module):
         if engine != "reference":
             return self._in_one_pass(x, engine)
         x = self.gate(x)
-        y, spikes = run(x, *self._parameters_for(x), count=bool(self.spike_hooks or self.count_hooks))
+        y, spikes = run(x, *self.parameters_for(x), count=bool(self.spike_hooks or self.count_hooks))
         if spikes is not None:
             for observe in tuple(self.spike_hooks):
                 observe(x.detach(), spikes)
@@ -119,11 +119,11 @@ class FSNeuron(nn.Module):
         seen: Sequence[Any]
         if engine == "compiled":
             if x.dtype not in self._tables:
-                self._tables[x.dtype] = compiled.table(*self._parameters_for(x))
+                self._tables[x.dtype] = compiled.table(*self.parameters_for(x))
             own = None if channels is None else compiled.Channels(*(v.numpy() for v in channels))
             y, *seen = compiled.layer(x, self._tables[x.dtype], own, self.axis, self.code.domain, over)
         else:
-            y, *seen = cuda.layer(x, self._parameters_for(x), channels, self.axis, self.code.domain, over)
+            y, *seen = cuda.layer(x, self.parameters_for(x), channels, self.axis, self.code.domain, over)
         for tally in tuple(self.count_hooks):
             tally(*seen)
         return y
@@ -157,7 +157,7 @@ class FSNeuron(nn.Module):
         factors = [v.to(y.dtype) for v in (self.scale, self.gain) if v is not None]
         return y * per_channel(reduce(torch.mul, factors), y, self.axis) if factors else y
 
-    def _parameters_for(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def parameters_for(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The parameters in x's dtype and on its device, kept for the next call."""
         if torch.compiler.is_compiling():  # a compiler sees tensors, not the code's arrays
             T, h, d, offset = (value.to(x.device, x.dtype) for value in self._exact)

@@ -126,6 +126,7 @@ def fates(
     tensors: Mapping[str, Tensor],
     rules: Rules = RULES,
     problems: Mapping[str, Sequence[Node]] | None = None,
+    carrying: frozenset[str] | None = None,
 ) -> dict[str, Fate]:
     """What becomes of each node that is a call; inputs, constants and the output are left out.
 
@@ -134,11 +135,12 @@ def fates(
         tensors: its constants, those that are structure at least.
         rules: the rows.
         problems: what else is wrong, in words with {} for the nodes where it is.
+        carrying: the nodes that carry a signal, where the graph alone does not tell.
 
     Raises:
         FewSpikesError: problems, and operators that no row covers, all of them, with how often and where.
     """
-    carrying = carriers(graph, rules)
+    carrying = carriers(graph, rules) if carrying is None else carrying
     found, refused = {}, list[Call]()
     for node in graph:
         if node.operator not in _NOTHING:

@@ -1,6 +1,6 @@
 """A graph with its loops over time written out: each node of a loop once for each time step."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from fewspikes.graph.graph import HISTORY, LAST, NEXT, STATE, STEP, Graph, Loop, Node, Ref, replaced
@@ -18,9 +18,13 @@ class Unrolled:
     graph: Graph
     origin: Mapping[str, tuple[str, int]]
 
+    def of(self, names: Collection[str]) -> frozenset[str]:
+        """Those that come from some nodes of the original graph."""
+        return frozenset(name for name, (node, _) in self.origin.items() if node in names)
+
 
 def unrolled(graph: Graph) -> Unrolled:
-    """Write out the loops of a graph. What a state is, is told where it is read; nothing is computed for it.
+    """Write out the loops of a graph. A state is the node whose value it has, but for the first time step.
 
     >>> unrolled(Graph((Node("x", "input", {}), Node("out", "output", {"value": Ref("x")})))).origin["x"]
     ('x', 0)
@@ -45,9 +49,8 @@ class _Unrolling:
         """All time steps of a loop."""
         for time in range(loop.time_steps):
             for node in loop.nodes:
-                if node.operator == STATE:
-                    before = (node.arguments["initial"].name, 0) if time == 0 else (loop.after[node.name], time - 1)
-                    self._found[node.name, time] = self._at(*before)
+                if node.operator == STATE and time:
+                    self._found[node.name, time] = self._at(loop.after[node.name], time - 1)
                 elif node.operator != NEXT:
                     self.add(node, time)
 
@@ -62,6 +65,8 @@ class _Unrolling:
             index = self._steps(node.name) - 1 - time if arguments["reversed"] else time
             given = {"self": self._ref(arguments["self"], 0), "dim": arguments["dim"], "index": index}
             operator, arguments = "aten.select.int", given
+        elif operator == STATE:  # at the first time step: a signal, though a constant may stand there
+            operator, arguments = "aten.alias.default", {"self": self._ref(arguments["initial"], 0)}
         elif operator == HISTORY:
             of = arguments["self"].name
             order = range(self._steps(of))[:: -1 if arguments["reversed"] else 1]

@@ -137,7 +137,8 @@ class Plan:
         self.structure, self.tensors = structure, tensors
         found = unrolled(structure.graph)
         self.graph, self.origin = found.graph, found.origin
-        self.segments = Segments(self.graph, structure.fixed, structure.rules)
+        signals = found.of(structure.segments.carriers)
+        self.segments = Segments(self.graph, structure.fixed, structure.rules, signals)
         self.program: Program = lowered(self.graph)
         self.places = self.program.places
         steps = {site.node: k[site.name] for site in structure.sites}

@@ -138,23 +138,28 @@ class Batch:
         Yields:
             The products that they gate, each with what reaches it.
         """
+        sums, gates = self.arriving(way, value)
+        for (_, sum_), found in zip(way.sums, sums, strict=True):
+            (store or self.store).add(sum_, found)
+        yield from zip(way.gates, gates, strict=True)
+
+    def arriving(self, way: Way, value: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """What a value becomes on its way: for each of the way's sums, and for each of its gates."""
         moving = self.moving
         places = (way.start, *way.written)
         still = [moving[at] for at in places]
         moving[way.start] = value
         execute(way.steps, moving, {})
-        for at, sum_ in way.sums:
-            (store or self.store).add(sum_, moving[at])
-        found = [(gate, moving[gate.start]) for gate in way.gates]
+        found = [moving[at] for at, _ in way.sums], [moving[gate.start] for gate in way.gates]
         for at, one in zip(places, still, strict=True):
             moving[at] = one
-        yield from found
+        return found
 
-    def product(self, gate: Gate, value: Tensor) -> Tensor:
-        """What spikes that gate let through of the value that is held."""
+    def product(self, gate: Gate, value: Tensor, held: Tensor | None = None) -> Tensor:
+        """What spikes that gate let through of the value that is held, or of another one."""
         moving, places = self.moving, (gate.start, gate.place, gate.step.at)
         still = [moving[at] for at in places]
-        moving[gate.start], moving[gate.place] = value, self.total(gate.held)
+        moving[gate.start], moving[gate.place] = value, self.total(gate.held) if held is None else held
         execute([gate.step], moving, {})
         found: Tensor = moving[gate.step.at]
         for at, one in zip(places, still, strict=True):

@@ -25,7 +25,7 @@ class Firing:
         self.neuron = neuron
         gated = neuron.gate(x)
         self.v = gated.clone() if gated is x else gated
-        self.T, self.h, self.d, _ = (value.to(x.device) for value in neuron._parameters_for(x))
+        self.T, self.h, self.d, _ = (value.to(x.device) for value in neuron.parameters_for(x))
 
     def fire(self, t: int) -> Tensor:
         """The spikes of one step, and what stays in the membranes."""

@@ -1,0 +1,252 @@
+"""Event by event: nothing is done for a neuron that cannot fire, nor for a synapse that no spike reaches."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from math import prod
+from typing import Any, NamedTuple
+
+import numba
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fewspikes.graph.interpreter import Step
+from fewspikes.network.following import Following
+from fewspikes.network.spiking import SpikingNetwork
+from fewspikes.neuron.layer import FSNeuron
+from fewspikes.reach.pairs import Pairs, pairs_of
+from fewspikes.simulation.plan import Gate, Layer, Plan, Sum, Way
+from fewspikes.simulation.run import Batch
+from fewspikes.simulation.synapses import Synapses, weighed
+
+Floats, Numbers = NDArray[np.float64], NDArray[np.int64]
+
+
+class Gated(NamedTuple):
+    """Of a gate to a sum: synapses whose weights are sums of held elements, formed when what is held is complete.
+
+    The weight of synapse i is the sum of factor[j] * held[which[j]] for j from terms[i] to terms[i + 1].
+    """
+
+    gate: Gate
+    sum: Sum
+    first: Numbers
+    target: NDArray[np.int32]
+    terms: Numbers
+    which: NDArray[np.int32]
+    factor: NDArray[Any]
+
+
+class Wiring:
+    """All synapses of a network, written out.
+
+    Args:
+        plan: of the network.
+        snn: the network.
+        inputs: one image, in the network's order; it matters where the input's masks open and shut synapses.
+    """
+
+    def __init__(self, plan: Plan, snn: SpikingNetwork, inputs: Sequence[Tensor]) -> None:
+        self.plan, self.snn, self.inputs = plan, snn, inputs
+        self.type = np.float64 if snn.dtype == torch.float64 else np.float32
+        self._batches: dict[int, Batch] = {}
+        self._onwards: dict[str, tuple[tuple[Sum, Synapses], ...]] = {}
+        self.sums: dict[str, tuple[tuple[Sum, Synapses], ...]] = {}
+        self.gates: dict[str, tuple[Gated, ...]] = {}
+        for layer in plan.layers:
+            way, worth = plan.ways[layer.node], snn.neurons[layer.site].ungate
+            self.sums[layer.node] = self._to_sums(layer.node, way, worth)
+            gates = (self._to_gate(layer, gate, way.to(gates=[gate])) for gate in way.gates)
+            self.gates[layer.node] = tuple(one for found in gates for one in found)
+
+    @property
+    def count(self) -> int:
+        """How many synapses there are."""
+        own = sum(len(one.target) for found in self.sums.values() for _, one in found)
+        return own + sum(len(one.target) for found in self.gates.values() for one in found)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Of a node's value, per image."""
+        return tuple(self.plan.graph.sizes(name, 1)[1:])
+
+    def _batch(self, images: int) -> Batch:
+        if images not in self._batches:
+            given = [x.expand(images, *x.shape[1:]) for x in self.inputs]
+            self._batches[images] = Batch(self.plan, self.snn, given)
+        return self._batches[images]
+
+    def _pairs(self, source: str, steps: Iterable[Step], end: str) -> Pairs:
+        segments = self.plan.segments
+        following = Following(self.plan.graph, source, segments.through, segments.passed)
+        following.follow([self.plan.graph[step.node] for step in steps])
+        return pairs_of(following.at(end, self.plan.graph[end]), self.shape(source), self.shape(end))
+
+    def _to_sums(self, source: str, way: Way, worth: Callable[[Tensor], Tensor]) -> tuple[tuple[Sum, Synapses], ...]:
+        shape = self.shape(source)
+        found = []
+        for _, one in way.sums:
+            part, end = way.to([one]), one.segment.end
+
+            def sent(spikes: Tensor, part: Way = part) -> Tensor:
+                batch = self._batch(len(spikes))
+                value = worth(spikes.to(batch.dtype).view(-1, *shape))
+                return batch.arriving(part, value)[0][0].reshape(len(spikes), -1)
+
+            pairs = self._pairs(source, part.steps, end)
+            found.append((one, weighed(pairs, prod(shape), prod(self.shape(end)), sent, self.type)))
+        return tuple(found)
+
+    def _to_gate(self, layer: Layer, gate: Gate, way: Way) -> Iterator[Gated]:
+        shape, held_shape = self.shape(layer.node), self.shape(gate.held.segment.end)
+        held = torch.arange(1, prod(held_shape) + 1, dtype=torch.float64).view(1, *held_shape)
+
+        def sent(spikes: Tensor) -> Tensor:
+            batch = self._batch(len(spikes))
+            (value,) = batch.arriving(way, spikes.view(-1, *shape))[1]
+            return batch.product(gate, value, held.expand(len(spikes), *held_shape)).reshape(len(spikes), -1)
+
+        pairs = self._pairs(layer.node, (*way.steps, gate.step), gate.node)
+        which = weighed(pairs, prod(shape), prod(self.shape(gate.node)), sent, np.float64)
+        if gate.node not in self._onwards:
+            self._onwards[gate.node] = self._to_sums(gate.node, self.plan.ways[gate.node], lambda value: value)
+        scale = self.snn.neurons[layer.site].ungate(torch.ones((1, *shape), dtype=self.snn.dtype)).flatten().numpy()
+        held_element = which.weight.astype(np.int32) - 1
+        for sum_, to in self._onwards[gate.node]:
+            yield _composed(gate, sum_, which, held_element, to, scale, prod(self.shape(sum_.segment.end)))
+
+
+def _composed(
+    gate: Gate, sum_: Sum, inner: Synapses, held: NDArray[np.int32], outer: Synapses, scale: NDArray[Any], targets: int
+) -> Gated:
+    """What leads to a product, and on from there, as one map: a term for each way from a neuron to a target."""
+    times = np.diff(outer.first)[inner.target]
+    source = np.repeat(np.repeat(np.arange(len(scale)), np.diff(inner.first)), times)
+    begin = np.repeat(outer.first[inner.target] - np.cumsum(times) + times, times)
+    onward = begin + np.arange(len(source))
+    key = source * targets + outer.target[onward]
+    order = np.argsort(key, kind="stable")
+    found, terms = np.unique(key[order], return_index=True)
+    first = np.searchsorted(found, np.arange(len(scale) + 1) * targets)
+    factor = (outer.weight[onward] * scale[source])[order]
+    which = np.repeat(held, times)[order]
+    return Gated(gate, sum_, first, (found % targets).astype(np.int32), np.append(terms, len(key)), which, factor)
+
+
+class Flat:
+    """Sums as flat arrays, of one image."""
+
+    def __init__(self, wiring: Wiring) -> None:
+        self._wiring, self._found = wiring, dict[int, NDArray[Any]]()
+
+    def array(self, one: Sum) -> NDArray[Any]:
+        """What spikes have brought to a sum so far, to be added to."""
+        if one.number not in self._found:
+            self._found[one.number] = np.zeros(prod(self._wiring.shape(one.segment.end)), self._wiring.type)
+        return self._found[one.number]
+
+    def add(self, one: Sum, value: Tensor) -> None:
+        """Add to a sum."""
+        self.array(one)[:] += value.flatten().numpy()
+
+    def take(self, one: Sum) -> Tensor | None:
+        """What all spikes have brought; None where none came."""
+        found = self._found.pop(one.number, None)
+        return None if found is None else torch.from_numpy(found).view(1, *self._wiring.shape(one.segment.end))
+
+
+class Shooting:
+    """A layer of one image while it fires."""
+
+    def __init__(self, layer: Layer, neuron: FSNeuron, x: Tensor) -> None:
+        self.layer = layer
+        self.v = neuron.gate(x).flatten().numpy().copy()
+        T, h, d, _ = (value.numpy() for value in neuron.parameters_for(x))
+        self.T, self.h, self.d = T, h, d
+        self.least = np.append(np.minimum.accumulate(T[::-1])[::-1], np.inf).astype(T.dtype)
+        self.able = np.flatnonzero(self.v >= self.least[0])
+        self.fired = np.empty_like(self.able)
+
+    def fire(self, t: int) -> Numbers:
+        """The neurons that fire."""
+        fired, able = _fire(self.v, self.T[t], self.h[t], self.least[t + 1], self.able, self.fired)
+        self.able = self.able[:able]
+        return self.fired[:fired].copy()
+
+
+def shot(wiring: Wiring, batch: Batch, store: Flat) -> Iterator[tuple[int, Layer, int, Numbers, int]]:
+    """Run one image to its end, and tell who fires when.
+
+    Args:
+        wiring: of the network.
+        batch: of one image.
+        store: where its sums are formed.
+
+    Yields:
+        The global step, the layer, the step of its code (from 0), the neurons that fire, and the synaptic operations
+        that their spikes have taken at sums; those at gates come with an empty array when they are taken.
+    """
+    plan = wiring.plan
+    starts, waiting = defaultdict[int, list[Layer]](list), defaultdict[int, list[tuple[Layer, Gated, Any, Numbers]]](list)
+    for layer in plan.layers:
+        starts[layer.start + 1].append(layer)
+    active: dict[str, Shooting] = {}
+    weights: dict[tuple[str, int], NDArray[Any]] = {}
+    for now in range(1, plan.answer + 1):
+        for layer in starts.pop(now, ()):
+            active[layer.node] = Shooting(layer, batch.neurons[layer.site], batch.total(layer.sum))
+            batch.release(layer.sum)
+        for name, one in list(active.items()):
+            layer, t = one.layer, now - one.layer.start - 1
+            fired, done = one.fire(t), 0
+            if len(fired):
+                for sum_, to in wiring.sums[name]:
+                    done += _deliver(fired, one.d[t], to.first, to.target, to.weight, store.array(sum_))
+                for gated in wiring.gates[name]:
+                    waiting[now + max(gated.gate.opens - layer.start, 0)].append((layer, gated, one.d[t], fired))
+            yield now, layer, t, fired, done
+            if t + 1 == layer.K:
+                del active[name]
+        for layer, gated, d, fired in waiting.pop(now, ()):
+            weight = weights.get((layer.node, id(gated)))
+            if weight is None:
+                held = batch.total(gated.gate.held).flatten().numpy()
+                weight = weights[layer.node, id(gated)] = _weights(gated.terms, gated.which, gated.factor, held)
+            done = _deliver(fired, d, gated.first, gated.target, weight, store.array(gated.sum))
+            yield now, layer, -1, fired[:0], done
+
+
+@numba.njit(cache=True, nogil=True)
+def _fire(v: Any, T: Any, h: Any, least: Any, able: Numbers, fired: Numbers) -> tuple[int, int]:
+    """Let all fire that can, and keep those that still may: whatever is below all thresholds to come never will."""
+    count, left = 0, 0
+    for n in able:
+        x = v[n]
+        if x >= T:
+            fired[count] = n
+            count += 1
+            x -= h
+            v[n] = x
+        if x >= least:
+            able[left] = n
+            left += 1
+    return count, left
+
+
+@numba.njit(cache=True, nogil=True)
+def _deliver(fired: Numbers, d: Any, first: Numbers, target: Any, weight: Any, sums: Any) -> int:
+    done = 0
+    for s in fired:
+        for i in range(first[s], first[s + 1]):
+            sums[target[i]] += d * weight[i]
+        done += first[s + 1] - first[s]
+    return done
+
+
+@numba.njit(cache=True, nogil=True)
+def _weights(terms: Numbers, which: Any, factor: Any, held: Any) -> Any:
+    found = np.zeros(len(terms) - 1, factor.dtype)
+    for i in range(len(found)):
+        for j in range(terms[i], terms[i + 1]):
+            found[i] += factor[j] * held[which[j]]
+    return found
