@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from heapq import heappop, heappush
 from typing import Any
 
@@ -218,6 +219,27 @@ class Plan:
     def _constant(self, ref: Ref) -> Any:
         node = self.graph[ref.name]
         return self.tensors[node.arguments["tensor"]] if node.operator == CONSTANT else ref
+
+    @cached_property
+    def shown(self) -> Sum | None:
+        """The sum that the output is, where it is one, no product is in it, and nothing digital comes before."""
+        sums = self.sums.get(self.graph.output.name, ())
+        if len(sums) != 1 or not isinstance(self.graph.output.arguments["value"], Ref):
+            return None
+        segment, kind = sums[0].segment, self.segments.kind
+        is_plain = all(self.segments.held(node) is None for node in segment.nodes)
+        return sums[0] if is_plain and all(kind(name) is not Kind.DIGITAL for name in segment.sources) else None
+
+    @cached_property
+    def shown_from(self) -> int:
+        """The first global step in which spikes come to it."""
+        starts = [x.start for x in self.layers if any(one is self.shown for _, one in self.ways[x.node].sums)]
+        return min(starts, default=self.answer) + 1
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether anything but the number of images decides what bookkeeping comes to: whole numbers, masks."""
+        return any(spec.dtype.is_floating_point is False for spec in self.structure.inputs)
 
     def bookkeeping(self) -> Iterator[Step]:
         """The operators whose results carry no signal, in order."""

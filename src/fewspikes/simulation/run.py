@@ -40,6 +40,10 @@ class Unbounded:
         """What all spikes have brought; None where none came."""
         return self._found.pop(sum_.number, None)
 
+    def peek(self, sum_: Sum) -> Tensor | None:
+        """What spikes have brought so far."""
+        return self._found.get(sum_.number)
+
 
 class Batch:
     """The values of a batch.
@@ -93,6 +97,15 @@ class Batch:
             found = [self.values[sum_.end], self.store.take(sum_), self.aside.take(sum_)]
             self._totals[sum_.number] = reduce(torch.add, [value for value in found if value is not None])
         return self._totals[sum_.number]
+
+    def so_far(self, step: int) -> Tensor | None:
+        """The output after a step, while spikes come to it; None before, and where it is no plain sum."""
+        shown = self.plan.shown
+        if shown is None or step < self.plan.shown_from or not isinstance(self.store, Unbounded):
+            return None
+        self._work_out(shown)
+        still, more = self.values[shown.end], self.store.peek(shown)
+        return still.clone() if more is None else still + more
 
     def release(self, sum_: Sum) -> None:
         """A sum is needed no more."""
