@@ -39,7 +39,7 @@ class ImageAxis:
 
     def in_front(self, x: Tensor) -> Tensor:
         """The images in front of all axes of x, of which that of the images keeps the places of one image."""
-        split = x.unflatten(self.axis, (self.outer, -1, self.inner))
+        split: Tensor = x.unflatten(self.axis, (self.outer, -1, self.inner))
         return split.movedim(self.axis + 1, 0).flatten(self.axis + 1, self.axis + 2)
 
     def shape(self, sizes: tuple[int, ...]) -> tuple[int, ...]:
