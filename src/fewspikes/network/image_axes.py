@@ -48,7 +48,7 @@ class ImageAxis:
         return (*sizes[: self.axis], *own, *sizes[self.axis + 1 :])
 
 
-def image_axes(graph: Graph, fixed: Mapping[str, Tensor], rules: Rules) -> dict[str, ImageAxis]:
+def axes_of_images(graph: Graph, fixed: Mapping[str, Tensor], rules: Rules) -> dict[str, ImageAxis]:
     """The axis of the images by site (its node); a site is not there if no axis has them in an order that is known.
 
     Args:
