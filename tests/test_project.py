@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -58,6 +59,18 @@ def test_importing_loads_no_extra_and_no_compiler_and_touches_no_gpu():
         "assert not loaded, loaded; assert not torch.cuda.is_initialized()"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_compiled_code_needs_nothing_that_is_no_dependency():
+    # numba's own products of vectors and matrices, and its linear algebra, are scipy's.
+    for path in Path(fewspikes.__file__).parent.rglob("*.py"):
+        for function in ast.walk(ast.parse(path.read_text())):
+            if isinstance(function, ast.FunctionDef) and any(
+                re.search("jit|compile|inline", ast.unparse(d)) for d in function.decorator_list
+            ):
+                text = ast.unparse(function)
+                assert not re.search(r"np\.(dot|vdot|inner|linalg)|numpy\.linalg", text), (path.name, function.name)
+                assert not any(isinstance(node, ast.MatMult) for node in ast.walk(function)), (path.name, function.name)
 
 
 def test_every_public_name_is_there_and_documented():

@@ -6,7 +6,7 @@ import numba
 import numpy as np
 
 from fewspikes.fitting.problem import Problem, Vector
-from fewspikes.fitting.staircase import Work, least_squares, slopes, workspace
+from fewspikes.fitting.staircase import Work, dot, least_squares, slopes, workspace
 
 STRICTNESS = 20.0  # of the spike limit, in units of the objective per spike: far above what a spike ever gains
 STEPS = 160  # of one descent in a local search
@@ -80,14 +80,14 @@ def downhill(g: Vector, S: Vector, Y: Vector, held: int, last: int, direction: V
     direction[:] = g
     for k in range(held):
         i = (last - 1 - k) % _MEMORY
-        rho[i] = 1 / np.dot(S[i], Y[i])
-        alpha[i] = rho[i] * np.dot(S[i], direction)
+        rho[i] = 1 / dot(S[i], Y[i])
+        alpha[i] = rho[i] * dot(S[i], direction)
         direction -= alpha[i] * Y[i]
     i = (last - 1) % _MEMORY
-    direction *= np.dot(S[i], Y[i]) / np.dot(Y[i], Y[i])
+    direction *= dot(S[i], Y[i]) / dot(Y[i], Y[i])
     for k in range(held - 1, -1, -1):
         i = (last - 1 - k) % _MEMORY
-        direction += (alpha[i] - rho[i] * np.dot(Y[i], direction)) * S[i]
+        direction += (alpha[i] - rho[i] * dot(Y[i], direction)) * S[i]
 
 
 @numba.njit(cache=True, nogil=True)
@@ -106,7 +106,7 @@ def line_search(
         new = objective_and_gradient(trial, problem, work, g)
         if not new < value + _DECREASE * stride * slope:
             upper = stride
-        elif -np.dot(g, direction) < _CURVATURE * slope:
+        elif -dot(g, direction) < _CURVATURE * slope:
             lower = stride
         else:
             break
@@ -137,8 +137,8 @@ def descend(p: Vector, problem: Problem, work: Work, steps: int, wanted: float) 
         if held:
             downhill(g, S, Y, held, last, direction)
         else:
-            direction[:] = g * (length / max(np.sqrt(np.dot(g, g)), 1e-300))
-        slope = -np.dot(g, direction)
+            direction[:] = g * (length / max(np.sqrt(dot(g, g)), 1e-300))
+        slope = -dot(g, direction)
         new = line_search(p, value, slope, direction, problem, work, trial, g_new) if slope < 0 else np.inf
         if not new < value:
             if held == 0:
@@ -153,7 +153,7 @@ def descend(p: Vector, problem: Problem, work: Work, steps: int, wanted: float) 
         p[:] = trial
         g[:] = g_new
         value = new
-        if np.dot(S[i], Y[i]) > 1e-14:
+        if dot(S[i], Y[i]) > 1e-14:
             last += 1
             held = min(held + 1, _MEMORY)
         if gained < _GAIN:

@@ -22,7 +22,7 @@ from fewspikes.neuron import known_codes
 from fewspikes.neuron.activation import POWERS_OF_TWO, Activation
 from fewspikes.neuron.parameters import MAX_STEPS, FSParameters
 
-ALGORITHM = 13  # raise it when fits change, so that kept ones are made again
+ALGORITHM = 14  # raise it when fits change, so that kept ones are made again
 FLOOR = 0.01  # of the weight is spread evenly over the range: a few inputs far out must not come out wild
 _WEIGHED_FLOOR = 0.001  # where the network's output says what errors count
 # Later inputs go further than those seen: on either side so much of the range is added, and more where few were seen.
