@@ -20,6 +20,7 @@ from fewspikes.graph.nested import tensors_of
 from fewspikes.images import data_folder, loader, open_images
 from fewspikes.models import load_model
 from fewspikes.network.file import save
+from fewspikes.network.report import ConversionReport
 
 EXAMPLE = "Example: fewspikes convert timm:resnet18 --data imagenet -K 8 -o resnet18.fs"
 _CALIBRATION_IMAGES = 512
@@ -161,16 +162,20 @@ def convert(
     if known is None and shape is None and words is None:
         check_takes_pictures(snn.graph, example, loaded.name)
     if snn.report.calibration_images == 1:
-        what = "image" if read is None else "sentence"
-        warn(f"calibrated on 1 {what} alone, so its ranges are those of that one; give some dozens of {what}s")
+        item = "image" if read is None else "sentence"
+        warn(f"calibrated on 1 {item} alone, so all is fitted to that one; give some dozens of {item}s")
     if output is not None:
         save(snn, output, carried)
+    _say(loaded.name, snn.report, output, read, as_json)
+
+
+def _say(name: str, report: ConversionReport, output: Path | None, read: sentences.Read | None, as_json: bool) -> None:
+    """Print what was made of the model `name`."""
     if as_json:
-        written = None if output is None else str(output)
-        said = {} if read is None else {"tokens": read.tokens.length}
-        typer.echo(json.dumps({"model": loaded.name, "output": written, **said, **snn.report.to_json()}))
+        length = {} if read is None else {"tokens": read.tokens.length}
+        typer.echo(json.dumps({"model": name, "output": output and str(output), **length, **report.to_json()}))
         return
-    typer.echo(f"{loaded.name}: {snn.report.text('image' if read is None else 'sentence')}")
+    typer.echo(f"{name}: {report.text('image' if read is None else 'sentence')}")
     if read is not None:
         typer.echo(f"each sentence has {counted(read.tokens.length, 'token')}, padding included")
     typer.echo(f"written to {output}" if output is not None else "nothing written; give -o FILE to keep the network")

@@ -112,7 +112,7 @@ class ConversionReport:
             f"operators: {', '.join(f'{kinds[kind]} {kind}' for kind in Kind if kinds[kind])}",
         ]
         if self.calibration_images:
-            few = f": its ranges are those of one {item} alone; give more" if self.calibration_images == 1 else ""
+            few = ": all is fitted to that one; give more" if self.calibration_images == 1 else ""
             lines.append(f"calibrated on {counted(self.calibration_images, item)}{few}")
         lines += _circuit_lines(self.circuits)
         lines += map(_loop_line, self.loops)
