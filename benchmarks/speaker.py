@@ -6,7 +6,7 @@
 
 The speech is no recording: eSpeak NG, a formant synthesiser, reads sentences of Python's own documentation with many
 voices. Codes are fitted on half of the voices and measured on the others, with other sentences. The norm at the
-encoder's end, which divides its output by its length, stays outside of the network; cosines do not depend on it.
+encoder's end, which divides its output by its length, is part of the network.
 """
 
 import argparse
@@ -37,7 +37,7 @@ LONGER = 320  # frames of a sequence longer than all that were seen
 
 
 class VoiceEncoder(nn.Module):
-    """Three layers of LSTM over the frames of a mel spectrogram, and a rectified linear map of the last output."""
+    """Three layers of LSTM over the frames of a mel spectrogram, a rectified linear map of the last output, a norm."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -46,7 +46,8 @@ class VoiceEncoder(nn.Module):
 
     def forward(self, mels: Tensor) -> Tensor:
         """mels: [batch, frames, 40]."""
-        return torch.relu(self.linear(self.lstm(mels)[1][0][-1]))
+        found = torch.relu(self.linear(self.lstm(mels)[1][0][-1]))
+        return found / (found.norm(dim=1, keepdim=True) + 1e-5)
 
 
 def encoder(wheel: str) -> VoiceEncoder:

@@ -24,6 +24,7 @@ def main() -> None:
         *maxima(),
         *products(),
         *minilm(),
+        *speaker(),
         *integers(),
         *peers(),
         *baselines(),
@@ -349,6 +350,39 @@ def _operators(counts: dict[str, int]) -> str:
     """
     names = ((name.removeprefix("aten.").split(".")[0], n) for name, n in counts.items())
     return ", ".join(name if n == 1 else f"{n} x {name}" for name, n in names)
+
+
+def speaker() -> Iterator[str]:
+    """A trained LSTM's voices."""
+    content = read("speaker")
+    if content is None:
+        return
+    yield from section("Voices by a recurrent network", content["command"], content)
+    yield (
+        f"resemblyzer's encoder, an LSTM of three layers with its own weights and a norm, calibrated on "
+        f"{content['calibration_utterances']} utterances. Speech: {content['speech']}. Found again: the nearest other "
+        "utterance is of the same voice.\n"
+    )
+    columns = ["product", "K", "frames", "utterances", "cosine (least)", "found again ANN → SNN"]
+    columns += ["neurons", "spikes per neuron and frame", "steps per frame"]
+    cells = ((row, row[part]) for row in content["rows"] for part in ("held", "longer"))
+    yield from table(
+        columns,
+        (
+            [
+                row["product"],
+                row["K"],
+                own["frames"],
+                own["utterances"],
+                f"{own['cosine']:.4f} ({own['least_cosine']:.4f})",
+                f"{own['found_again_ann']:.1f} → {own['found_again_snn']:.1f}%",
+                f"{row['neurons']:,}",
+                f"{own['spikes_per_neuron_and_time_step']:.2f}",
+                row["steps_per_frame"],
+            ]
+            for row, own in cells
+        ),
+    )
 
 
 def integers() -> Iterator[str]:

@@ -14,7 +14,7 @@ import fewspikes as fs
 from fewspikes.graph.nested import tensors_of
 from fewspikes.measure import evaluation, speed
 from fewspikes.measure.measurement import paired_interval
-from networks import ByName, Pair, small, squeeze_excite
+from networks import ByName, Pair, small, squeeze_excite, torn
 
 IMAGES = torch.zeros(1, 3, 8, 8)
 
@@ -82,6 +82,18 @@ def test_few_classes_have_no_top5():
     report = fs.evaluate(fs.convert(model, IMAGES), [(x, torch.zeros(8, dtype=torch.int64))])
     assert report.snn_top5 is None
     assert report.snn_top1 is not None
+
+
+def test_synapses_that_the_graph_does_not_tell_are_named_with_the_reason():
+    snn = fs.convert(torn(), torch.zeros(1, 4), K=4, alpha=4.0)
+    report = fs.evaluate(snn, torch.randn(8, 4))
+    reason = "operator site at the top of the model: no axis has the images of a batch in a known order"
+    assert report.synops_per_image is None
+    assert json.loads(json.dumps(report.to_json()))["unknown_synops"] == report.unknown_synops == {"relu#1": reason}
+    assert f"unknown: 1 of 2 layers with an unknown fan-out, the first relu#1 ({reason}); fs.count" in str(report)
+    without = fs.evaluate(snn, torch.randn(8, 4), synops=False)
+    assert without.unknown_synops == {}
+    assert re.search("synaptic operations +not counted", str(without))
 
 
 def test_the_report_is_json():

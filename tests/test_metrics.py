@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import fewspikes as fs
-from networks import small, squeeze_excite
+from networks import small, squeeze_excite, torn
 
 IMAGES = torch.zeros(1, 3, 8, 8)
 
@@ -175,18 +175,15 @@ def test_threads_count_exactly():
 
 
 def test_a_site_whose_fan_out_is_unknown_is_left_out_with_the_reason():
-    class SequenceFirst(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.a, self.b = nn.Linear(4, 5), nn.Linear(5, 3)
-
-        def forward(self, x):
-            return self.b(torch.relu(self.a(x.transpose(0, 1)))).transpose(0, 1)
-
-    x = torch.randn(2, 6, 4)
-    counts = counted(fs.convert(SequenceFirst().eval(), x[:1]), x, synops=True)
-    assert counts.synops == 0
-    assert "is not the batch" in counts.unknown_synops["relu"]
+    snn, x = fs.convert(torn(), torch.zeros(1, 4), K=4, alpha=4.0), torch.randn(2, 4)
+    counts = counted(snn, x, synops=True)
+    assert counts.unknown_synops == {
+        "relu#1": "operator site at the top of the model: no axis has the images of a batch in a known order"
+    }
+    with fs.count(snn, synops=True) as both, torch.no_grad():
+        snn(x), snn(x)
+    assert counts.synops == both.synops / 2 == 3 * counts.by_site["relu#2"] > 0
+    assert both.by_site["relu#1"] == 2 * counts.by_site["relu#1"] > 0
 
 
 def test_a_pass_that_began_before_the_block_is_not_counted_and_does_not_fail():

@@ -1,6 +1,7 @@
 """Products of two signals as spikes: gated, and by quarter squares; values, spikes, steps and synapses by hand."""
 
 import itertools
+from collections.abc import Collection
 
 import pytest
 import torch
@@ -169,7 +170,9 @@ def test_everything_spikes_and_computes_what_the_model_computes(name: str, choic
 Values = dict[str, Tensor]
 
 
-def values(made: Prepared, x: Tensor, frozen: Values, changed: str = "", position: int = 0) -> Values:
+def values(
+    made: Prepared, x: Tensor, frozen: Values, changed: str = "", position: int = 0, digital: Collection[str] = ()
+) -> Values:
     """Every tensor by node; what sites send, and products hold, is as in `frozen`, but for one element of a site."""
     found: Values = {}
     for node in made.graph:
@@ -180,14 +183,14 @@ def values(made: Prepared, x: Tensor, frozen: Values, changed: str = "", positio
             found[node.name] = made.tensors[node.arguments["tensor"]]
         elif node.operator == SITE:
             site = next(site for site in made.sites if site.node == node.name)
-            sent = frozen.get(node.name, site.activation(given["input"])).clone()
+            sent = frozen.get(node.name, site.activation(given["input"])).clone(memory_format=torch.contiguous_format)
             if node.name == changed:
                 sent.view(-1)[position] += 1.0
             found[node.name] = sent
         elif node.operator == OUTPUT:
             found[OUTPUT] = given["value"]
         else:
-            if node.short == "amax" and frozen:  # digital: its result is another source
+            if frozen and (node.short == "amax" or node.name in digital):  # digital: its result is another source
                 found[node.name] = frozen[node.name]
                 continue
             if "held" in given and frozen:

@@ -15,6 +15,7 @@ from fewspikes import FewSpikesError
 from fewspikes.network.synapses import FanOut
 from fewspikes.reach import factors, union
 from linear_chains import CASES, TRACED, case, shuffle
+from networks import torn
 
 aten = torch.ops.aten
 
@@ -194,6 +195,5 @@ def test_mixing_the_images_of_a_batch_is_unknown(dims: list[int]) -> None:
     assert net.fan().reason == "the images of a batch are mixed with each other"
 
 
-def test_a_site_with_the_batch_folded_away_is_unknown() -> None:
-    net = Converted.of(Net(lambda x: torch.relu(x.flatten(0, 1)).unflatten(0, (-1, 3))), 3, 2)
-    assert "axis 0 of" in str(net.fan().reason)
+def test_images_that_are_told_from_each_other_by_two_axes_together_are_unknown() -> None:
+    assert str(Converted.of(torn(), 4).fan().reason).endswith("no axis has the images of a batch in a known order")

@@ -20,6 +20,7 @@ from fewspikes.measure.deal import Images
 from fewspikes.measure.measurement import Beside, measure
 from fewspikes.measure.side_by_side import images_within, walk
 from fewspikes.network.grids import followed
+from fewspikes.network.image_axes import ImageAxis
 from fewspikes.network.spiking import SpikingNetwork
 from fewspikes.neuron.activation import Activation
 from fewspikes.neuron.layer import FSNeuron
@@ -155,6 +156,7 @@ def _propose(
     in_turn = [batch for pair in zip_longest(*(half.batches for half in halves)) for batch in pair if batch is not None]
     reasons, own = _reasons(snn), snn.neurons
     leaders = {follower.leader for follower in snn.structure.followers.values()}
+    images = snn.structure_for(in_turn[0]).image_axes
     neurons: dict[str, FSNeuron] = {}
     for name, ann, got, put in track(walk(snn, in_turn, room), "repairing", len(sites), progress):
         site, neuron = sites[name], own[name]
@@ -164,7 +166,10 @@ def _propose(
         if exact is not None:
             put(exact)
         elif axis is not None:
-            a, g = ([_by_channel(values[which::2], axis) for which in range(2)] for values in (ann, got))
+            a, g = (
+                [_by_channel(values[which::2], axis, images.get(name, ImageAxis(0))) for which in range(2)]
+                for values in (ann, got)
+            )
             free = ranges and not reasons[name]
             ratios = (_SHORT_RATIOS if name in leaders else _RATIOS) if free else ()
             neuron = _settle(neuron, site.activation, a, g, axis, ratios, prices[name])
@@ -173,9 +178,9 @@ def _propose(
     return neurons
 
 
-def _by_channel(batches: list[Tensor], axis: int) -> Tensor:
+def _by_channel(batches: list[Tensor], axis: int, images: ImageAxis) -> Tensor:
     """[channels, images, positions]; positions are thinned out where they are many."""
-    rows = [(x if x.ndim > 2 else x.unsqueeze(-1)).movedim(axis, 0).flatten(2) for x in batches]
+    rows = [images.in_front(x).movedim(axis + 1, 0).flatten(2) for x in batches]
     step, positions = -(-sum(x.numel() for x in batches) // _ELEMENTS), rows[0].shape[-1]
     if step > 1:  # a random choice: a regular one could fall in with the image's width
         chosen = torch.randperm(positions, generator=torch.Generator().manual_seed(0))[: max(positions // step, 1)]

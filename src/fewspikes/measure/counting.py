@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from fewspikes.base.errors import FewSpikesError
-from fewspikes.graph.inputs import bound
 from fewspikes.network.spiking import Countable, SpikingNetwork
 from fewspikes.network.structure import Structure
 from fewspikes.neuron.layer import count_outside
@@ -124,8 +123,11 @@ def count(snn: Countable, synops: bool = False) -> Iterator[Counts]:
     watchers = {name: _Hook(partial(watch, name)) for name in neurons}
 
     def begin(module: nn.Module, args: Any) -> None:
-        passing.counts = _nothing(snn, synops)
+        passing.counts, passing.structure = _nothing(snn, synops), None
         passing.seen = {name: [] for name in neurons}
+
+    def begin_within(module: nn.Module, values: tuple[Tensor, ...]) -> None:
+        passing.structure = snn.structure_for(values) if isinstance(snn, SpikingNetwork) else None
 
     def end(module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor], output: Any) -> None:
         done: Counts | None = passing.__dict__.pop("counts", None)
@@ -133,14 +135,15 @@ def count(snn: Countable, synops: bool = False) -> Iterator[Counts]:
             return
         first = next(iter((*args, *kwargs.values())))
         done.images = len(next(iter(first.values())) if isinstance(first, Mapping) else first)
-        structure = snn.structure_for(bound(snn.inputs, args, kwargs)) if isinstance(snn, SpikingNetwork) else None
-        _weigh(done, passing.__dict__.pop("seen"), structure)
+        _weigh(done, passing.__dict__.pop("seen"), passing.structure)
         for by_site in (done.by_site, done.clipped_by_site):  # on a GPU, one wait for all layers
             by_site.update({name: int(value) for name, value in by_site.items()})
         with lock:
             counts.__dict__.update((counts + done).__dict__)
 
     handles = [snn.register_forward_pre_hook(_Hook(begin)), snn.register_forward_hook(_Hook(end), with_kwargs=True)]
+    if isinstance(snn, SpikingNetwork):
+        handles.append(snn.running_graph.register_forward_pre_hook(_Hook(begin_within)))
     places = {name: neuron.spike_hooks if synops else neuron.count_hooks for name, neuron in neurons.items()}
     for name, place in places.items():
         place.append(watchers[name])
@@ -196,18 +199,26 @@ def _observe(passing: threading.local, snn: SpikingNetwork, name: str, x: Tensor
     counts: Counts | None = getattr(passing, "counts", None)
     if counts is None:
         return
-    by_position = _over_images(spikes)
-    _tally(passing, name, int(by_position.sum()), count_outside(x, snn.neurons[name].code.domain))
+    outside = count_outside(x, snn.neurons[name].code.domain)
+    images = passing.structure.image_axes.get(name)
+    if images is None:
+        _tally(passing, name, int(spikes.sum(dtype=torch.int64)), outside)
+        return
+    by_position = _over_images(images.in_front(spikes))
+    _tally(passing, name, int(by_position.sum()), outside)
     if counts.synops is not None and name not in counts.unknown_synops:
-        passing.seen[name].append(by_position)
+        passing.seen[name].append(by_position.squeeze(images.axis) if images.places == 1 else by_position)
 
 
 def _weigh(counts: Counts, seen: Mapping[str, list[Tensor]], structure: Structure | None) -> None:
     """What a pass of known length comes to: gate inputs, and the synapses of all spikes, time step by time step."""
     for name, neurons in (counts.neurons if structure is None else structure.neurons).items():
         counts.inputs_by_site[name] *= counts.images * neurons
+    if counts.synops is None or structure is None:
+        return
+    counts.unknown_synops |= {name: fan.reason for name, fan in structure.fan_out.items() if fan.reason}
     for name, spikes in seen.items():
-        if spikes and counts.synops is not None and structure is not None:
+        if spikes:
             whole = spikes[0] if structure.loop(name) is None else torch.stack(spikes, -1)
             counts.synops += structure.fan_out[name].weigh(whole) or 0
 

@@ -10,7 +10,6 @@ from fewspikes.base.progress import track
 from fewspikes.base.sums import total
 from fewspikes.fitting import largest_error
 from fewspikes.measure.deal import Images
-from fewspikes.measure.outputs import per_image
 from fewspikes.measure.sensitivity import Probed, portion, probe
 from fewspikes.measure.side_by_side import walk
 from fewspikes.network.sites import SiteDiagnosis
@@ -90,7 +89,7 @@ class _Tally:
         self.sums["output"] += probed.effect(self.site.name, got - exact)
         for i, neuron in enumerate(self.alone):
             self.own[i] += _square(neuron(wanted_input) - wanted)
-        self._add_spikes(seen, spikes, probed.images)
+        self._add_spikes(seen, spikes, probed)
 
     def _add_errors(self, wanted: Tensor, exact: Tensor, got: Tensor, outside: Tensor) -> None:
         own = (got - exact).double().square()
@@ -103,11 +102,11 @@ class _Tally:
         self.sums["got2"] += _square(got)
         self.sums["product"] += float(total(got.double() * wanted.double()))
 
-    def _add_spikes(self, seen: Tensor, spikes: Tensor, images: int) -> None:
+    def _add_spikes(self, seen: Tensor, spikes: Tensor, probed: Probed) -> None:
         self.spikes += int(spikes.sum(dtype=torch.int64))
         self.times = spikes.shape[-1] if self.loops else 1
         each = spikes.sum(-1, dtype=torch.int32) if self.loops else spikes
-        fired = (per_image(each, images) > 0).sum(0, dtype=torch.uint8)  # of IMAGES at most
+        fired = (probed.per_image(self.site.name, each) > 0).sum(0, dtype=torch.uint8)  # of IMAGES at most
         self.fired = fired if self.fired is None else self.fired + fired
         if self.axis is not None:
             by_channel = spikes.movedim(self.axis, 0).flatten(1).sum(1, dtype=torch.int64)

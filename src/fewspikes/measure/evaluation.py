@@ -1,7 +1,7 @@
 """Run the ANN and the spiking network on the same images and say how they differ and what it cost."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
 
 from torch import Tensor, nn
@@ -62,7 +62,8 @@ class EvaluationReport:
         spikes_per_image, spikes_per_neuron: exact totals divided by images (and neurons).
         latency_steps: sum of K over the longest chain of layers.
         interval_steps: steps between two images in the pipeline.
-        synops_per_image: synapses that the spikes reach; None where the graph does not tell some fan-out.
+        synops_per_image: synapses that the spikes reach; None where the graph does not tell some fan-out, or if they
+            were not asked for.
         macs_per_image: multiply-adds left in the spiking network; ann_macs_per_image: those of the ANN.
         ann_images_per_second, snn_images_per_second: on this machine, forward passes alone, nothing counted: the
             median over passes.
@@ -71,6 +72,7 @@ class EvaluationReport:
             element's by itself (the mean over its tensors).
         cosine: of all outputs with the ANN's.
         metric: what the user's metric gave by name, as {"ann": ..., "snn": ...}; None without one.
+        unknown_synops: the sites whose fan-out the graph does not tell, with the reason.
     """
 
     model: str
@@ -98,6 +100,7 @@ class EvaluationReport:
     relative_error: float
     cosine: float
     metric: dict[str, Scores] | None = None
+    unknown_synops: dict[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """A plain dict for JSON; a score of the metric that is not finite is None."""
@@ -127,7 +130,7 @@ class EvaluationReport:
             ("neurons", f"{self.neurons:,} in {counted(self.layers, 'layer')}, K = {k}"),
             ("spikes", f"{self.spikes_per_image:,.0f} per {item}, {self.spikes_per_neuron:.3f} per neuron"),
             ("time steps", f"{self.latency_steps} to the answer, one {item} every {self.interval_steps}"),
-            ("synaptic operations", "unknown" if self.synops_per_image is None else f"{self.synops_per_image:,.0f}"),
+            ("synaptic operations", self._synops),
             ("multiply-adds ANN / SNN", f"{self.ann_macs_per_image:,} / {self.macs_per_image:,}"),
             (
                 f"{item}s/s ANN / SNN",
@@ -137,6 +140,19 @@ class EvaluationReport:
         ]
         width = max(24, *(len(name) + 2 for name, _ in rows))
         return "\n".join([self.model, *(f"  {name:<{width}}{value}" for name, value in rows)])
+
+    @property
+    def _synops(self) -> str:
+        if self.synops_per_image is not None:
+            return f"{self.synops_per_image:,.0f}"
+        if not self.unknown_synops:
+            return "not counted"
+        site, reason = next(iter(self.unknown_synops.items()))
+        return (
+            f"unknown: {len(self.unknown_synops)} of {counted(self.layers, 'layer')} with an unknown fan-out, the first "
+            f"{site} "
+            f"({reason}); fs.count counts those of the others"
+        )
 
 
 def evaluate(
@@ -237,6 +253,7 @@ def _report(
         clipped_fraction=found.clipped_fraction,
         relative_error=found.error,
         cosine=found.cosine,
+        unknown_synops=found.unknown_synops,
     )
 
 

@@ -41,6 +41,7 @@ class Measurement:
         spikes, synops: over all images, exact; synops None if not asked for or where the graph does not tell.
         spikes_per_neuron: mean per neuron and image.
         clipped_fraction: gate inputs outside the domain that the parameters were made for.
+        unknown_synops: sites whose fan-out the graph does not tell, with the reason.
     """
 
     images: int
@@ -58,6 +59,7 @@ class Measurement:
     spikes_per_neuron: float
     synops: int | None
     clipped_fraction: float
+    unknown_synops: dict[str, str] = field(default_factory=dict)
 
     @property
     def loss(self) -> float | None:
@@ -137,6 +139,7 @@ def measure(
         spikes_per_neuron=counts.per_neuron,
         synops=None if unknown else counts.synops,
         clipped_fraction=counts.clipped_fraction,
+        unknown_synops=counts.unknown_synops,
     )
 
 

@@ -22,7 +22,7 @@ def compared(output: Any) -> list[Tensor]:
 
 
 def per_image(x: Tensor, images: int) -> Tensor:
-    """[images, elements]; where the batch was folded into other axes they follow it. One row if they do not divide."""
+    """[images, elements] of a tensor with its images in front. One row if they do not divide."""
     return x.reshape(images if x.numel() % images == 0 else 1, -1)
 
 

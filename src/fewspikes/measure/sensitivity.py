@@ -19,6 +19,7 @@ from fewspikes.measure.deal import Images
 from fewspikes.measure.gradients import check_gradients
 from fewspikes.measure.outputs import Variance, floats, per_image
 from fewspikes.measure.source import Batch
+from fewspikes.network.image_axes import ImageAxis
 from fewspikes.network.spiking import SpikingNetwork
 from fewspikes.neuron.activation import Activation
 from fewspikes.neuron.kernels import apply
@@ -162,12 +163,18 @@ def _filled(values: Vector, steps: list[int], log: bool) -> Vector:
 class Probed:
     """A batch as the ANN sees it: each site's gate inputs, and the output's gradients at each site's output.
 
-    In a loop over time those of all time steps are along a last axis.
+    In a loop over time those of all time steps are along a last axis. `axes` say where each site has its images.
     """
 
     images: int
     inputs: dict[str, Tensor]
     gradients: dict[str, list[Tensor]]
+    axes: Mapping[str, ImageAxis]
+
+    def per_image(self, name: str, x: Tensor) -> Tensor:
+        """[images, elements] of what a site has; where it has its images in no known order, whatever comes first."""
+        axis = self.axes.get(name)
+        return per_image(x if axis is None else axis.in_front(x), self.images)
 
     def squares(self, name: str) -> Tensor:
         """The mean squared gradient at each element of the site's output."""
@@ -175,8 +182,8 @@ class Probed:
 
     def effect(self, name: str, error: Tensor) -> float:
         """The output's relative squared error, summed over the batch, that `error` at the site's output makes."""
-        rows = per_image(error, self.images)
-        products = [row_sums(per_image(g, self.images) * rows).double() for g in self.gradients[name]]
+        rows = self.per_image(name, error)
+        products = [row_sums(self.per_image(name, g) * rows).double() for g in self.gradients[name]]
         return float(sum(p.square().sum() for p in products)) / max(len(products), 1)
 
 
@@ -208,7 +215,8 @@ def _probed(snn: SpikingNetwork, batch: Batch, scales: list[float], random: torc
         times = len(tap.outputs)
         gradients[name] = [_finite(_over_time(row[:times])) for row in rows]
         rows = [row[times:] for row in rows]
-    return Probed(len(batch[0]), {name: tap.taken() for name, tap in taps.items()}, gradients)
+    inputs = {name: tap.taken() for name, tap in taps.items()}
+    return Probed(len(batch[0]), inputs, gradients, snn.structure_for(batch).image_axes)
 
 
 def _finite(gradient: Tensor) -> Tensor:

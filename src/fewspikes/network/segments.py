@@ -17,6 +17,7 @@ from torch import Tensor
 from fewspikes.graph.functions import is_fresh
 from fewspikes.graph.graph import INPUT, OUTPUT, SITE, Graph, Node, Ref
 from fewspikes.network.following import Following
+from fewspikes.network.image_axes import ImageAxis, axes_of_images
 from fewspikes.operators.call import IMAGES, Call, Known, Relation
 from fewspikes.operators.rule import Kind, Linear, Rules
 from fewspikes.operators.rules import RULES, Fate, carriers, fates
@@ -143,6 +144,11 @@ class Segments:
             if fresh and len(self.graph.users(source.name)) == 1:
                 found.add(site.name)
         return frozenset(found)
+
+    @cached_property
+    def image_axes(self) -> Mapping[str, ImageAxis]:
+        """Where the images of a batch are, by site; a site is not there if no axis has them in a known order."""
+        return axes_of_images(self.graph, self.fixed, self.rules)
 
     def _found(self) -> Iterator[Segment]:
         for node in self.graph:

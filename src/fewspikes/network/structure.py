@@ -11,6 +11,7 @@ from fewspikes.graph.graph import Graph, Loop, Ref, sizes
 from fewspikes.graph.inputs import InputSpec
 from fewspikes.network.channels import channel_axis, gain_is_free
 from fewspikes.network.grids import Follower, followers
+from fewspikes.network.image_axes import ImageAxis
 from fewspikes.network.macs import Macs, multiply_adds
 from fewspikes.network.segments import Segments
 from fewspikes.network.synapses import FanOut, fan_outs
@@ -64,6 +65,12 @@ class Structure:
         """By site name: how many synapses a spike reaches from each position."""
         found = fan_outs(self.segments)
         return {site.name: found[site.node] for site in self.sites}
+
+    @cached_property
+    def image_axes(self) -> dict[str, ImageAxis]:
+        """Where the images of a batch are, by site name; a site is not there if no axis has them in a known order."""
+        found = self.segments.image_axes
+        return {site.name: found[site.node] for site in self.sites if site.node in found}
 
     @cached_property
     def macs(self) -> Macs:

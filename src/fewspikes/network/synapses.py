@@ -1,7 +1,7 @@
 """The number of synapses behind every neuron of a layer, kept as a sum of products over its axes."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fewspikes.base.errors import FewSpikesError
 from fewspikes.graph.graph import SITE, Node
+from fewspikes.network.image_axes import ImageAxis
 from fewspikes.network.segments import Segments
 from fewspikes.operators.call import IMAGES
 from fewspikes.reach.boxes import Box
@@ -23,8 +24,9 @@ Term = dict[tuple[int, ...], Tensor]  # axes of an image (increasing) -> int64 w
 class FanOut:
     """How many synapses one spike of each neuron of a site reaches.
 
-    `shape` is the layer's shape per image; in a loop over time its last axis is time, in the order in which it runs.
-    `reason` says why the number is unknown; None if it is known.
+    `shape` is the layer's shape per image: without the axis of the images, or, where an image has several places along
+    that axis, as heads have, with as many there. In a loop over time its last axis is time, in the order in which it
+    runs. `reason` says why the number is unknown; None if it is known.
 
     >>> term = {(): torch.tensor(4), (0,): torch.tensor([1, 2]), (1,): torch.tensor([1, 1, 1])}
     >>> fan = FanOut((2, 3), (term,))
@@ -75,8 +77,8 @@ class FanOut:
         return weights.reshape([n if axis in axes else 1 for axis, n in enumerate(self.shape)])
 
 
-def term_of(sign: int, box: Box) -> Term:
-    """The number of targets of every source element of a box, times the sign.
+def term_of(sign: int, box: Box, images: ImageAxis) -> Term:
+    """The number of targets of every source element of a box, by its place in an image, times the sign.
 
     Raises:
         Unknown: the box connects one image of the batch with another.
@@ -84,7 +86,7 @@ def term_of(sign: int, box: Box) -> Term:
     counts: Term = {}
     scalar = torch.tensor(sign)
     for factor in box.factors:
-        axes, weights = _count(factor)
+        axes, weights = _count(factor, images)
         if axes:
             counts[axes] = weights
         else:
@@ -92,17 +94,23 @@ def term_of(sign: int, box: Box) -> Term:
     return {(): scalar, **dict(sorted(counts.items()))}
 
 
-def _count(factor: Factor) -> tuple[tuple[int, ...], Tensor]:
+def _count(factor: Factor, images: ImageAxis) -> tuple[tuple[int, ...], Tensor]:
     sources = sorted((n for n in factor.labels if n < 0), reverse=True)
     atoms = [n for n in factor.labels if n >= 0]
     table = factor.ordered([*sources, *atoms]).table
     weights = table.flatten(len(sources)).sum(-1) if atoms else table.to(torch.int64)
-    if -1 not in sources:
-        return tuple(-2 - n for n in sources), weights
-    reached = table.any(tuple(range(1, len(sources)))) if len(sources) > 1 else table
-    if bool((reached.sum(0) > 1).any()) or bool((weights != weights[0]).any()):
-        raise Unknown("the images of a batch are mixed with each other")
-    return tuple(-2 - n for n in sources[1:]), weights[0]
+    own = -1 - images.axis
+    if own in sources:
+        weights, reached = (replace(images, axis=sources.index(own)).in_front(x) for x in (weights, table))
+        reached = reached.any(tuple(range(1, 1 + len(sources))))
+        if bool((reached.sum(0) > 1).any()) or bool((weights != weights[0]).any()):
+            raise Unknown("the images of a batch are mixed with each other")
+        weights = weights[0]
+        if images.places == 1:
+            weights = weights.squeeze(sources.index(own))
+            sources.remove(own)
+    gone = images.places == 1
+    return tuple(-1 - n - (gone and n < own) for n in sources), weights
 
 
 def gather(terms: Iterable[Term]) -> tuple[Term, ...]:
@@ -142,15 +150,14 @@ def fan_outs(segments: Segments) -> dict[str, FanOut]:
 
 
 def _fan_out(site: Node, segments: Segments) -> FanOut:
-    sizes = segments.graph.sizes(site.name, IMAGES)
-    shape = tuple(sizes[1:])
+    images, sizes = segments.image_axes.get(site.name), tuple(segments.graph.sizes(site.name, IMAGES))
+    time = (segments.graph.time_steps(site),) if site.loop else ()
+    if images is None:
+        return FanOut((*sizes[1:], *time), reason=f"{site.where}: no axis has the images of a batch in a known order")
+    shape = (*images.shape(sizes), *time)
     try:
-        if site.loop:
-            shape += (segments.graph.time_steps(site),)
-        if sizes[:1] != (IMAGES,):
-            raise Unknown(f"axis 0 of {site.where} is not the batch")
         relations = segments.reached(site.name, segments.from_source(site.name))
-        terms = gather(term_of(sign, box) for boxes in relations for sign, box in disjoint_terms(boxes))
+        terms = gather(term_of(sign, box, images) for boxes in relations for sign, box in disjoint_terms(boxes))
     except Unknown as error:
         return FanOut(shape, reason=str(error))
     return FanOut(shape, terms)

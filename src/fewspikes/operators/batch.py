@@ -43,6 +43,11 @@ def batch_problems(graph: Graph, tensors: Mapping[str, Tensor], rules: Rules) ->
     return {words: nodes for words, nodes in ((_MIXED, walk.mixing), (_MOVED, moving)) if nodes}
 
 
+def followed_images(graph: Graph, tensors: Mapping[str, Tensor], rules: Rules) -> Mapping[str, Any]:
+    """By node, the positions of its result that each of a few images reaches, as far as they can be followed."""
+    return _Walk(graph, tensors, rules).known
+
+
 class _Walk:
     """The walk.
 
