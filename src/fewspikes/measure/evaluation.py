@@ -149,9 +149,8 @@ class EvaluationReport:
             return "not counted"
         site, reason = next(iter(self.unknown_synops.items()))
         return (
-            f"unknown: {len(self.unknown_synops)} of {counted(self.layers, 'layer')} with an unknown fan-out, the first "
-            f"{site} "
-            f"({reason}); fs.count counts those of the others"
+            f"unknown: {len(self.unknown_synops)} of {counted(self.layers, 'layer')} with an unknown fan-out, the "
+            f"first {site} ({reason}); fs.count counts those of the others"
         )
 
 
