@@ -193,6 +193,16 @@ def scripted(module):
 P = torch.zeros(2, 4)
 
 
+class Recurrent(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.rnn = nn.LSTM(4, 4, batch_first=True)
+        self.eval()
+
+    def forward(self, x, h):
+        return self.rnn(x, (h, h))[0]
+
+
 @pytest.mark.parametrize(
     ("model", "inputs", "message"),
     [
@@ -209,6 +219,11 @@ P = torch.zeros(2, 4)
             nn.Sequential(nn.LSTM(4, 4)).eval(),
             torch.zeros(2, 3, 4),
             r"0 \(LSTM\) takes the batch on axis 1, .*batch_first",
+        ),
+        (
+            Recurrent(),
+            (torch.zeros(2, 3, 4), torch.zeros(2, 1, 4)),
+            r"states do not fit its inputs; axis 0 .* must be the batch.*h.transpose\(0, 1\), as docs/guide.md shows",
         ),
         (Pair().eval(), (P, None), "an input is None; leave it out: give a dict of the others"),
         (Lambda(lambda m, x: None).eval(), P, "the model returns no tensor"),

@@ -224,6 +224,12 @@ def test_the_demo_takes_a_picture_of_yours(tmp_path):
     assert "mine.png" in run("demo", "--image", tmp_path / "mine.png").stdout
 
 
+def test_help_of_convert_names_every_circuit():
+    shown = " ".join(run("convert", "--help").stdout.split())
+    for words in ("gated, shifted or neurons: everything", "product=gated (shifted", "8 with --data or --text"):
+        assert words in shown
+
+
 @pytest.mark.parametrize("command", [(), ("demo",), ("convert",), ("evaluate",), ("fit",)])
 def test_help_ends_with_an_example(command):
     done = run(*command, "--help")
@@ -308,6 +314,8 @@ def test_the_version_is_the_packages():
         (("demo", "--image", "{folder}/net.py"), "net.py"),
         (("demo", "--image", "missing.jpg"), "missing.jpg"),
         (("convert", "{folder}/net.py:small", "--limit", "0"), "Invalid value for '--limit'"),
+        (("convert", "hf:/tmp/nowhere/net"), "no such folder /tmp/nowhere/net; give a folder with its config.json"),
+        (("convert", "{folder}/net.py:small", "-K", "8"), "--text FILE for sentences, or --shape N for other inputs"),
         (("nonsense",), "No such command 'nonsense'; see fewspikes --help"),
         (("convert", "fewspikes:resnet8", "--nonsense"), "; see fewspikes convert --help"),
         (("convert",), "Missing argument"),

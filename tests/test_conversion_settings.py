@@ -174,6 +174,7 @@ def test_how_it_was_made_is_kept_and_comes_back_from_json():
             "halved",
             "circuits: every kind: 'halved' is not built; there is max: digital or average or neurons; product",
         ),
+        ("halved", "; one word for all: digital or average or neurons or gated or shifted$"),
         ({"product": "average"}, "'product': 'average' is not built"),
         (
             {"softmax": "digital"},

@@ -1,5 +1,6 @@
 """Where accuracy goes: every number of a diagnosis against one worked out by hand or measured in another way."""
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -101,8 +102,24 @@ def test_a_site_that_inherits_most_of_its_error_says_so():
     found = diagnose(snn, Images((x,)))
     lines = report_with(snn, found).worst()
     assert [line.partition(":")[0] for line in lines] == ["1", "3"]
-    assert "comes from before it" in lines[1]
-    assert "comes from before it" not in lines[0]
+    assert "it passes on more error than it adds" in lines[1]
+    assert "passes on" not in lines[0]
+
+
+def test_sites_that_err_for_one_reason_share_a_line():
+    model, x = layered([[1.0, -1.0], [0.5, 2.0]], [[1.0, -0.5], [1.0, 2.0]], [[1.0, 1.0]]), torch.randn(96, 2)
+    snn = converted(model, x, relu(2, 6.0), relu(2, 10.0))
+    report = report_with(snn, diagnose(snn, Images((x,))))
+    alike = [replace(site, diagnosis=replace(site.diagnosis, inherited_error=0.0)) for site in report.sites]
+    (line,) = replace(report, sites=tuple(alike)).worst()
+    assert re.fullmatch(
+        r"\d: \d+%, \d: \d+% of the output's error; K=2 is few here \(their own errors are \S+%, \S+% of "
+        r"their variances\)\. Try K=3 or 4 here, or calibrating with repair=True",
+        line,
+    )
+    passing = [replace(site, diagnosis=replace(site.diagnosis, inherited_error=9.0)) for site in report.sites]
+    (line,) = replace(report, sites=tuple(passing)).worst()
+    assert "; they pass on more error than they add. Try" in line
 
 
 def test_inputs_outside_the_range_are_counted_and_blamed():
@@ -135,7 +152,7 @@ def test_dead_and_always_firing_neurons_and_silent_channels():
     assert (found["1"].channels, found["1"].silent_channels) == (4, 1)
     # With steps of 0.5: 3 is 2 + 1 in each image, 1 and 2 and 2 are one spike each.
     assert found["1"].spikes_per_neuron == (3 * 2 + 1 + 1 + 1) / 12
-    assert "note: 1 channels never fire in 3 images" in str(report_with(snn, found))
+    assert "note: 1 channel never fires in 3 images, so it stays at its offset" in str(report_with(snn, found))
 
 
 def test_a_constant_activation_is_named_and_its_errors_stay_finite():

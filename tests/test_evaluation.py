@@ -3,6 +3,7 @@
 import copy
 import json
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import fewspikes as fs
 from fewspikes.graph.nested import tensors_of
-from fewspikes.measure import evaluation
+from fewspikes.measure import evaluation, speed
 from fewspikes.measure.measurement import paired_interval
 from networks import ByName, Pair, small, squeeze_excite, torn
 
@@ -110,7 +111,7 @@ def test_the_report_is_json():
     [
         ([], "evaluation data is empty"),
         (iter([]), "one-shot iterator"),
-        (torch.randn(2, 3, 9, 9), r"converted for \[batch, 3, 8, 8\]"),
+        (torch.randn(2, 3, 9, 9), r"converted for \[batch, 3, 8, 8\]; resize the images, or convert again"),
         (torch.full((2, 3, 8, 8), float("inf")), "evaluation data holds NaN or inf"),
         ([(torch.zeros(2, 3, 8, 8), torch.tensor([0, 10]))], "label 10 is outside the network's classes 0 to 9"),
         ([(torch.zeros(2, 3, 8, 8), torch.tensor([-1, 0]))], "label -1 is outside"),
@@ -202,6 +203,31 @@ def test_a_networks_seconds_hold_no_counting(monkeypatch):
     monkeypatch.setattr(evaluation, "images_per_second", watched)
     assert fs.evaluate(snn, x).snn_images_per_second > 0
     assert counted == [False, False]
+
+
+def test_a_speed_is_the_median_of_five_passes_after_two_that_warm_up(monkeypatch):
+    clock, calls = [0.0], []
+
+    def network(x):
+        calls.append(len(x))
+        clock[0] += 100.0 if len(calls) < 3 else 0.125
+
+    monkeypatch.setattr(speed.time, "perf_counter", lambda: clock[0])
+    assert speed.images_per_second(network, [(torch.zeros(8, 1),)]) == 64.0
+    assert len(calls) == 7
+    calls.clear()
+    assert speed.images_per_second(network, [(torch.zeros(8, 1),)] * 9) == 64.0
+    assert len(calls) == 11
+
+
+def test_a_report_counts_in_words_of_its_inputs_and_with_commas():
+    snn = fs.convert(small(), IMAGES)
+    report = replace(
+        fs.evaluate(snn, torch.randn(8, 3, 8, 8)), ann_images_per_second=93.3, snn_images_per_second=11400.0
+    )
+    assert re.search(r"  images/s ANN / SNN +93.3 / 11,400 here, forward passes alone\n", str(report))
+    assert re.search(r"  sentences/s ANN / SNN +93.3 / 11,400 here", report.text("sentence"))
+    assert "image" not in report.text("sentence")
 
 
 def test_a_reference_gets_named_inputs_by_name():

@@ -513,7 +513,8 @@ class Frozen(nn.Module):
 def test_a_length_that_something_else_depends_on_is_fixed() -> None:
     snn = fs.convert(Frozen().eval(), torch.randn(1, T, SIZE))
     with pytest.raises(
-        FewSpikesError, match=rf"x has shape \[batch, 5, 3\], the network was converted for \[batch, {T}, 3\]"
+        FewSpikesError,
+        match=rf"x has shape \[batch, 5, 3\], the network was converted for \[batch, {T}, 3\]; pad or cut the seq",
     ):
         snn(torch.randn(1, 5, SIZE))
 

@@ -14,7 +14,7 @@ from fewspikes.cli.main import app
 from fewspikes.measure.embedding import evaluate_embeddings
 from fewspikes.measure.ranks import likeness, retrieval, spearman
 from fewspikes.models import SentenceEncoder, load_model
-from fewspikes.texts import Tokens, read_labels, read_sentences, tokenizer_of
+from fewspikes.texts import Tokens, check_vocabulary, read_labels, read_sentences, tokenizer_of
 from test_cli import run
 
 transformers = pytest.importorskip("transformers", reason="needs the extra text")
@@ -133,6 +133,12 @@ def test_cut_sentences_are_counted_and_said():
 def test_a_length_that_does_not_go_raises(length, message):
     with pytest.raises(FewSpikesError, match=message):
         tokens_for(Named(), length=length)
+
+
+def test_one_cut_sentence_is_said_in_the_singular():
+    made = tokens_for(Named(), length=6)
+    with pytest.warns(FewSpikesWarning, match=r"1 of 1 sentence is longer than 6 tokens and is cut there"):
+        made.batches(SENTENCES[6:7], 1)
 
 
 def test_a_folder_without_a_tokenizer_raises(tmp_path):
@@ -258,8 +264,55 @@ def test_vectors_on_the_command_line(place):
     here = evaluate_embeddings(snn, tokens.batches(SENTENCES, 32), progress=False)
     assert here.likeness.cosine_mean == pytest.approx(found["cosine_mean"], abs=1e-6)
     shown = run("evaluate", place / "v.fs", "--text", text, "--limit", 4).stdout
-    assert re.search(r"images +4\n +cosine +\S+ mean, \S+ least\n +rank correlation +\S+\n", shown)
+    assert re.search(r"sentences +4\n +cosine +\S+ mean, \S+ least\n +rank correlation +\S+\n", shown)
     assert "no classes" not in shown
+
+
+def test_convert_speaks_of_sentences_and_of_tokens(place):
+    (place / "one.txt").write_text("Spikes!")
+    done = run(
+        "convert",
+        f"{place / 'models.py'}:vectors",
+        "--text",
+        place / "one.txt",
+        "--tokenizer",
+        place / "words",
+        "-K",
+        4,
+    )
+    assert "calibrated on 1 sentence: all is fitted to that one; give more\n" in done.stdout
+    assert re.search(r"each sentence has \d tokens, padding included\n", done.stdout)
+    assert "image" not in done.stdout
+    assert done.stderr.startswith(
+        "warning: calibrated on 1 sentence alone, so all is fitted to that one; give some dozens"
+    )
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ("words", "vocabulary of 120 and gives token 119, but the model's table words has 50 rows; give the tokenizer"),
+        (
+            "places",
+            "row 19 of its table places, which has 4; if these are places in a sentence, give a smaller --length",
+        ),
+    ],
+)
+def test_a_tokenizer_that_a_models_tables_do_not_know_is_refused(table, message):
+    model = Tables(**{table: {"words": 50, "places": 4}[table]}).eval()
+    made = tokens_for(model)
+    with pytest.raises(FewSpikesError, match=re.escape(re.sub(r"row 19", f"row {made.length - 1}", message))):
+        check_vocabulary(model, made, made.batches(SENTENCES, 3, range(8)))
+    check_vocabulary(Tables().eval(), made, made.batches(SENTENCES, 3))
+
+
+class Tables(torch.nn.Module):
+    def __init__(self, words=120, places=32):
+        super().__init__()
+        self.words, self.places = torch.nn.Embedding(words, 4), torch.nn.Embedding(places, 4)
+
+    def forward(self, input_ids):
+        return self.words(input_ids) + self.places(torch.arange(input_ids.shape[1]))
 
 
 def test_classes_on_the_command_line(place):

@@ -260,12 +260,29 @@ def test_what_cannot_be_captured_is_named_with_its_module_and_remedy_in_one_line
     assert {name: dict(vars(module)) for name, module in model.named_modules()} == before
 
 
-@pytest.mark.parametrize("call", ["network", "calibration"])
+class Squared(nn.Module):
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, ids: Tensor) -> Tensor:
+        x = self.model(ids)
+        return x * torch.relu(x)
+
+
+@pytest.mark.parametrize("call", ["network", "calibration", "constants"])
 def test_a_number_that_no_row_of_a_table_has_is_one_line(call: str) -> None:
     model, _ = made("fastText")
     wrong = torch.full((2, 8), 20)
-    with pytest.raises(fs.FewSpikesError, match=r"inputs \(\w+\) look up rows that a table has not.* from 0") as error:
-        fs.convert(model, IDS)(wrong) if call == "network" else fs.convert(model, IDS, wrong)
+    calls = {
+        "network": lambda: fs.convert(model, IDS)(wrong),
+        "calibration": lambda: fs.convert(model, IDS, wrong),
+        "constants": lambda: fs.convert(Squared(model).eval(), IDS, wrong, circuits="neurons"),
+    }
+    with pytest.raises(
+        fs.FewSpikesError, match=r"from 20 to 20 .* a table that has 20 .* give numbers from 0 to 19$"
+    ) as error:
+        calls[call]()
     assert len(str(error.value).splitlines()) == 1
 
 

@@ -10,6 +10,7 @@ from torch import nn
 
 from fewspikes.base.devices import find_device
 from fewspikes.base.errors import FewSpikesError, warn
+from fewspikes.base.wording import counted
 from fewspikes.cli import options, sentences
 from fewspikes.cli.pictures import check_takes_pictures
 from fewspikes.conversion.conversion import convert as convert_model
@@ -19,6 +20,7 @@ from fewspikes.graph.nested import tensors_of
 from fewspikes.images import data_folder, loader, open_images
 from fewspikes.models import load_model
 from fewspikes.network.file import save
+from fewspikes.network.report import ConversionReport
 
 EXAMPLE = "Example: fewspikes convert timm:resnet18 --data imagenet -K 8 -o resnet18.fs"
 _CALIBRATION_IMAGES = 512
@@ -29,13 +31,14 @@ def convert(
     model: Annotated[str, typer.Argument(metavar="MODEL", help=options.MODEL_HELP)],
     output: Annotated[Path | None, typer.Option("-o", "--output", help="The file to write, usually NAME.fs.")] = None,
     steps: Annotated[
-        int | None, typer.Option("-K", help="Time steps, 1 to 24. Default: 8 with --data; the paper's without.")
+        int | None,
+        typer.Option("-K", help="Time steps, 1 to 24. Default: 8 with --data or --text; the paper's without."),
     ] = None,
     alpha: Annotated[
         float | None, typer.Option(help="One range for all uncapped ReLUs, instead of calibrating.")
     ] = None,
     rounding: Annotated[
-        str | None, typer.Option(help="nearest (default with --data or -K) or down (the paper's).")
+        str | None, typer.Option(help="nearest (default with --data, --text or -K) or down (the paper's).")
     ] = None,
     spike_price: Annotated[
         float,
@@ -61,8 +64,9 @@ def convert(
         list[str] | None,
         typer.Option(
             metavar="WORD|KIND=VALUE",
-            help="max=neurons, max=average (changes the network), input=spikes, linear=neurons, 'stem.*=digital' for "
-            "modules; neurons alone: maxima and inputs as spikes. May be repeated.",
+            help="gated, shifted or neurons: everything spikes, products too; or by kind: product=gated (shifted, "
+            "neurons, digital), max=neurons (average changes the network, digital), input=spikes (analog), "
+            "linear=neurons (relay, collapsed); or by modules: 'stem.*=digital'. May be repeated.",
         ),
     ] = None,
     weights: options.Weights = None,
@@ -125,6 +129,7 @@ def convert(
     example: Any
     images: Any = None
     carried = None if known is None or shape is not None else known.to_json()
+    read = None
     if words is not None:
         read = words.for_model(loaded, model, tokenizer, length)
         example, images, carried = read.example(place), read.batches, read.tokens.to_json()
@@ -156,13 +161,23 @@ def convert(
     )
     if known is None and shape is None and words is None:
         check_takes_pictures(snn.graph, example, loaded.name)
+    if snn.report.calibration_images == 1:
+        item = "image" if read is None else "sentence"
+        warn(f"calibrated on 1 {item} alone, so all is fitted to that one; give some dozens of {item}s")
     if output is not None:
         save(snn, output, carried)
+    _say(loaded.name, snn.report, output, read, as_json)
+
+
+def _say(name: str, report: ConversionReport, output: Path | None, read: sentences.Read | None, as_json: bool) -> None:
+    """Print what was made of the model `name`."""
     if as_json:
-        written = None if output is None else str(output)
-        typer.echo(json.dumps({"model": loaded.name, "output": written, **snn.report.to_json()}))
+        length = {} if read is None else {"tokens": read.tokens.length}
+        typer.echo(json.dumps({"model": name, "output": output and str(output), **length, **report.to_json()}))
         return
-    typer.echo(f"{loaded.name}: {snn.report}")
+    typer.echo(f"{name}: {report.text('image' if read is None else 'sentence')}")
+    if read is not None:
+        typer.echo(f"each sentence has {counted(read.tokens.length, 'token')}, padding included")
     typer.echo(f"written to {output}" if output is not None else "nothing written; give -o FILE to keep the network")
 
 

@@ -58,7 +58,7 @@ def evaluate(
         ann = _reference(reference, weights, place)
         run = evaluate_embeddings if labels is None and _gives_vectors(snn, read) else evaluate_network
         found = run(snn, read.batches, ann, name=network.stem)
-        typer.echo(json.dumps(found.to_json()) if as_json else str(found))
+        typer.echo(json.dumps(found.to_json()) if as_json else found.text("sentence"))
         return
     if sentences.takes_sentences(snn):
         raise FewSpikesError(f"{network} takes sentences; give --text FILE")

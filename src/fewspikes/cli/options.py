@@ -114,7 +114,7 @@ def example(loaded: LoadedModel, found: Preprocessing | None, size: str | None, 
     if size is None:
         raise FewSpikesError(
             f"{loaded.name} does not say the size of its input; give --size N for pictures (and --mean, --std with "
-            "--data), or --shape N for other inputs"
+            "--data), --text FILE for sentences, or --shape N for other inputs"
         )
     pixels = _size(size)
     return torch.zeros(1, channels(loaded.model, *pixels), *pixels)

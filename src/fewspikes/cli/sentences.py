@@ -13,7 +13,7 @@ from fewspikes.base.errors import FewSpikesError
 from fewspikes.base.extras import require
 from fewspikes.models.loading import LoadedModel
 from fewspikes.network.spiking import SpikingNetwork
-from fewspikes.texts import Tokens, read_labels, read_sentences, tokenizer_of
+from fewspikes.texts import Tokens, check_vocabulary, read_labels, read_sentences, tokenizer_of
 
 Text = Annotated[Path | None, typer.Option(metavar="FILE", help="Sentences in place of pictures: UTF-8, one a line.")]
 Labels = Annotated[
@@ -62,14 +62,16 @@ class Asked:
         """For a model that is to be converted.
 
         Raises:
-            FewSpikesError: no tokenizer is known, or it does not fit the model.
+            FewSpikesError: no tokenizer is known, or it does not fit the model or its tables.
         """
         sentences, labels = self._read()
         place = tokenizer or (spec.removeprefix("hf:") if spec.startswith("hf:") else None)
         if place is None:
             raise FewSpikesError(f"{loaded.name} does not say how sentences become tokens; give --tokenizer FOLDER")
         tokens = Tokens.of(tokenizer_of(place), loaded.model, sentences, length)
-        return Read(tokens, tokens.batches(sentences, self.size, labels))
+        read = Read(tokens, tokens.batches(sentences, self.size, labels))
+        check_vocabulary(loaded.model, tokens, read.batches)
+        return read
 
     def for_network(self, snn: SpikingNetwork, name: str) -> Read:
         """For a network that was converted with --text.

@@ -196,7 +196,9 @@ def circuits_of(given: str | Mapping[str, str] | None, rules: Rules = RULES) -> 
         if value not in (every if is_pattern else built.get(key, ())):
             listed = "; ".join(f"{known}: {' or '.join(values)}" for known, values in built.items())
             what = f"modules {said(key)}" if is_pattern else key if key == _EVERY else said(key)
-            raise FewSpikesError(f"circuits: {what}: {said(value)} is not built; there is {listed}")
+            alone = dict.fromkeys(v for kind, values in built.items() if kind not in WITHOUT_ROWS for v in values)
+            words = f"; one word for all: {' or '.join(alone)}" if isinstance(given, str) else ""
+            raise FewSpikesError(f"circuits: {what}: {said(value)} is not built; there is {listed}{words}")
     return {kind: values[0] for kind, values in built.items()} | chosen
 
 

@@ -12,6 +12,8 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from fewspikes.base.checks import whole
 from fewspikes.base.errors import FewSpikesError
 
+_COLOURS = (1, 3)  # channels of a picture
+
 
 @dataclass(frozen=True)
 class InputSpec:
@@ -168,7 +170,7 @@ def _check_shape(spec: InputSpec, value: Tensor, what: str) -> None:
     free = [axis for axis in spec.free if value.ndim == len(spec.shape) + 1 and not value.shape[axis + 1]]
     if free:
         raise FewSpikesError(f"{what}: {spec.name} is a sequence of length 0; give one time step at least")
-    remedy = "resize the images, or convert again with such an example"
+    remedy = f"{_mended(spec)}, or convert again with such an example"
     if tuple(value.shape) == spec.shape:
         raise FewSpikesError(
             f"{what}: {spec.name} is one image of shape {list(spec.shape)} without a batch axis; give x[None]"
@@ -200,6 +202,13 @@ def check_autocast() -> None:
     """Raise FewSpikesError inside torch.autocast: half precision cannot hold the code."""
     if torch.is_autocast_enabled("cpu") or (torch.cuda.is_initialized() and torch.is_autocast_enabled("cuda")):
         raise FewSpikesError("FS-neurons compute in float32 or float64; leave torch.autocast for this call")
+
+
+def _mended(spec: InputSpec) -> str:
+    """What to do with inputs of another shape."""
+    if len(spec.shape) == 3 and spec.shape[0] in _COLOURS:
+        return "resize the images"
+    return "pad or cut the sequences" if len(spec.shape) <= 2 else "give inputs of that shape"
 
 
 def _lacks_batch(value: Tensor, spec: InputSpec) -> bool:

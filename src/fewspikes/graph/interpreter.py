@@ -204,6 +204,7 @@ def execute(
         layers: what runs at each site, by its node's name.
         call: what calls a step's function with its arguments; None: nobody in between.
     """
+    function = call or (_plainly if torch.compiler.is_compiling() else result_of)
     for step in steps:
         if isinstance(step, Loop):
             step.run(values, layers, call)
@@ -217,12 +218,43 @@ def execute(
                 args[key] = value
         if step.function is None:
             values[step.at] = layers[step.node](*args)
-        elif call is None:
-            values[step.at] = step.function(*args, **kwargs)
         else:
-            values[step.at] = call(step, args, kwargs)
+            values[step.at] = function(step, args, kwargs)
         for at in step.done:
             values[at] = None
+
+
+def result_of(step: Step, args: list[Any], kwargs: dict[str, Any]) -> Any:
+    """What a step's function gives.
+
+    Raises:
+        FewSpikesError: it looks up what a table has not.
+    """
+    try:
+        return _plainly(step, args, kwargs)
+    except IndexError as error:  # torch's own
+        raise FewSpikesError(_missing(step, [*args, *kwargs.values()], error)) from error
+
+
+def _plainly(step: Step, args: list[Any], kwargs: dict[str, Any]) -> Any:
+    assert step.function is not None
+    return step.function(*args, **kwargs)
+
+
+def _missing(step: Step, given: list[Any], error: IndexError) -> str:
+    tensors = [value for value in given if isinstance(value, Tensor)]
+    tables = [value for value in tensors if value.is_floating_point() and value.ndim == 2]
+    numbers = [value for value in tensors if not value.is_floating_point()]
+    if len(tables) == len(numbers) == 1:
+        least, most, rows = int(numbers[0].min()), int(numbers[0].max()), len(tables[0])
+        return (
+            f"whole numbers from {least:,} to {most:,} look up rows of a table that has {rows:,} ({step.node}); give "
+            f"numbers from 0 to {rows - 1:,}"
+        )
+    return (
+        f"whole numbers look up what a table has not ({step.node}): {str(error).splitlines()[0]}; give numbers from 0 "
+        "to below its length"
+    )
 
 
 def filled(pattern: Any, values: Sequence[Any]) -> Any:
@@ -266,20 +298,8 @@ class Running(nn.Module):
         program = self.program
         values = program.values(given, self._tensor)
         layers = dict(zip(self._sites, self.layers, strict=True))
-        if torch.compiler.is_compiling():
-            execute(program.steps, values, layers)
-        else:
-            self._run(program, values, layers)
+        execute(program.steps, values, layers)
         return filled(program.output, values)
-
-    def _run(self, program: Program, values: list[Any], layers: Mapping[str, Callable[..., Any]]) -> None:
-        try:
-            execute(program.steps, values, layers)
-        except IndexError as error:  # torch's own, of a table or an index
-            raise FewSpikesError(
-                f"whole numbers among the inputs ({', '.join(self._inputs)}) look up rows that a table has not: "
-                f"{str(error).splitlines()[0]}; give numbers from 0 to below its length"
-            ) from error
 
     @property
     def program(self) -> Program:

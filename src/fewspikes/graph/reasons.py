@@ -25,6 +25,12 @@ _REMEDIES = (  # words of torch's own message, what they mean, and what to do
         "such a branch cannot be captured: use torch.where, or convert the part of the network without it",
     ),
     (
+        "Expected hidden",
+        "its states do not fit its inputs",
+        "axis 0 of every input must be the batch, that of states, too: give them as [batch, layers, numbers], and turn "
+        "them in forward by h.transpose(0, 1), as docs/guide.md shows",
+    ),
+    (
         "ScriptModule",
         "a part of it is a script module (torch.jit)",
         "give the nn.Module that it was made from",

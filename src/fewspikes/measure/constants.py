@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fewspikes.graph.interpreter import Step, execute
+from fewspikes.graph.interpreter import Step, execute, result_of
 from fewspikes.measure.deal import dealt
 from fewspikes.measure.source import Labelled
 from fewspikes.network.spiking import ExactActivation, SpikingNetwork
@@ -35,8 +35,7 @@ def measured_constants(
         if step.node in readers:
             one, name = readers[step.node]
             found[name].append(one.statistic(args[0], tensors[name].shape))
-        assert step.function is not None
-        return step.function(*args, **kwargs)
+        return result_of(step, args, kwargs)
 
     with torch.inference_mode():
         for inputs, _ in islice(dealt(batches, _IMAGES), _BATCHES):

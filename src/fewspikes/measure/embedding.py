@@ -32,9 +32,17 @@ class EmbeddingReport:
         return self.evaluation.to_json() | asdict(self.likeness)
 
     def __str__(self) -> str:
+        return self.text()
+
+    def text(self, item: str = "image") -> str:
+        """The report in lines.
+
+        Args:
+            item: what one input is called.
+        """
         found = self.likeness
         rank = "unknown" if found.rank_correlation is None else f"{found.rank_correlation:.4f}"
-        first, *others = str(self.evaluation).splitlines()
+        first, *others = self.evaluation.text(item).splitlines()
         kept = [line for line in others if not line.endswith(("no classes", "no labels"))]
         own = [("cosine", f"{found.cosine_mean:.4f} mean, {found.cosine_least:.4f} least"), ("rank correlation", rank)]
         width = kept[0].index(f"{self.evaluation.images:,}") - 2

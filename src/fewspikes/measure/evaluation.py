@@ -8,12 +8,12 @@ from torch import Tensor, nn
 
 from fewspikes.base.errors import FewSpikesError
 from fewspikes.base.progress import track
+from fewspikes.base.wording import counted
 from fewspikes.measure.deal import Deal, batch_size
 from fewspikes.measure.measurement import Beside, Measurement, classes_of, measure, reference_of
 from fewspikes.measure.metric import Both, Scores, finite
 from fewspikes.measure.source import Source
 from fewspikes.measure.speed import images_per_second
-from fewspikes.network.report import layers
 from fewspikes.network.spiking import Countable, SpikingNetwork
 
 _TIMED = 256  # images at most that both networks run once more, with nothing counted, to be timed
@@ -66,7 +66,7 @@ class EvaluationReport:
             were not asked for.
         macs_per_image: multiply-adds left in the spiking network; ann_macs_per_image: those of the ANN.
         ann_images_per_second, snn_images_per_second: on this machine, forward passes alone, nothing counted: the
-            median over a few batches.
+            median over passes.
         clipped_fraction: gate inputs outside the domain that the parameters were made for.
         relative_error: the output's mean squared error over the variance of the ANN's from image to image, each
             element's by itself (the mean over its tensors).
@@ -108,23 +108,34 @@ class EvaluationReport:
         return asdict(self) | {"metric": scores}
 
     def __str__(self) -> str:
+        return self.text()
+
+    def text(self, item: str = "image") -> str:
+        """The report in lines.
+
+        Args:
+            item: what one input is called.
+        """
         low, high = self.drop_ci95 or (None, None)
         k = self.k if isinstance(self.k, int) else f"{min(self.k.values())} to {max(self.k.values())}"
         none = "no classes" if self.agreement is None else "no labels"
         rows = [
-            ("images", f"{self.images:,}"),
+            (f"{item}s", f"{self.images:,}"),
             ("top-1 ANN / SNN", _pair(self.ann_top1, self.snn_top1, none)),
             ("top-5 ANN / SNN", _pair(self.ann_top5, self.snn_top5, "fewer than 5 classes" if self.ann_top1 else none)),
             ("drop", none if self.drop is None else f"{self.drop:.2f} points (95%: {low:.2f} to {high:.2f})"),
             ("same class", "no classes" if self.agreement is None else f"{self.agreement:.2f}%"),
             ("output's error", f"{self.relative_error:.3g} of its variance, cosine {self.cosine:.6f}"),
             *((f"{name} ANN / SNN", f"{s['ann']:.6g} / {s['snn']:.6g}") for name, s in (self.metric or {}).items()),
-            ("neurons", f"{self.neurons:,} in {layers(self.layers)}, K = {k}"),
-            ("spikes", f"{self.spikes_per_image:,.0f} per image, {self.spikes_per_neuron:.3f} per neuron"),
-            ("time steps", f"{self.latency_steps} to the answer, one image every {self.interval_steps}"),
+            ("neurons", f"{self.neurons:,} in {counted(self.layers, 'layer')}, K = {k}"),
+            ("spikes", f"{self.spikes_per_image:,.0f} per {item}, {self.spikes_per_neuron:.3f} per neuron"),
+            ("time steps", f"{self.latency_steps} to the answer, one {item} every {self.interval_steps}"),
             ("synaptic operations", self._synops),
             ("multiply-adds ANN / SNN", f"{self.ann_macs_per_image:,} / {self.macs_per_image:,}"),
-            ("images/s ANN / SNN", f"{self.ann_images_per_second:.3g} / {self.snn_images_per_second:.3g}"),
+            (
+                f"{item}s/s ANN / SNN",
+                f"{_rate(self.ann_images_per_second)} / {_rate(self.snn_images_per_second)} here, forward passes alone",
+            ),
             ("inputs clipped", f"{100 * self.clipped_fraction:.4f}%"),
         ]
         width = max(24, *(len(name) + 2 for name, _ in rows))
@@ -138,8 +149,8 @@ class EvaluationReport:
             return "not counted"
         site, reason = next(iter(self.unknown_synops.items()))
         return (
-            f"unknown: {len(self.unknown_synops)} of {layers(self.layers)} with an unknown fan-out, the first {site} "
-            f"({reason}); fs.count counts those of the others"
+            f"unknown: {len(self.unknown_synops)} of {counted(self.layers, 'layer')} with an unknown fan-out, the "
+            f"first {site} ({reason}); fs.count counts those of the others"
         )
 
 
@@ -243,6 +254,10 @@ def _report(
         cosine=found.cosine,
         unknown_synops=found.unknown_synops,
     )
+
+
+def _rate(number: float) -> str:
+    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
 
 
 def _pair(ann: float | None, snn: float | None, none: str) -> str:

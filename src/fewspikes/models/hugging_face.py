@@ -20,6 +20,7 @@ from fewspikes.models.libraries import Found, own_preprocessing
 from fewspikes.models.sentences import with_pooling
 
 _CONFIG, _IMAGES = "config.json", "preprocessor_config.json"
+_OF_PATHS = ("/", ".", "~")  # first characters of no name
 _SHOWN = 3  # names in a message
 _REMEDY = f"give a folder with its {_CONFIG} and model.safetensors: hf:FOLDER"
 
@@ -39,6 +40,8 @@ def from_hugging_face(name: str, pretrained: bool) -> Found:
     """
     transformers = require("transformers", f"hf:{name}", extra="text")
     folder = Path(name) if Path(name).is_dir() else None
+    if folder is None and (name[:1] in _OF_PATHS or name.count("/") > 1):
+        raise FewSpikesError(f"no such folder {name}; {_REMEDY}, or hf:NAME of the hub")
     with _quiet(transformers):
         if folder is None:
             with fetching(f"hf:{name}", _REMEDY):

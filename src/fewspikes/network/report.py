@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from fewspikes.base.wording import counted
 from fewspikes.network.advice import oddities, worst
 from fewspikes.network.sites import CircuitReport, LoopReport, SiteDiagnosis, SiteReport
 from fewspikes.network.structure import Structure
@@ -73,14 +74,15 @@ class ConversionReport:
         steps = {site.name: site.K for site in self.sites}
         return steps if len(set(steps.values())) > 1 else self.sites[0].K
 
-    def worst(self, n: int = 5) -> list[str]:
-        """Where accuracy went: a line for each of the `n` sites that add most to the output's error, worst first.
+    def worst(self, n: int = 5, item: str = "image") -> list[str]:
+        """Where accuracy went: lines on the `n` sites that add most to the output's error, worst first.
 
         Each says the site's share of the output's error, why it errs (inputs outside its range, a range too wide,
-        too few steps), how much it only passes on, and what to try. The shares are of what all sites add; a site's
-        accumulated error says less, because it also counts what came from before.
+        too few steps), whether it passes on more error than it adds, and what to try; sites of which all this is the
+        same share a line. The shares are of what all sites add; a site's accumulated error says less, because it also
+        counts what came from before. `item` is what one input is called.
         """
-        return worst(self.sites, n, repaired=any(note.startswith("repair:") for note in self.notes))
+        return worst(self.sites, n, any(note.startswith("repair:") for note in self.notes), item)
 
     def to_json(self) -> dict[str, Any]:
         """A plain dict for JSON; infinite ends of domains become None."""
@@ -92,27 +94,38 @@ class ConversionReport:
         return content
 
     def __str__(self) -> str:
+        return self.text()
+
+    def text(self, item: str = "image") -> str:
+        """The report in lines.
+
+        Args:
+            item: what one input is called.
+        """
         by_activation = ", ".join(f"{n:,} {label}" for label, n in self.neurons_by_activation.items())
         steps = Counter(site.K for site in self.sites)
         kinds = Counter(entry.kind for entry in self.operators)
         lines = [
-            f"{self.neurons:,} FS-neurons in {layers(self.layers)} ({by_activation})",
-            f"K = {', '.join(f'{k} ({layers(n)})' for k, n in sorted(steps.items()))}; "
-            f"latency {self.latency_steps} steps, one image every {self.interval_steps} steps",
+            f"{counted(self.neurons, 'FS-neuron')} in {counted(self.layers, 'layer')} ({by_activation})",
+            f"K = {', '.join(_layers_of(k, n) for k, n in sorted(steps.items()))}; "
+            f"latency {self.latency_steps} steps, one {item} every {self.interval_steps} steps",
             f"operators: {', '.join(f'{kinds[kind]} {kind}' for kind in Kind if kinds[kind])}",
         ]
         if self.calibration_images:
-            lines.append(f"calibrated on {self.calibration_images:,} images")
+            few = ": all is fitted to that one; give more" if self.calibration_images == 1 else ""
+            lines.append(f"calibrated on {counted(self.calibration_images, item)}{few}")
         lines += _circuit_lines(self.circuits)
         lines += map(_loop_line, self.loops)
         digital = Counter((entry.operator, entry.reason) for entry in self.left_digital)
         lines += [f"left digital: {n} x {operator}: {reason}" for (operator, reason), n in digital.items()]
+        if not digital:
+            lines.append("nothing is left digital")
         lines += [f"note: {note}" for note in self.notes]
         if self.engine == "reference":
             lines.append(_PLAIN_LOOP)
-        lines += [f"note: {line}" for line in oddities(self.sites)]
+        lines += [f"note: {line}" for line in oddities(self.sites, item)]
         if any(site.diagnosis is not None for site in self.sites):
-            lines += [f"worst: {line}" for line in self.worst(_SHOWN)]
+            lines += [f"worst: {line}" for line in self.worst(_SHOWN, item)]
         return "\n".join(lines)
 
 
@@ -195,10 +208,14 @@ def _loop_reports(structure: Structure, reports: Mapping[str, SiteReport]) -> It
         )
 
 
+def _layers_of(k: int, count: int) -> str:
+    return f"{k} ({counted(count, 'layer')})"
+
+
 def _loop_line(loop: LoopReport) -> str:
     """A line for a loop over time."""
     where = loop.path or "the top of the model"
-    text = f"loop over time at {where}: {layers(len(loop.sites))}, {loop.time_steps} time steps"
+    text = f"loop over time at {where}: {counted(len(loop.sites), 'layer')}, {loop.time_steps} time steps"
     text += f", one every {loop.steps} steps"
     spikes = loop.spikes_per_neuron
     return text if spikes is None else f"{text}; {spikes:.3f} spikes per neuron and time step"
@@ -210,7 +227,8 @@ def _circuit_lines(circuits: Sequence[CircuitReport]) -> list[str]:
     for operator in dict.fromkeys(circuit.operator for circuit in circuits):
         same = [circuit for circuit in circuits if circuit.operator == operator]
         neurons = sum(circuit.neurons for circuit in same)
-        text = f"circuits: {len(same)} x {operator}: {neurons:,} neurons in {layers(sum(len(c.sites) for c in same))}"
+        sites = sum(len(circuit.sites) for circuit in same)
+        text = f"circuits: {len(same)} x {operator}: {counted(neurons, 'neuron')} in {counted(sites, 'layer')}"
         text += f", {max(c.steps for c in same)} steps at most"
         spikes = [c.spikes_per_neuron * c.neurons for c in same if c.spikes_per_neuron is not None]
         errors = [c.output_error for c in same if c.output_error is not None]
@@ -250,12 +268,3 @@ def _operator_reports(structure: Structure) -> tuple[OperatorReport, ...]:
         )
         for name, fate in structure.segments.fates.items()
     )
-
-
-def layers(count: int) -> str:
-    """So many layers, in words.
-
-    >>> layers(1), layers(2)
-    ('1 layer', '2 layers')
-    """
-    return f"{count} layer" if count == 1 else f"{count} layers"

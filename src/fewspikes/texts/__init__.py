@@ -2,5 +2,6 @@
 
 from fewspikes.texts.sentences import read_labels, read_sentences
 from fewspikes.texts.tokens import Tokens, tokenizer_of
+from fewspikes.texts.vocabulary import check_vocabulary
 
-__all__ = ["Tokens", "read_labels", "read_sentences", "tokenizer_of"]
+__all__ = ["Tokens", "check_vocabulary", "read_labels", "read_sentences", "tokenizer_of"]

@@ -5,6 +5,7 @@ from pathlib import Path
 from fewspikes.base.checks import said
 from fewspikes.base.errors import FewSpikesError
 from fewspikes.base.files import as_path, reason_of, shown
+from fewspikes.base.wording import counted
 
 _MOST_BYTES = 1 << 28  # of a file of text
 
@@ -31,7 +32,9 @@ def read_labels(path: str | Path, sentences: int) -> list[int]:
     while lines and not lines[-1]:
         lines.pop()
     if len(lines) != sentences:
-        raise FewSpikesError(f"{shown(path)} has {len(lines):,} labels for {sentences:,} sentences; give one a line")
+        raise FewSpikesError(
+            f"{shown(path)} has {counted(len(lines), 'label')} for {counted(sentences, 'sentence')}; give one a line"
+        )
     odd = next(
         (i for i, line in enumerate(lines) if not (line.isascii() and line.isdecimal() and len(line) < 10)), None
     )

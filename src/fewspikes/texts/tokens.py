@@ -15,6 +15,7 @@ from fewspikes.base.checks import said
 from fewspikes.base.errors import FewSpikesError, warn
 from fewspikes.base.extras import require
 from fewspikes.base.files import reason_of
+from fewspikes.base.wording import counted
 
 IDS, MASK, KINDS = "input_ids", "attention_mask", "token_type_ids"
 MOST_TOKENS = 1 << 17  # of a sentence
@@ -57,6 +58,11 @@ class Tokens:
             name: torch.tensor([getattr(one, _FIELDS[kind]) for one in found]) for name, kind in self.inputs.items()
         }
 
+    @property
+    def vocabulary(self) -> int:
+        """How many tokens there are."""
+        return int(self._encoder.get_vocab_size())
+
     def cuts(self, sentence: str) -> bool:
         """Whether a sentence has more tokens than there is room for."""
         return bool(self._encoder.encode(sentence).overflowing)
@@ -69,7 +75,10 @@ class Tokens:
         """
         cut = sum(map(self.cuts, sentences))
         if cut:
-            warn(f"{cut:,} of {len(sentences):,} sentences are longer than {self.length} tokens and are cut there")
+            said_of = "is longer" if cut == 1 else "are longer"
+            end = "is cut there" if cut == 1 else "are cut there"
+            of = counted(len(sentences), "sentence")
+            warn(f"{cut:,} of {of} {said_of} than {counted(self.length, 'token')} and {end}")
         parts = [(self.batch(sentences[i : i + size]), i) for i in range(0, len(sentences), size)]
         if labels is None:
             return [part for part, _ in parts]
