@@ -31,7 +31,9 @@ def pairs_of(relation: Iterable[Box], source: Sequence[int], target: Sequence[in
         source, target: their shapes per image.
     """
     length = prod(target)
-    found = np.unique(np.concatenate([np.zeros(0, np.int64), *(_keys(box, source, length) for box in relation)]))
+    keys = np.concatenate([np.zeros(0, np.int64), *(_keys(box, source, length) for box in relation)])
+    keys.sort()
+    found = keys[np.diff(keys, prepend=-1) > 0]
     counts = np.bincount(found // length, minlength=prod(source)) if len(found) else np.zeros(prod(source), np.int64)
     return Pairs(np.concatenate([[0], np.cumsum(counts)]).astype(np.int64), found % length if length else found)
 

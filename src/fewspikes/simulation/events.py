@@ -126,7 +126,9 @@ def _composed(
     onward = begin + np.arange(len(source))
     key = source * targets + outer.target[onward]
     order = np.argsort(key, kind="stable")
-    found, terms = np.unique(key[order], return_index=True)
+    key = key[order]
+    terms = np.flatnonzero(np.diff(key, prepend=-1) > 0)
+    found = key[terms]
     first = np.searchsorted(found, np.arange(len(scale) + 1) * targets)
     factor = (outer.weight[onward] * scale[source])[order]
     which = np.repeat(held, times)[order]
