@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from fewspikes.graph.graph import CONSTANT, INPUT, OUTPUT, SITE, Node, Ref, replaced
+from fewspikes.graph.graph import CONSTANT, INPUT, OUTPUT, SITE, Batch, Node, Ref, replaced
 from fewspikes.graph.interpreter import Place, Program, Step, lowered, ready_to_run
 from fewspikes.graph.nested import parts
 from fewspikes.network.segments import Segment, Segments
@@ -132,6 +132,7 @@ class Plan:
         layers: of neurons, in order.
         sums: by consumer, one for each operand.
         answer: the global step at which the output is complete.
+        still: what a node is without spikes, for one image, by name; filled by the first batch that runs.
     """
 
     def __init__(self, structure: Structure, tensors: Mapping[str, Tensor], k: Mapping[str, int]) -> None:
@@ -150,6 +151,7 @@ class Plan:
         self.layers = tuple(self._layer(node, sites, k) for node in self.graph.of(SITE))
         self._order = {node.name: at for at, node in enumerate(self.graph)}
         self._after = self._readers()
+        self.still: dict[str, Tensor] = {}
         self.ways = {node.name: self._way(node) for node in self.graph if self._begins(node)}
 
     def ready(self, name: str) -> int:
@@ -219,6 +221,19 @@ class Plan:
     def _constant(self, ref: Ref) -> Any:
         node = self.graph[ref.name]
         return self.tensors[node.arguments["tensor"]] if node.operator == CONSTANT else ref
+
+    @cached_property
+    def alike(self) -> frozenset[str]:
+        """The signals that are the same for every image where no spikes come, with the images in front."""
+        found = set[str]()
+        told = {node.name for node in self.graph.of(CONSTANT)} | {n.name for n in self.graph if n.shape is None}
+        for node in self.graph:
+            if node.name not in self.segments.carriers or (node.shape or ())[:1] != (Batch(1),):
+                continue
+            is_sum = self.segments.kind(node.name) is Kind.SYNAPTIC and self.segments.held(node) is None
+            if node.operator == SITE or (is_sum and all(name in found or name in told for name in node.reads)):
+                found.add(node.name)
+        return frozenset(found)
 
     @cached_property
     def shown(self) -> Sum | None:

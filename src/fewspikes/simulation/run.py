@@ -113,7 +113,13 @@ class Batch:
 
     def _work_out(self, sum_: Sum) -> None:
         """What the nodes of a sum's segment are without spikes."""
-        graph = self.plan.graph
+        graph, plan = self.plan.graph, self.plan
+        end = sum_.segment.end
+        if end in plan.still and end not in self._known:
+            self._known.add(end)
+            self.values[sum_.end] = plan.still[end].expand(graph.sizes(end, self.images))
+        if end in self._known:
+            return
         for name in (*sum_.segment.sources, *(node.name for node in sum_.segment.nodes)):
             if name in self._known:
                 continue
@@ -126,6 +132,8 @@ class Batch:
                 execute([self._kept[name]], self.values, {})
                 continue
             self._run(name)
+        if end in plan.alike:
+            plan.still[end] = self.values[sum_.end][:1].clone()
 
     def _run(self, name: str) -> None:
         """An operator, whose own sums, if it has such, are complete: a digital one, a product and what it holds."""
