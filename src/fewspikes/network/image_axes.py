@@ -4,7 +4,7 @@ Attention of several heads puts each head of each image into one axis, [images x
 sequences come first has [tokens, images, channels].
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -42,23 +42,31 @@ class ImageAxis:
         split: Tensor = x.unflatten(self.axis, (self.outer, -1, self.inner))
         return split.movedim(self.axis + 1, 0).flatten(self.axis + 1, self.axis + 2)
 
+    def back(self, x: Tensor) -> Tensor:
+        """The reverse of `in_front`, for an axis that keeps places of its own, be it one."""
+        split: Tensor = x.unflatten(self.axis + 1, (self.outer, self.inner))
+        return split.movedim(0, self.axis + 1).flatten(self.axis, self.axis + 2)
+
     def shape(self, sizes: tuple[int, ...]) -> tuple[int, ...]:
         """The shape per image of a tensor of these sizes; an axis of images alone is gone."""
         own = (self.places,) if self.places > 1 else ()
         return (*sizes[: self.axis], *own, *sizes[self.axis + 1 :])
 
 
-def axes_of_images(graph: Graph, fixed: Mapping[str, Tensor], rules: Rules) -> dict[str, ImageAxis]:
-    """The axis of the images by site (its node); a site is not there if no axis has them in an order that is known.
+def axes_of_images(
+    graph: Graph, fixed: Mapping[str, Tensor], rules: Rules, nodes: Sequence[Node] | None = None
+) -> dict[str, ImageAxis]:
+    """The axis of the images by node; one is not there if no axis has them in an order that is known.
 
     Args:
         graph: of a spiking network, with shapes.
         fixed: its constants that are structure.
         rules: the rows.
+        nodes: of the graph; None: its sites.
     """
-    sites = graph.of(SITE)
-    found = {site.name: ImageAxis((site.shape or ()).index(Batch(1))) for site in sites if _is_alone(site)}
-    folded = [site for site in sites if site.name not in found]
+    nodes = graph.of(SITE) if nodes is None else nodes
+    found = {node.name: ImageAxis((node.shape or ()).index(Batch(1))) for node in nodes if _is_alone(node)}
+    folded = [node for node in nodes if node.name not in found]
     followed = followed_images(graph, fixed, rules) if folded else {}
     return found | dict(_of_folded(folded, followed))
 

@@ -2,7 +2,6 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from math import prod
 from typing import Any, NamedTuple
 
 import numba
@@ -11,10 +10,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fewspikes.base.errors import FewSpikesError
 from fewspikes.graph.interpreter import Step
 from fewspikes.network.following import Following
+from fewspikes.network.image_axes import ImageAxis, axes_of_images
 from fewspikes.network.spiking import SpikingNetwork
 from fewspikes.neuron.layer import FSNeuron
+from fewspikes.operators.call import IMAGES
 from fewspikes.reach.pairs import Pairs, pairs_of
 from fewspikes.simulation.plan import Gate, Layer, Plan, Sum, Way
 from fewspikes.simulation.run import Batch
@@ -50,6 +52,10 @@ class Wiring:
     def __init__(self, plan: Plan, snn: SpikingNetwork, inputs: Sequence[Tensor]) -> None:
         self.plan, self.snn, self.inputs = plan, snn, inputs
         self.type = np.float64 if snn.dtype == torch.float64 else np.float32
+        graph, segments = plan.graph, plan.segments
+        ends = {one.segment.end for sums in plan.sums.values() for one in sums}
+        ends |= {layer.node for layer in plan.layers} | {node.name for node in graph if segments.held(node) is not None}
+        self._axes = axes_of_images(graph, segments.fixed, segments.rules, [graph[name] for name in sorted(ends)])
         self._batches: dict[int, Batch] = {}
         self._onwards: dict[str, tuple[tuple[Sum, Synapses], ...]] = {}
         self.sums: dict[str, tuple[tuple[Sum, Synapses], ...]] = {}
@@ -66,9 +72,35 @@ class Wiring:
         own = sum(len(one.target) for found in self.sums.values() for _, one in found)
         return own + sum(len(one.target) for found in self.gates.values() for one in found)
 
-    def shape(self, name: str) -> tuple[int, ...]:
-        """Of a node's value, per image."""
-        return tuple(self.plan.graph.sizes(name, 1)[1:])
+    def size(self, name: str) -> int:
+        """How many elements a node's value has, per image."""
+        return self.plan.graph.sizes(name, 1).numel()
+
+    def front(self, name: str, x: Tensor) -> Tensor:
+        """A node's value as [images, elements]."""
+        return self._axis(name).in_front(x).flatten(1)
+
+    def back(self, name: str, x: Tensor) -> Tensor:
+        """A node's value from [images, elements]."""
+        axis, sizes = self._axis(name), self.plan.graph.sizes(name, 1)
+        return axis.back(x.reshape(len(x), *sizes[: axis.axis], axis.places, *sizes[axis.axis + 1 :]))
+
+    def _axis(self, name: str) -> ImageAxis:
+        if name not in self._axes:
+            node = self.plan.graph[name]
+            raise FewSpikesError(
+                f"the synapses at {node.where} cannot be written out: it is not known where each image is; "
+                'simulate with engine="steps"'
+            )
+        return self._axes[name]
+
+    def _numbers(self, name: str) -> Numbers:
+        """By element of a batch, its number in the first image; -1 for those of others."""
+        sizes = self.plan.graph.sizes(name, IMAGES)
+        first = self.front(name, torch.arange(sizes.numel()).view(sizes))[0].numpy()
+        found = np.full(sizes.numel(), -1)
+        found[first] = np.arange(len(first))
+        return found
 
     def _batch(self, images: int) -> Batch:
         if images not in self._batches:
@@ -80,40 +112,40 @@ class Wiring:
         segments = self.plan.segments
         following = Following(self.plan.graph, source, segments.through, segments.passed)
         following.follow([self.plan.graph[step.node] for step in steps])
-        return pairs_of(following.at(end, self.plan.graph[end]), self.shape(source), self.shape(end))
+        return pairs_of(following.at(end, self.plan.graph[end]), self._numbers(source), self._numbers(end))
 
     def _to_sums(self, source: str, way: Way, worth: Callable[[Tensor], Tensor]) -> tuple[tuple[Sum, Synapses], ...]:
-        shape = self.shape(source)
         found = []
         for _, one in way.sums:
             part, end = way.to([one]), one.segment.end
 
-            def sent(spikes: Tensor, part: Way = part) -> Tensor:
+            def sent(spikes: Tensor, part: Way = part, end: str = end) -> Tensor:
                 batch = self._batch(len(spikes))
-                value = worth(spikes.to(batch.dtype).view(-1, *shape))
-                return batch.arriving(part, value)[0][0].reshape(len(spikes), -1)
+                value = worth(self.back(source, spikes.to(batch.dtype)))
+                return self.front(end, batch.arriving(part, value)[0][0])
 
             pairs = self._pairs(source, part.steps, end)
-            found.append((one, weighed(pairs, prod(shape), prod(self.shape(end)), sent, self.type)))
+            found.append((one, weighed(pairs, self.size(source), self.size(end), sent, self.type)))
         return tuple(found)
 
     def _to_gate(self, layer: Layer, gate: Gate, way: Way) -> Iterator[Gated]:
-        shape, held_shape = self.shape(layer.node), self.shape(gate.held.segment.end)
-        held = torch.arange(1, prod(held_shape) + 1, dtype=torch.float64).view(1, *held_shape)
+        holds = gate.held.segment.end
+        held = torch.arange(1, self.size(holds) + 1, dtype=torch.float64)[None]
 
         def sent(spikes: Tensor) -> Tensor:
             batch = self._batch(len(spikes))
-            (value,) = batch.arriving(way, spikes.view(-1, *shape))[1]
-            return batch.product(gate, value, held.expand(len(spikes), *held_shape)).reshape(len(spikes), -1)
+            (value,) = batch.arriving(way, self.back(layer.node, spikes))[1]
+            return self.front(gate.node, batch.product(gate, value, self.back(holds, held.expand(len(spikes), -1))))
 
         pairs = self._pairs(layer.node, (*way.steps, gate.step), gate.node)
-        which = weighed(pairs, prod(shape), prod(self.shape(gate.node)), sent, np.float64)
+        which = weighed(pairs, self.size(layer.node), self.size(gate.node), sent, np.float64)
         if gate.node not in self._onwards:
             self._onwards[gate.node] = self._to_sums(gate.node, self.plan.ways[gate.node], lambda value: value)
-        scale = self.snn.neurons[layer.site].ungate(torch.ones((1, *shape), dtype=self.snn.dtype)).flatten().numpy()
+        ones = torch.ones(self.plan.graph.sizes(layer.node, 1), dtype=self.snn.dtype)
+        scale = self.snn.neurons[layer.site].ungate(ones).flatten().numpy()
         held_element = which.weight.astype(np.int32) - 1
         for sum_, to in self._onwards[gate.node]:
-            yield _composed(gate, sum_, which, held_element, to, scale, prod(self.shape(sum_.segment.end)))
+            yield _composed(gate, sum_, which, held_element, to, scale, self.size(sum_.segment.end))
 
 
 def _composed(
@@ -144,7 +176,7 @@ class Flat:
     def array(self, one: Sum) -> NDArray[Any]:
         """What spikes have brought to a sum so far, to be added to."""
         if one.number not in self._found:
-            self._found[one.number] = np.zeros(prod(self._wiring.shape(one.segment.end)), self._wiring.type)
+            self._found[one.number] = np.zeros(self._wiring.size(one.segment.end), self._wiring.type)
         return self._found[one.number]
 
     def add(self, one: Sum, value: Tensor) -> None:
@@ -154,7 +186,9 @@ class Flat:
     def take(self, one: Sum) -> Tensor | None:
         """What all spikes have brought; None where none came."""
         found = self._found.pop(one.number, None)
-        return None if found is None else torch.from_numpy(found).view(1, *self._wiring.shape(one.segment.end))
+        return (
+            None if found is None else torch.from_numpy(found).view(self._wiring.plan.graph.sizes(one.segment.end, 1))
+        )
 
 
 class Shooting:
@@ -189,7 +223,10 @@ def shot(wiring: Wiring, batch: Batch, store: Flat) -> Iterator[tuple[int, Layer
         that their spikes have taken at sums; those at gates come with an empty array when they are taken.
     """
     plan = wiring.plan
-    starts, waiting = defaultdict[int, list[Layer]](list), defaultdict[int, list[tuple[Layer, Gated, Any, Numbers]]](list)
+    starts, waiting = (
+        defaultdict[int, list[Layer]](list),
+        defaultdict[int, list[tuple[Layer, Gated, Any, Numbers]]](list),
+    )
     for layer in plan.layers:
         starts[layer.start + 1].append(layer)
     active: dict[str, Shooting] = {}

@@ -12,7 +12,6 @@ Spikes carry no name: they are added to whatever membrane listens when they come
 from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import prod
 
 from torch import Tensor
 

@@ -97,7 +97,6 @@ class Way:
     gates: tuple[Gate, ...]
     written: tuple[int, ...]
 
-
     def to(self, sums: Iterable[Sum] = (), gates: Iterable[Gate] = ()) -> "Way":
         """The part of it that leads to some of its ends."""
         wanted, chosen = {one.number for one in sums}, {one.node for one in gates}

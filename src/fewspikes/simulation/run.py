@@ -59,9 +59,7 @@ class Batch:
         store: where sums are formed.
     """
 
-    def __init__(
-        self, plan: Plan, snn: SpikingNetwork, inputs: Sequence[Tensor], store: Store | None = None
-    ) -> None:
+    def __init__(self, plan: Plan, snn: SpikingNetwork, inputs: Sequence[Tensor], store: Store | None = None) -> None:
         self.store = Unbounded() if store is None else store
         self.aside = Unbounded()
         self.plan, self.neurons, self.images, self.dtype = plan, snn.neurons, len(inputs[0]), snn.dtype
@@ -201,4 +199,3 @@ def _silence(neuron: FSNeuron, shape: Iterable[int], dtype: torch.dtype, device:
     value = torch.full((), neuron.code.offset, dtype=dtype, device=device)
     still = value.expand(tuple(shape))
     return neuron.ungate(still) if neuron.code.offset else still
-

@@ -1,6 +1,6 @@
 """`simulate`: a network run spike by spike, by the engine that is asked for."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -10,10 +10,12 @@ from torch import Tensor
 from fewspikes.base.checks import said, whole
 from fewspikes.base.errors import FewSpikesError
 from fewspikes.base.progress import track
+from fewspikes.graph.graph import refs
 from fewspikes.graph.inputs import bound, check_autocast, check_inputs
 from fewspikes.graph.nested import tensors_of, with_tensors
 from fewspikes.measure.counting import Counts
 from fewspikes.measure.deal import batch_size
+from fewspikes.network.image_axes import ImageAxis, axes_of_images
 from fewspikes.network.spiking import SpikingNetwork
 from fewspikes.simulation.events import Flat, Wiring, shot
 from fewspikes.simulation.pipeline import Schedule, piped
@@ -115,12 +117,15 @@ class _Simulation:
         self.interval: int | None = None
         shapes, times = {}, {}
         for layer in self.plan.layers:
-            per_image = tuple(self.plan.graph.sizes(layer.node, 1)[1:])
+            sizes = tuple(self.plan.graph.sizes(layer.node, 1))
+            axis = self.structure.image_axes.get(layer.site)
+            per_image = sizes if axis is None else axis.shape(sizes)
             known = times.get(layer.site, (layer.start + 1, 0))
             times[layer.site] = min(known[0], layer.start + 1), max(known[1], layer.start + layer.K)
             shapes[layer.site] = layer.time + 1, layer.K, per_image
         self.times = times
         sizes = {name: n * K * self.images * torch.Size(shape).numel() for name, (n, K, shape) in shapes.items()}
+        sizes = {name: size for name, size in sizes.items() if name in self.structure.image_axes}
         looped = frozenset(name for name in shapes if self.structure.loop(name) is not None)
         self.recorder = Recorder(recording.chosen(sizes), shapes, looped, self.images, self.plan.answer)
 
@@ -131,7 +136,8 @@ class _Simulation:
         else:
             told, name = self._steps() if engine == "steps" else self._events(), engine
         for one in told:
-            self.recorder.fired(one.layer.site, one.layer.time, one.t, one.own, one.first, one.z)
+            axis = self.structure.image_axes.get(one.layer.site)
+            self.recorder.fired(one.layer, one.t, one.own, one.first, one.z if axis is None else axis.in_front(one.z))
         steps = tuple(sorted(self.running))
         running = torch.stack([torch.cat(self.running[step]) for step in steps]) if steps else None
         return Trace(
@@ -186,8 +192,14 @@ class _Simulation:
             self.outputs.append(batch.output())
 
     def _output(self) -> Any:
-        parts = [tensors_of(output) for output in self.outputs]
-        return with_tensors(self.outputs[0], [torch.cat(same) for same in zip(*parts, strict=True)])
+        parts = zip(*(tensors_of(output) for output in self.outputs), strict=True)
+        names = [ref.name for ref in refs(self.plan.graph.output.arguments)]
+        axes = axes_of_images(
+            self.plan.graph, self.structure.fixed, self.structure.rules, [*map(self.plan.graph.__getitem__, names)]
+        )
+        return with_tensors(
+            self.outputs[0], [_joined(same, axes.get(name)) for name, same in zip(names, parts, strict=True)]
+        )
 
     def _counts(self) -> Counts:
         neurons = dict(self.structure.neurons)
@@ -196,3 +208,10 @@ class _Simulation:
         inputs = {name: own * self.images * times[name] for name, own in neurons.items()}
         clipped = dict.fromkeys(neurons, 0)
         return Counts(neurons, self.images, spikes, clipped, inputs, self.synops)
+
+
+def _joined(parts: Sequence[Tensor], axis: ImageAxis | None) -> Tensor:
+    """The outputs for some images after one another, wherever the images are; what is for no image is there once."""
+    if len(parts) == 1 or axis is None:
+        return parts[0]
+    return axis.back(torch.cat([axis.in_front(part) for part in parts]))

@@ -3,7 +3,6 @@
 from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping
 
-import torch
 from torch import Tensor
 
 from fewspikes.neuron.layer import FSNeuron

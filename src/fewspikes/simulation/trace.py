@@ -10,6 +10,7 @@ from torch import Tensor
 from fewspikes.base.checks import said, whole
 from fewspikes.base.errors import FewSpikesError
 from fewspikes.measure.counting import Counts
+from fewspikes.simulation.plan import Layer
 
 _LIMIT = 1 << 30
 
@@ -108,20 +109,20 @@ class Recorder:
             self.spikes[name] = torch.zeros((times, K, self.images, *shape), dtype=torch.bool)
         self.per_step = {name: torch.zeros(self.answer, dtype=torch.int64) for name in self.shapes}
 
-    def fired(self, site: str, time: int, t: int, own: int, first: int, z: Tensor) -> None:
+    def fired(self, layer: Layer, t: int, own: int, first: int, z: Tensor) -> None:
         """A layer has fired.
 
         Args:
-            site: its name.
-            time: the time step of its loop.
+            layer: that it is.
             t: the step of its code, from 0.
             own: the global step of these images.
             first: the first of them.
             z: their spikes, [images, *shape].
         """
-        self.per_step[site][own - 1] += int(z.sum())
-        if site in self.spikes:
-            self.spikes[site][time, t, first : first + len(z)] = z
+        self.per_step[layer.site][own - 1] += int(z.sum())
+        if layer.site in self.spikes:
+            shape = self.shapes[layer.site][2]
+            self.spikes[layer.site][layer.time, t, first : first + len(z)] = z.reshape(-1, *shape)
 
     def shown(self) -> dict[str, Tensor]:
         """The spikes as a trace has them."""
