@@ -77,7 +77,7 @@ def simulate(
         engine: "steps": all images at once, step by step. "pipeline", or a `Pipeline` with settings: one image after
             another, all layers at work at once, as in the paper. "events": nothing is done for a neuron that cannot fire
             nor for a synapse that no spike reaches; synaptic operations are counted one by one.
-        recording: which spikes are kept; None: all, up to 1 GiB.
+        recording: which spikes are kept, and where; None: all, in memory, up to 1 GiB.
         progress: shows how far it is on stderr; None: on a terminal.
 
     Raises:
@@ -127,7 +127,8 @@ class _Simulation:
         sizes = {name: n * K * self.images * torch.Size(shape).numel() for name, (n, K, shape) in shapes.items()}
         sizes = {name: size for name, size in sizes.items() if name in self.structure.image_axes}
         looped = frozenset(name for name in shapes if self.structure.loop(name) is not None)
-        self.recorder = Recorder(recording.chosen(sizes), shapes, looped, self.images, self.plan.answer)
+        names = recording.chosen(sizes)
+        self.recorder = Recorder(names, shapes, looped, self.images, self.plan.answer, recording.folder)
 
     def run(self, engine: str | Pipeline) -> Trace:
         """All images, by an engine."""
@@ -135,14 +136,16 @@ class _Simulation:
             told, name = self._pipeline(engine if isinstance(engine, Pipeline) else Pipeline()), "pipeline"
         else:
             told, name = self._steps() if engine == "steps" else self._events(), engine
-        for one in told:
-            axis = self.structure.image_axes.get(one.layer.site)
-            self.recorder.fired(one.layer, one.t, one.own, one.first, one.z if axis is None else axis.in_front(one.z))
+        with self.recorder.running(name, self.interval):
+            for one in told:
+                axis = self.structure.image_axes.get(one.layer.site)
+                z = one.z if axis is None else axis.in_front(one.z)
+                self.recorder.fired(one.layer, one.t, one.own, one.first, z)
         steps = tuple(sorted(self.running))
         running = torch.stack([torch.cat(self.running[step]) for step in steps]) if steps else None
         return Trace(
             name, self._output(), self.recorder.shown(), self._counts(), self.times, self.recorder.per_step,
-            self.plan.answer, running, steps, self.interval,
+            self.plan.answer, running, steps, self.interval, self.recorder.together,
         )  # fmt: skip
 
     def _part(self, first: int, count: int) -> list[Tensor]:
@@ -169,12 +172,15 @@ class _Simulation:
     def _pipeline(self, engine: Pipeline) -> Iterator[_Fired]:
         schedule = Schedule(self.plan, engine.membranes)
         self.interval = schedule.interval if engine.interval is None else engine.interval
+        return self._piped(schedule, self.interval)
+
+    def _piped(self, schedule: Schedule, interval: int) -> Iterator[_Fired]:
         images = [self._part(n, 1) for n in range(self.images)]
-        for now, n, layer, t, z in piped(schedule, self.snn, images, self.interval):
+        for now, n, layer, t, z in piped(schedule, self.snn, images, interval):
             if layer is None:
                 self.outputs.append(z)
             else:
-                yield _Fired(n, now - n * self.interval, layer, t, z)
+                yield _Fired(n, now - n * interval, layer, t, z)
 
     def _events(self) -> Iterator[_Fired]:
         wiring, self.synops = None, 0
