@@ -4,11 +4,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from fewspikes.base.figures import GREY, LEAST, OURS, TARGET, THEIRS, drawing, write_picture
+from fewspikes.base.figures import FORMATS, GREY, LEAST, OURS, TARGET, THEIRS, drawing, write_picture
 from fewspikes.paper import published as paper
 from fewspikes.paper.results import Found, Row
-
-_FORMATS = ("png", "svg")
 
 
 def draw(found: Found, folder: Path) -> list[Path]:
@@ -21,7 +19,7 @@ def draw(found: Found, folder: Path) -> list[Path]:
         return []
     with drawing("a picture (--no-pictures leaves it out)") as plt:
         figure = _FIGURES[found.name](plt, found)
-        paths = [folder / f"{found.name}.{kind}" for kind in _FORMATS]
+        paths = [folder / f"{found.name}.{kind}" for kind in FORMATS]
         for path in paths:
             write_picture(figure, path)
     return paths

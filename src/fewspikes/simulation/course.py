@@ -1,7 +1,6 @@
 """One neuron at work: its threshold, reset, weight and potential, step by step."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -81,5 +80,6 @@ def course(snn: SpikingNetwork, x: Tensor, site: str, neuron: int | None = None)
     v = [gate.flatten()[neuron]]
     for reset, fires in zip(h[:-1], z, strict=False):
         v.append(v[-1] - reset * fires)
-    numbers = (tuple(value.tolist()) for value in (T, h, d, torch.stack(v)))
-    return Course(site, neuron, *numbers, tuple(z.bool().tolist()), float(offset), float(y.flatten()[neuron]))
+    T_, h_, d_, v_ = (tuple(value.tolist()) for value in (T, h, d, torch.stack(v)))
+    fired = tuple(z.bool().tolist())
+    return Course(site, neuron, T_, h_, d_, v_, fired, float(offset), float(y.flatten()[neuron]))

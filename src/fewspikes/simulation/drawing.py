@@ -31,7 +31,7 @@ def draw_raster(trace: Trace, path: Any, sites: Sequence[str] | None = None) -> 
     Raises:
         FewSpikesError: a site that is not there, another kind of file, or no matplotlib.
     """
-    path, names = check_picture(path), tuple(trace.times) if sites is None else tuple(sites)
+    place, names = check_picture(path), tuple(trace.times) if sites is None else tuple(sites)
     unknown = [name for name in names if name not in trace.times]
     if unknown:
         raise FewSpikesError(f"there is no site {said(unknown[0])}; there are {', '.join(trace.times)}")
@@ -53,8 +53,8 @@ def draw_raster(trace: Trace, path: Any, sites: Sequence[str] | None = None) -> 
         ax.set(xlabel=_steps(trace), ylabel="layer", xlim=(0.5, steps + 1.5))
         figure.legend(*ax.get_legend_handles_labels(), loc="outside upper right")
         figure.suptitle(_title(trace), x=0.01, ha="left", fontsize=9)
-        write_picture(figure, path)
-    return path
+        write_picture(figure, place)
+    return place
 
 
 def _density(trace: Trace, names: Sequence[str]) -> Tensor:
@@ -106,7 +106,7 @@ def draw_course(found: Course, path: Any) -> Path:
 
     Source: paper, Fig. 2b and Fig. 3.
     """
-    path, steps = check_picture(path), range(1, len(found.T) + 1)
+    place, steps = check_picture(path), range(1, len(found.T) + 1)
     with drawing("the picture of a neuron") as plt:
         figure, (code, course) = plt.subplots(2, 1, figsize=(6.4, 5.2), sharex=True)
         for values, colour, label in ((found.T, THEIRS, "T(t)"), (found.h, LEAST, "h(t)"), (found.d, OURS, "d(t)")):
@@ -122,8 +122,8 @@ def draw_course(found: Course, path: Any) -> Path:
             ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
         course.set(xlabel="step t of the code", xticks=steps)
         code.set_title(f"{found.site}, neuron {found.neuron:,}: v(1) = {found.v[0]:.4g}, output {found.output:.4g}")
-        write_picture(figure, path)
-    return path
+        write_picture(figure, place)
+    return place
 
 
 def draw_early(rows: Sequence[Mapping[str, Any]], path: Any) -> Path:
@@ -136,7 +136,7 @@ def draw_early(rows: Sequence[Mapping[str, Any]], path: Any) -> Path:
     Raises:
         FewSpikesError: another kind of file, or no matplotlib.
     """
-    path = check_picture(path)
+    place = check_picture(path)
     with drawing("a curve") as plt:
         figure, ax = plt.subplots(figsize=(6.4, 3.6))
         for row, colour in zip(rows, (OURS, THEIRS, LEAST, TARGET, GREY), strict=False):
@@ -152,8 +152,8 @@ def draw_early(rows: Sequence[Mapping[str, Any]], path: Any) -> Path:
         ax.set_title("dashed: the ANN", loc="left")
         ax.xaxis.get_major_locator().set_params(integer=True)
         ax.legend(loc="lower right")
-        write_picture(figure, path)
-    return path
+        write_picture(figure, place)
+    return place
 
 
 def _short(name: str) -> str:
