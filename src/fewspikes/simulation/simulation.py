@@ -67,16 +67,16 @@ def simulate(
 ) -> Trace:
     """Run a network spike by spike: only spikes cross from one layer of neurons to the next.
 
-    At every step each neuron holds its membrane's value, fires or not, and what it sends is weighed on its way and added
-    to sums. Operators left digital run once, when their inputs are complete. The spikes are those that the network
+    At every step each neuron holds its membrane's value, fires or not, and what it sends is weighed and added to sums.
+    Operators left digital run once, when their inputs are complete. The spikes are those that the network
     itself fires; sums are formed in another order, so in float32 a few may differ, and what follows from them.
 
     Args:
         snn: the network, on the CPU.
         x: a batch, as the network takes it: a tensor, a tuple of tensors, or a dict by name.
         engine: "steps": all images at once, step by step. "pipeline", or a `Pipeline` with settings: one image after
-            another, all layers at work at once, as in the paper. "events": nothing is done for a neuron that cannot fire
-            nor for a synapse that no spike reaches; synaptic operations are counted one by one.
+            another, all layers at work at once, as in the paper. "events": nothing is done for a neuron that cannot
+            fire, nor for a synapse that no spike reaches; synaptic operations are counted one by one.
         recording: which spikes are kept; None: all, up to 1 GiB.
         progress: shows how far it is on stderr; None: on a terminal.
 
