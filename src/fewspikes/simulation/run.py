@@ -106,7 +106,8 @@ class Batch:
             return None
         self._work_out(shown)
         still, more = self.values[shown.end], self.store.peek(shown)
-        return still.clone() if more is None else still + more
+        found: Tensor = still.clone() if more is None else still + more
+        return found
 
     def release(self, sum_: Sum) -> None:
         """A sum is needed no more."""

@@ -115,19 +115,19 @@ class _Simulation:
         self.running: dict[int, list[Tensor]] = {}
         self.synops: int | None = None
         self.interval: int | None = None
-        shapes, times = {}, {}
+        self.times: dict[str, tuple[int, int]] = {}
+        shapes: dict[str, tuple[int, int, tuple[int, ...]]] = {}
         for layer in self.plan.layers:
             sizes = tuple(self.plan.graph.sizes(layer.node, 1))
             axis = self.structure.image_axes.get(layer.site)
             per_image = sizes if axis is None else axis.shape(sizes)
-            known = times.get(layer.site, (layer.start + 1, 0))
-            times[layer.site] = min(known[0], layer.start + 1), max(known[1], layer.start + layer.K)
+            first, last = self.times.get(layer.site, (layer.start + 1, 0))
+            self.times[layer.site] = min(first, layer.start + 1), max(last, layer.start + layer.K)
             shapes[layer.site] = layer.time + 1, layer.K, per_image
-        self.times = times
-        sizes = {name: n * K * self.images * torch.Size(shape).numel() for name, (n, K, shape) in shapes.items()}
-        sizes = {name: size for name, size in sizes.items() if name in self.structure.image_axes}
+        taken = {name: n * K * self.images * torch.Size(shape).numel() for name, (n, K, shape) in shapes.items()}
+        known = {name: size for name, size in taken.items() if name in self.structure.image_axes}
         looped = frozenset(name for name in shapes if self.structure.loop(name) is not None)
-        self.recorder = Recorder(recording.chosen(sizes), shapes, looped, self.images, self.plan.answer)
+        self.recorder = Recorder(recording.chosen(known), shapes, looped, self.images, self.plan.answer)
 
     def run(self, engine: str | Pipeline) -> Trace:
         """All images, by an engine."""
