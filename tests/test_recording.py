@@ -16,6 +16,7 @@ from torch import nn
 import fewspikes as fs
 from fewspikes.simulation import recording
 from fewspikes.simulation.course import course
+from fewspikes.simulation.drawing import _density, draw_course, draw_raster
 
 
 class Looped(nn.Module):
@@ -259,3 +260,39 @@ def test_the_course_of_a_neuron_is_that_of_the_simulation(networks):
         course(snn, x[:1], "3", 7)
     with pytest.raises(fs.FewSpikesError, match="for one image; got 5"):
         course(snn, x, "3")
+
+
+@pytest.mark.parametrize("engine", [fs.Pipeline(1), fs.Pipeline(2), fs.Pipeline(1, interval=13)])
+def test_a_pipeline_tells_what_all_images_in_flight_fire(networks, engine):
+    snn, x = networks["dense"]
+    trace = fs.simulate(snn, x, engine)
+    for site in trace.per_step:
+        wanted = torch.zeros(trace.answer + trace.interval * 4, dtype=torch.int64)
+        for n in range(5):
+            begin = n * trace.interval
+            wanted[begin : begin + trace.answer] += fs.simulate(snn, x[n : n + 1]).per_step[site]
+        assert torch.equal(trace.together[site], wanted)
+
+
+def test_a_raster_shows_the_share_of_the_neurons_that_fire(networks):
+    snn, x = networks["dense"]
+    trace = fs.simulate(snn, x)
+    shares = _density(trace, ["1", "3"])
+    assert shares.isnan().tolist() == [[False] * 5 + [True] * 5, [True] * 5 + [False] * 5]
+    assert torch.equal(shares[0, :5], trace.spikes["1"].double().mean((1, 2)))
+    assert torch.equal(shares[1, 5:], trace.spikes["3"].double().mean((1, 2)))
+    (alone,) = _density(fs.simulate(snn, x, fs.Pipeline(1, interval=20)), ["1"])  # one image at a time
+    for n in range(5):
+        assert torch.equal(alone[20 * n : 20 * n + 5], trace.spikes["1"][:, n].double().mean(1))
+
+
+def test_pictures_are_written_as_their_names_say(networks, tmp_path):
+    snn, x = networks["dense"]
+    trace = fs.simulate(snn, x, "pipeline")
+    for name, begin in (("a.png", b"\x89PNG"), ("a.svg", b"<?xml")):
+        assert draw_raster(trace, tmp_path / name).read_bytes().startswith(begin)
+        assert draw_course(course(snn, x[:1], "1"), tmp_path / name).read_bytes().startswith(begin)
+    with pytest.raises(fs.FewSpikesError, match="must end in .png or .svg"):
+        draw_raster(trace, tmp_path / "a.pdf")
+    with pytest.raises(fs.FewSpikesError, match="there is no site 'no'"):
+        draw_raster(trace, tmp_path / "a.png", ["no"])
