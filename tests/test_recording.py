@@ -15,7 +15,7 @@ from torch import nn
 
 import fewspikes as fs
 from fewspikes.simulation import recording
-from fewspikes.simulation.course import course
+from fewspikes.simulation.courses import course
 from fewspikes.simulation.drawing import _density, draw_course, draw_raster
 
 

@@ -19,7 +19,7 @@ from fewspikes.measure.measurement import classes_of
 from fewspikes.measure.outputs import floats
 from fewspikes.network.file import load
 from fewspikes.network.spiking import SpikingNetwork
-from fewspikes.simulation.course import Course, course
+from fewspikes.simulation.courses import Course, course
 from fewspikes.simulation.drawing import draw_course, draw_raster
 from fewspikes.simulation.simulation import ENGINES
 from fewspikes.simulation.simulation import simulate as run

@@ -10,7 +10,7 @@ from torch import Tensor
 from fewspikes.base.checks import said
 from fewspikes.base.errors import FewSpikesError
 from fewspikes.base.figures import GREY, LEAST, OURS, TARGET, THEIRS, check_picture, drawing, write_picture
-from fewspikes.simulation.course import Course
+from fewspikes.simulation.courses import Course
 from fewspikes.simulation.trace import Trace
 
 _TALL, _LINE, _LEAST = 9.0, 0.2, 2.2  # inches
