@@ -168,6 +168,9 @@ def test_a_residual_block_by_hand() -> None:
     traffic = made.traffic()
     assert (traffic.spike_buffers, traffic.value_buffers) == (3 * 4, 0)  # the input is taken as it comes
     assert traffic.images_per_1000_steps == 125
+    traffic = made.traffic()
+    assert (traffic.spike_buffers, traffic.value_buffers) == (3 * 4, 0)  # the input is taken as it comes
+    assert traffic.images_per_1000_steps == 125
 
 
 def test_a_cell_of_two_branches_by_hand() -> None:
