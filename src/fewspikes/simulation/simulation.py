@@ -18,7 +18,7 @@ from fewspikes.measure.deal import batch_size
 from fewspikes.network.image_axes import ImageAxis, axes_of_images
 from fewspikes.network.spiking import SpikingNetwork
 from fewspikes.simulation.events import Flat, Wiring, shot
-from fewspikes.simulation.pipeline import Schedule, piped
+from fewspikes.simulation.pipeline import Schedule, Traffic, piped
 from fewspikes.simulation.plan import Layer, Plan
 from fewspikes.simulation.run import Batch
 from fewspikes.simulation.steps import fired
@@ -115,6 +115,7 @@ class _Simulation:
         self.running: dict[int, list[Tensor]] = {}
         self.synops: int | None = None
         self.interval: int | None = None
+        self.traffic: Traffic | None = None
         self.times: dict[str, tuple[int, int]] = {}
         shapes: dict[str, tuple[int, int, tuple[int, ...]]] = {}
         for layer in self.plan.layers:
@@ -145,7 +146,7 @@ class _Simulation:
         running = torch.stack([torch.cat(self.running[step]) for step in steps]) if steps else None
         return Trace(
             name, self._output(), self.recorder.shown(), self._counts(), self.times, self.recorder.per_step,
-            self.plan.answer, running, steps, self.interval, self.recorder.together,
+            self.plan.answer, running, steps, self.interval, self.traffic, self.recorder.together,
         )  # fmt: skip
 
     def _part(self, first: int, count: int) -> list[Tensor]:
@@ -172,6 +173,7 @@ class _Simulation:
     def _pipeline(self, engine: Pipeline) -> Iterator[_Fired]:
         schedule = Schedule(self.plan, engine.membranes)
         self.interval = schedule.interval if engine.interval is None else engine.interval
+        self.traffic = schedule.traffic(self.interval)
         return self._piped(schedule, self.interval)
 
     def _piped(self, schedule: Schedule, interval: int) -> Iterator[_Fired]:

@@ -13,6 +13,7 @@ from fewspikes.base.checks import said, whole
 from fewspikes.base.errors import FewSpikesError
 from fewspikes.base.files import as_path
 from fewspikes.measure.counting import Counts
+from fewspikes.simulation.pipeline import Traffic
 from fewspikes.simulation.plan import Layer
 from fewspikes.simulation.recording import RecordedSite, Stream, new_folder
 
@@ -83,6 +84,7 @@ class Trace:
         running: the output after each of the last steps, [steps, batch, *shape], where it is one weighted sum.
         running_steps: those steps.
         interval: of a pipeline, the steps between two images; else None.
+        traffic: of a pipeline, what it takes and gives; else None.
         together: of a pipeline, by site, the spikes of all images in flight in each global step, int64; else None.
     """
 
@@ -96,6 +98,7 @@ class Trace:
     running: Tensor | None = None
     running_steps: tuple[int, ...] = ()
     interval: int | None = None
+    traffic: Traffic | None = None
     together: Mapping[str, Tensor] | None = None
 
 
