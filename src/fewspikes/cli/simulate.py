@@ -174,11 +174,13 @@ def _lines(snn: SpikingNetwork, trace: Trace, names: Sequence[str], sites: Seque
     yield from (f"{steps:<{widths[0]}}  {at_work:<{widths[1]}}  {spikes}" for steps, at_work, spikes in rows)
     yield ""
     yield from _answer(trace, names)
-    if trace.interval is not None:
+    if trace.traffic is not None:
+        told = trace.traffic
         yield (
-            f"latency {trace.answer} steps, a new image every {trace.interval} steps: {_rate(trace):.1f} images per "
-            "1,000 steps"
+            f"latency {told.latency} steps, a new image every {told.interval} steps: "
+            f"{told.images_per_1000_steps:.1f} images per 1,000 steps"
         )
+        yield f"delay buffers: {told.spike_buffers:,} bits of spikes, {told.value_buffers:,} values"
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -201,11 +203,6 @@ def _answer(trace: Trace, names: Sequence[str]) -> Iterator[str]:
         yield f"and {len(names) - _MOST_IMAGES:,} images more; --json has all"
 
 
-def _rate(trace: Trace) -> float:
-    """Images per 1,000 steps of a pipeline."""
-    return 1000 / (trace.interval or trace.answer)
-
-
 def _as_json(
     snn: SpikingNetwork, trace: Trace, names: Sequence[str], sites: Sequence[str], found: Course | None
 ) -> dict[str, Any]:
@@ -222,7 +219,14 @@ def _as_json(
         }
         for name in sites
     ]
-    pipeline = {"interval_steps": trace.interval, "images_per_1000_steps": _rate(trace)} if trace.interval else {}
+    told, pipeline = trace.traffic, dict[str, Any]()
+    if told is not None:
+        pipeline = {
+            "interval_steps": told.interval,
+            "images_per_1000_steps": told.images_per_1000_steps,
+            "spike_buffer_bits": told.spike_buffers,
+            "value_buffers": told.value_buffers,
+        }
     return {
         "engine": trace.engine,
         "images": list(names),
