@@ -1,37 +1,10 @@
-"""Simulations beside independent witnesses: plain Python, neuron by neuron, and Brian2."""
-
-from functools import cache
+"""Simulations beside an independent witness: plain Python, neuron by neuron and synapse by synapse."""
 
 import pytest
-import torch
 
-from fewspikes import convert
 from fewspikes.simulation.simulation import Pipeline, simulate
 from witness import simulated
-from written_out import NETWORKS, Pooled, written_out
-
-IMAGES = 3
-
-
-@cache
-def converted(name):
-    """(the network, images, what plain Python is given for each, the layers' names)."""
-    torch.manual_seed(1)
-    model = NETWORKS[name]().double().eval()
-    x = torch.randn(48, *model.shape).double()
-    given = None if name.endswith("silu") else x
-    snn = convert(model, x[:1], given, K=6, circuits=model.circuits, effort="quick")
-    if not isinstance(model, Pooled):  # whose maxima need one grid
-        snn = snn.with_neurons({site: _by_channel(neuron, snn, site) for site, neuron in snn.neurons.items()})
-    nets, names = zip(*(written_out(model, snn.neurons, image) for image in x[:IMAGES]), strict=True)
-    return snn, x[:IMAGES], nets, names[0]
-
-
-def _by_channel(neuron, snn, site):
-    """The neurons with a shift, scale and gain of its own in each channel."""
-    channels = snn.structure.shape_at(site)[1]
-    shift, scale, gain = torch.rand(3, channels, dtype=torch.float64).unbind()
-    return neuron.replace(shift=shift - 0.25, scale=scale + 0.5, gain=gain + 0.5)
+from written_out import NETWORKS, converted
 
 
 def spikes_of(trace, names, image):
@@ -60,4 +33,4 @@ def test_some_neurons_of_every_layer_fire_and_some_do_not(name):
     _, _, nets, _ = converted(name)
     fired = [n for net in nets for n, _, _ in simulated(net)[0]]
     for n, layer in enumerate(nets[0].layers):
-        assert 0 < fired.count(n) < IMAGES * len(layer.T) * len(layer.shift)
+        assert 0 < fired.count(n) < len(nets) * len(layer.T) * len(layer.shift)

@@ -5,11 +5,14 @@ Of the converted network only the neurons are taken: their codes, and each chann
 """
 
 from collections import Counter
+from functools import cache
 from typing import NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import nn
 
+from fewspikes import convert
 from witness import Layer, Net, Synapse
 
 
@@ -121,15 +124,19 @@ def added(a, b, factor=1.0):
 def pooled(drawing, name, x, channels, size):
     """Maxima of windows of 3, 2 apart, padded by 1: max(a, b) = b + relu(a - b), rows first, then columns."""
     places = (size + 1) // 2
-    windows = [
-        [at if 0 <= at < size else max(2 * n - 1, 0) for at in range(2 * n - 1, 2 * n + 2)] for n in range(places)
-    ]
-    at = [[(c, r, s) for c in range(channels) for r in range(places) for s in range(size)]]
-    rows = [[x[(c * size + windows[r][tap]) * size + s] for c, r, s in at[0]] for tap in range(3)]
+    taps = [_places(at, size) for at in range(places)]
+    where = [(c, r, s) for c in range(channels) for r in range(places) for s in range(size)]
+    rows = [[x[(c * size + taps[r][tap]) * size + s] for c, r, s in where] for tap in range(3)]
     x = _largest(drawing, (f"{name}#1", f"{name}#2"), *rows)
-    at = [(c, r, s) for c in range(channels) for r in range(places) for s in range(places)]
-    columns = [[x[(c * places + r) * size + windows[s][tap]] for c, r, s in at] for tap in range(3)]
+    where = [(c, r, s) for c in range(channels) for r in range(places) for s in range(places)]
+    columns = [[x[(c * places + r) * size + taps[s][tap]] for c, r, s in where] for tap in range(3)]
     return _largest(drawing, (f"{name}#3", f"{name}#4"), *columns)
+
+
+def _places(at, size):
+    """What a window holds: where it leaves the map, its first position inside again."""
+    found = range(2 * at - 1, 2 * at + 2)
+    return [place if 0 <= place < size else max(found[0], 0) for place in found]
 
 
 def _largest(drawing, names, a, b, c):
@@ -199,7 +206,7 @@ class Pooled(nn.Module):
 
 
 class Gated(nn.Module):
-    """x * sigmoid(g(x)), weighed: x gates, and what the sigmoid sends is held; neurons for f(x) = x carry the product."""
+    """x * sigmoid(g(x)): x gates, the sigmoid's value is held, and neurons for f(x) = x carry the product on."""
 
     shape, circuits = (5,), {"product": "gated"}
 
@@ -230,6 +237,28 @@ NETWORKS = {
 
 
 def written_out(model, neurons, image):
-    """(the network for one image; its layers' names)."""
+    """(The network for one image; its layers' names)."""
     drawing = Drawing(neurons, image)
     return drawing.net(model.drawn(drawing)), drawing.names
+
+
+@cache
+def converted(name, images=3):
+    """(The converted network, images, the `Net` of each, the layers' names).
+
+    Where no maxima need one grid, each channel has a shift, a scale and a gain of its own.
+    """
+    torch.manual_seed(1)
+    model = NETWORKS[name]().double().eval()
+    x = torch.randn(48, *model.shape).double()
+    given = None if name.endswith("silu") else x
+    snn = convert(model, x[:1], given, K=6, circuits=model.circuits, effort="quick")
+    if not isinstance(model, Pooled):
+        snn = snn.with_neurons({site: _by_channel(neuron, snn, site) for site, neuron in snn.neurons.items()})
+    nets, names = zip(*(written_out(model, snn.neurons, image) for image in x[:images]), strict=True)
+    return snn, x[:images], nets, names[0]
+
+
+def _by_channel(neuron, snn, site):
+    shift, scale, gain = torch.rand(3, snn.structure.shape_at(site)[1], dtype=torch.float64)
+    return neuron.replace(shift=shift - 0.25, scale=scale + 0.5, gain=gain + 0.5)
