@@ -22,7 +22,7 @@ from fewspikes.simulation.plan import Gate, Layer, Plan, Sum, Way
 from fewspikes.simulation.run import Batch
 from fewspikes.simulation.synapses import Synapses, weighed
 
-Floats, Numbers = NDArray[np.float64], NDArray[np.int64]
+Numbers = NDArray[np.int64]
 
 
 class Gated(NamedTuple):
