@@ -243,14 +243,14 @@ def written_out(model, neurons, image):
 
 
 @cache
-def converted(name, images=3):
+def converted(name):
     """(The converted network, images, the `Net` of each, the layers' names).
 
     Where no maxima need one grid, each channel has a shift, a scale and a gain of its own.
     """
     torch.manual_seed(1)
     model = NETWORKS[name]().double().eval()
-    x = torch.randn(48, *model.shape).double()
+    x, images = torch.randn(48, *model.shape).double(), 12 if len(model.shape) == 1 else 3
     given = None if name.endswith("silu") else x
     snn = convert(model, x[:1], given, K=6, circuits=model.circuits, effort="quick")
     if not isinstance(model, Pooled):
