@@ -18,7 +18,7 @@ from fewspikes.measure.deal import batch_size
 from fewspikes.network.image_axes import ImageAxis, axes_of_images
 from fewspikes.network.spiking import SpikingNetwork
 from fewspikes.simulation.events import Flat, Wiring, shot
-from fewspikes.simulation.pipeline import Schedule, piped
+from fewspikes.simulation.pipeline import Schedule, Traffic, piped
 from fewspikes.simulation.plan import Layer, Plan
 from fewspikes.simulation.run import Batch
 from fewspikes.simulation.steps import fired
@@ -115,6 +115,7 @@ class _Simulation:
         self.running: dict[int, list[Tensor]] = {}
         self.synops: int | None = None
         self.interval: int | None = None
+        self.traffic: Traffic | None = None
         self.times: dict[str, tuple[int, int]] = {}
         shapes: dict[str, tuple[int, int, tuple[int, ...]]] = {}
         for layer in self.plan.layers:
@@ -142,7 +143,7 @@ class _Simulation:
         running = torch.stack([torch.cat(self.running[step]) for step in steps]) if steps else None
         return Trace(
             name, self._output(), self.recorder.shown(), self._counts(), self.times, self.recorder.per_step,
-            self.plan.answer, running, steps, self.interval,
+            self.plan.answer, running, steps, self.interval, self.traffic,
         )  # fmt: skip
 
     def _part(self, first: int, count: int) -> list[Tensor]:
@@ -169,6 +170,7 @@ class _Simulation:
     def _pipeline(self, engine: Pipeline) -> Iterator[_Fired]:
         schedule = Schedule(self.plan, engine.membranes)
         self.interval = schedule.interval if engine.interval is None else engine.interval
+        self.traffic = schedule.traffic(self.interval)
         images = [self._part(n, 1) for n in range(self.images)]
         for now, n, layer, t, z in piped(schedule, self.snn, images, self.interval):
             if layer is None:

@@ -10,6 +10,7 @@ from torch import Tensor
 from fewspikes.base.checks import said, whole
 from fewspikes.base.errors import FewSpikesError
 from fewspikes.measure.counting import Counts
+from fewspikes.simulation.pipeline import Traffic
 from fewspikes.simulation.plan import Layer
 
 _LIMIT = 1 << 30
@@ -68,6 +69,7 @@ class Trace:
         running: the output after each of the last steps, [steps, batch, *shape], where it is one weighted sum.
         running_steps: those steps.
         interval: of a pipeline, the steps between two images; else None.
+        traffic: of a pipeline, what it takes and gives; else None.
     """
 
     engine: str
@@ -80,6 +82,7 @@ class Trace:
     running: Tensor | None = None
     running_steps: tuple[int, ...] = ()
     interval: int | None = None
+    traffic: Traffic | None = None
 
 
 @dataclass
