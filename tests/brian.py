@@ -1,8 +1,9 @@
 """Networks written out, run in Brian2: one group of neurons, whose thresholds and resets follow the clock."""
 
-import brian2
 import numpy as np
+import pytest
 
+brian2 = pytest.importorskip("brian2")
 brian2.prefs.codegen.target = "numpy"
 _STEP = brian2.ms
 

@@ -2,11 +2,11 @@
 
 import pytest
 
+import brian
 from fewspikes.simulation.simulation import simulate
 from test_witness import spikes_of
 from written_out import NETWORKS, converted
 
-brian = pytest.importorskip("brian2") and pytest.importorskip("brian")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:(brian2|pyparsing)")  # in how it calls it
 
 
