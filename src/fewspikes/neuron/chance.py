@@ -49,12 +49,14 @@ def cases(probability: float) -> int:
 
 def normals(drawn: Int64[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """Standard normal numbers, float64: 65,536 equally likely values, none beyond 4.2."""
-    return _quantiles().to(drawn.device)[_right(drawn, 48)]
+    table: Tensor = _quantiles().to(drawn.device)
+    return table[_right(drawn, 48)]
 
 
 def noisy(values: Tensor, deviation: float, drawn: Int64[Tensor, "*shape"]) -> Tensor:
     """values (1 + deviation n), rounded once to their dtype, n standard normal."""
-    return (values.double() * (1 + deviation * normals(drawn))).to(values.dtype)
+    found: Tensor = values.double() * (1 + deviation * normals(drawn))
+    return found.to(values.dtype)
 
 
 def noisy_weight(weight: Tensor, deviation: float, *parts: int | str) -> Tensor:
