@@ -1,4 +1,4 @@
-"""Accuracy of converted networks with faults: spikes lost, late or spurious, noise of thresholds and weights, stuck neurons.
+"""Accuracy of converted networks with faults: spikes lost, late or spurious, noise, stuck neurons.
 
 ResNet20 at K=6 and our own small EfficientNet at K=8 on the test images of CIFAR-10, each fault by itself from 0.1 to
 10%, with five seeds each. Lines that the output file holds for as many images already are kept, so that a cut run goes
@@ -64,7 +64,6 @@ class Network:
 
     def engines_agree(self, faults: fs.Faults) -> int:
         """How many of the first ten images `simulate` gives another class."""
-
         x: Tensor = self.test[0][0][:10]
         faulty = fs.perturb(self.snn, faults)
         with torch.no_grad():

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from fewspikes.base.errors import FewSpikesError
 from fewspikes.graph.graph import OUTPUT, SITE, STATE, Node
-from fewspikes.network.segments import Segments
+from fewspikes.network.segments import Segment, Segments
 
 
 def latency_steps(segments: Segments, k: Mapping[str, int]) -> int:
@@ -64,11 +64,11 @@ def _complete(segments: Segments, k: Mapping[str, int], node: Node, ready: Mappi
 
 
 def interval_steps(segments: Segments, k: Mapping[str, int]) -> int:
-    """The steps between two images in a pipeline: the largest K before + K here over neighbouring sites.
+    """The steps between two images in a pipeline: the longest time that a membrane is busy with one image.
 
-    A layer takes in the spikes of the layer before it, then fires; between the two sites may be any operators but
-    neurons. With one K everywhere, or no neighbours at all, that is 2K. A layer in a loop over time is busy from its
-    first time step to its last.
+    A layer takes in the spikes of the layers before it, then fires: K before + K here. What a gated product holds is
+    taken in, then kept while its gate fires. With one K everywhere, or no neighbours at all, that is 2K. In a loop over
+    time a membrane is busy from its first time step to its last.
 
     Args:
         segments: of the network.
@@ -78,16 +78,24 @@ def interval_steps(segments: Segments, k: Mapping[str, int]) -> int:
         FewSpikesError: a site without a K.
     """
     _check(segments, k)
-    edges = [k[name] + k[site] for site in k for name in segments.feeding(site)]
-    for segment in segments:
-        if segments.held(segment.consumer) is not None:
-            gate = max(k[name] for name in segments.gates(segment.consumer))
-            edges += [k[name] + gate for name in segment.sources if name in k]
-    if segments.graph.loops:
-        ready = ready_steps(segments, k)
-        busy = {name: ready[name] for name in k if segments.graph[name].loop}
-        edges += [steps[-1] - steps[0] + k[name] for name, steps in busy.items()]
-    return max(edges, default=2 * max(k.values(), default=0))
+    ready = ready_steps(segments, k) if segments.graph.loops else {}
+    busy = [_busy(segments, k, segment, ready) for segment in segments if segments.graph.of(SITE)]
+    neighbours = any(name in k for segment in segments if segment.consumer.name in k for name in segment.sources)
+    return max(busy, default=0) if neighbours else max(2 * max(k.values(), default=0), *busy, 0)
+
+
+def _busy(segments: Segments, k: Mapping[str, int], segment: Segment, ready: Mapping[str, list[int]]) -> int:
+    """How long the membranes at a segment's end are busy with one image."""
+    consumer = segment.consumer
+    gates = [gate for node in segment.nodes if segments.held(node) is not None for gate in segments.gates(node)]
+    spiking = [name for name in segment.sources if name in k]
+    before = [k[name] for name in (*spiking, *gates) if not consumer.loop or segment.lags.get(name, 0) == 0]
+    if not before and not consumer.loop:
+        return k.get(consumer.name, 0)
+    held = segments.held(consumer)
+    here = k.get(consumer.name, 0) if held is None else max(k[name] for name in segments.gates(consumer))
+    times = ready.get(consumer.name, [0]) if consumer.loop else [0]
+    return times[-1] - times[0] + max(before, default=0) + here
 
 
 def time_step_steps(segments: Segments, k: Mapping[str, int], loop: str) -> int:

@@ -37,7 +37,7 @@ def pairs_of(relation: Iterable[Box], source: Whole, target: Whole) -> Pairs:
 
 
 def _keys(box: Box, source: Whole, target: Whole) -> Whole:
-    """One number for each pair of the first image: the source's element, times the target's length, plus the target's."""
+    """A number for each pair of the first image: the source's element times the target's length, plus the target's."""
     sizes = {label: n for factor in box.factors for label, n in zip(factor.labels, factor.table.shape, strict=True)}
     of_source = sorted((label for label in sizes if label < 0), reverse=True)
     strides = _strides(of_source, sizes, len(target)) | _strides([n for axis in box.axes for n in axis], sizes, 1)

@@ -26,7 +26,7 @@ from fewspikes.simulation.run import Batch
 from fewspikes.simulation.steps import Firing
 from fewspikes.simulation.synapses import Synapses, weighed
 
-Floats, Numbers = NDArray[np.float64], NDArray[np.int64]
+Numbers = NDArray[np.int64]
 
 
 class Gated(NamedTuple):

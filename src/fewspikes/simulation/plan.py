@@ -46,7 +46,7 @@ class Sum:
 
     Attributes:
         number: among all.
-        unit: the membranes that it is formed in: its consumer and which of its operands. Time steps of a loop share them.
+        unit: the membranes that it is formed in: its consumer and which of its operands; time steps share them.
         segment: whose end it is.
         end: the place of the segment's value without any spike.
         ready: the global step at which it is complete.

@@ -72,13 +72,11 @@ class Batch:
         given = [x.to(snn.dtype) if x.is_floating_point() else x for x in inputs]
         self.values = plan.program.values(given, snn.tensors.__getitem__)
         for node in plan.graph.of(CONSTANT):
-            value = self.values[plan.places[node.name]]
-            if value.is_floating_point() and value.dtype != snn.dtype:
-                self.values[plan.places[node.name]] = value.to(snn.dtype)  # zeros of the dtype that a model once had
+            self._keep(plan.places[node.name], self.values[plan.places[node.name]])
         self.moving = self._without_spikes()
         for step in plan.bookkeeping():  # sizes among them, of what is not there yet
             execute([step], self.moving, {})
-            self.values[step.at] = self.moving[step.at]
+            self._keep(step.at, self.moving[step.at])
         self._known = {node.name for node in plan.graph if node.name not in plan.segments.carriers}
         self._known |= {node.name for node in plan.graph.of(INPUT)}
         self._kept = {step.node: step.kept() for step in plan.program.steps if isinstance(step, Step)}
@@ -88,6 +86,11 @@ class Batch:
     def when(self, layer: Layer) -> Moment:
         """What the faults of a layer are drawn for."""
         return Moment(layer.time, self.first, self.plan.structure.image_axes)
+
+    def _keep(self, at: int, value: Any) -> None:
+        """A constant, or what bookkeeping comes to; zeros may be of the dtype that the model once had."""
+        is_number = isinstance(value, Tensor) and value.is_floating_point()
+        self.values[at] = value.to(self.dtype) if is_number else value
 
     def _without_spikes(self) -> list[Any]:
         """The values that operators find where no spike of a step has come: zeros, of one number each."""
@@ -113,7 +116,8 @@ class Batch:
             return None
         self._work_out(shown)
         still, more = self.values[shown.end], self.store.peek(shown)
-        return still.clone() if more is None else still + more
+        found: Tensor = still.clone() if more is None else still + more
+        return found
 
     def release(self, sum_: Sum) -> None:
         """A sum is needed no more."""

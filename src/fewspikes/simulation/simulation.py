@@ -67,16 +67,16 @@ def simulate(
 ) -> Trace:
     """Run a network spike by spike: only spikes cross from one layer of neurons to the next.
 
-    At every step each neuron holds its membrane's value, fires or not, and what it sends is weighed on its way and added
-    to sums. Operators left digital run once, when their inputs are complete. The spikes are those that the network
+    At every step each neuron holds its membrane's value, fires or not, and what it sends is weighed and added to sums.
+    Operators left digital run once, when their inputs are complete. The spikes are those that the network
     itself fires; sums are formed in another order, so in float32 a few may differ, and what follows from them.
 
     Args:
         snn: the network, on the CPU.
         x: a batch, as the network takes it: a tensor, a tuple of tensors, or a dict by name.
         engine: "steps": all images at once, step by step. "pipeline", or a `Pipeline` with settings: one image after
-            another, all layers at work at once, as in the paper. "events": nothing is done for a neuron that cannot fire
-            nor for a synapse that no spike reaches; synaptic operations are counted one by one.
+            another, all layers at work at once, as in the paper. "events": nothing is done for a neuron that cannot
+            fire, nor for a synapse that no spike reaches; synaptic operations are counted one by one.
         recording: which spikes are kept; None: all, up to 1 GiB.
         progress: shows how far it is on stderr; None: on a terminal.
 
@@ -117,19 +117,19 @@ class _Simulation:
         self.running: dict[int, list[Tensor]] = {}
         self.synops: int | None = None
         self.interval: int | None = None
-        shapes, times = {}, {}
+        self.times: dict[str, tuple[int, int]] = {}
+        shapes: dict[str, tuple[int, int, tuple[int, ...]]] = {}
         for layer in self.plan.layers:
             sizes = tuple(self.plan.graph.sizes(layer.node, 1))
             axis = self.structure.image_axes.get(layer.site)
             per_image = sizes if axis is None else axis.shape(sizes)
-            known = times.get(layer.site, (layer.start + 1, 0))
-            times[layer.site] = min(known[0], layer.start + 1), max(known[1], layer.start + layer.K)
+            first, last = self.times.get(layer.site, (layer.start + 1, 0))
+            self.times[layer.site] = min(first, layer.start + 1), max(last, layer.start + layer.K)
             shapes[layer.site] = layer.time + 1, layer.K, per_image
-        self.times = times
-        sizes = {name: n * K * self.images * torch.Size(shape).numel() for name, (n, K, shape) in shapes.items()}
-        sizes = {name: size for name, size in sizes.items() if name in self.structure.image_axes}
+        taken = {name: n * K * self.images * torch.Size(shape).numel() for name, (n, K, shape) in shapes.items()}
+        known = {name: size for name, size in taken.items() if name in self.structure.image_axes}
         looped = frozenset(name for name in shapes if self.structure.loop(name) is not None)
-        self.recorder = Recorder(recording.chosen(sizes), shapes, looped, self.images, self.plan.answer)
+        self.recorder = Recorder(recording.chosen(known), shapes, looped, self.images, self.plan.answer)
 
     def run(self, engine: str | Pipeline) -> Trace:
         """All images, by an engine."""

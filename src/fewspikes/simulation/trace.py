@@ -48,7 +48,7 @@ class Recording:
             largest = max(names, key=sizes.__getitem__)
             raise FewSpikesError(
                 f"recording takes {wanted:,} bytes, the limit is {self.limit:,}; choose some sites, "
-                f"Recording(sites=...) (the largest is {largest} with {sizes[largest]:,}), fewer images, or a higher limit"
+                f"Recording(sites=...) (the largest is {largest}, {sizes[largest]:,}), fewer images, or a higher limit"
             )
         return names
 

@@ -1,0 +1,263 @@
+"""The network spike by spike: the same spikes by every engine; steps, delays and intervals by hand."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import fewspikes as fs
+from captured import Net
+from fewspikes.base.errors import FewSpikesError
+from fewspikes.conversion.conversion import convert
+from fewspikes.simulation.pipeline import Schedule
+from fewspikes.simulation.plan import Plan
+from fewspikes.simulation.run import Batch
+from fewspikes.simulation.simulation import Pipeline, simulate
+from fewspikes.simulation.steps import fired
+from fewspikes.simulation.trace import Recording
+
+ENGINES = ("steps", "pipeline", "events", Pipeline(membranes=2))
+
+
+class Recurrent(nn.Module):
+    """Two directions of an LSTM, and a rectified output."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm, self.out = nn.LSTM(3, 4, bidirectional=True, batch_first=True), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(torch.relu(self.lstm(x)[0][:, -1]))
+
+
+class Attending(nn.Module):
+    """A layer of a transformer, whose sequences come first inside."""
+
+    def __init__(self, first: bool = True) -> None:
+        super().__init__()
+        self.layer, self.first = nn.TransformerEncoderLayer(8, 2, 12, batch_first=first), first
+        self.out = nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.layer(x if self.first else x.transpose(0, 1))
+        return self.out(torch.relu(x.mean(1 if self.first else 0)))
+
+
+def pictures() -> Net:
+    def forward(x: Tensor, a: nn.Module, b: nn.Module, squeeze: nn.Module, excite: nn.Module, out: nn.Module) -> Tensor:
+        x = torch.nn.functional.silu(a(x))
+        x = x * torch.sigmoid(excite(torch.relu(squeeze(x.mean((2, 3), keepdim=True)))))
+        x = torch.relu(b(x) + x)
+        return out(torch.nn.functional.max_pool2d(x, 2).flatten(1))
+
+    convolutions = nn.Conv2d(2, 4, 3), nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 2, 1), nn.Conv2d(2, 4, 1)
+    return Net(forward, *convolutions, nn.Linear(16, 3))
+
+
+NETWORKS = {
+    "pictures": (pictures, (2, 6, 6)),
+    "transformer": (Attending, (4, 8)),
+    "sequence first": (lambda: Attending(False), (4, 8)),
+    "recurrent": (Recurrent, (4, 3)),
+}
+
+
+@pytest.fixture(
+    scope="module", params=[(name, circuits) for name in NETWORKS for circuits in (None, "gated", "neurons")]
+)
+def converted(request: pytest.FixtureRequest) -> tuple[fs.SpikingNetwork, Tensor]:
+    name, circuits = request.param
+    torch.manual_seed(0)
+    make, shape = NETWORKS[name]
+    x = torch.randn(24, *shape, dtype=torch.float64)
+    net = make().double().eval()
+    return convert(net, x, x, K=5, circuits=circuits, effort="quick", repair=False), x[:4]
+
+
+def trains(snn: fs.SpikingNetwork, x: Tensor) -> dict[str, list[Tensor]]:
+    """The spikes of the fast kernels' gate inputs, by site and time step of its loop."""
+    found: dict[str, list[Tensor]] = {name: [] for name in snn.neurons}
+    hooks = [
+        neuron.register_forward_pre_hook(
+            lambda module, given, name=name: found[name].append(fs.encode(module.gate(given[0]), module.code))
+        )
+        for name, neuron in snn.neurons.items()
+    ]
+    snn(x)
+    for hook in hooks:
+        hook.remove()
+    return found
+
+
+@pytest.mark.parametrize("engine", ENGINES, ids=str)
+def test_every_engine_fires_the_spikes_of_the_fast_kernels(converted, engine) -> None:
+    snn, x = converted
+    with fs.count(snn, synops=True) as counts:
+        wanted = snn(x)
+    trace, expected = simulate(snn, x, engine), trains(snn, x)
+    torch.testing.assert_close(trace.output, wanted, rtol=0, atol=1e-12)
+    for name, spikes in trace.spikes.items():
+        looped = snn.structure.loop(name) is not None
+        axis = snn.structure.image_axes[name]
+        own = [
+            torch.stack([axis.in_front(z).view(len(x), *spikes.shape[2 + looped :]) for z in one])
+            for one in expected[name]
+        ]
+        assert torch.equal(spikes, torch.stack(own) if looped else own[0]), name
+    assert trace.counts.by_site == counts.by_site
+    assert {name: int(steps.sum()) for name, steps in trace.per_step.items()} == counts.by_site
+    if engine == "events":  # one by one, and by what the graph says
+        assert trace.counts.synops == counts.synops
+
+
+def test_the_answer_is_there_when_the_report_says_and_images_follow_as_it_says(converted) -> None:
+    snn, x = converted
+    trace = simulate(snn, x, "pipeline")
+    assert (trace.answer, trace.interval) == (snn.report.latency_steps, snn.report.interval_steps)
+
+
+def test_on_a_grid_float32_has_the_same_bits() -> None:
+    torch.manual_seed(0)
+    net = Net(lambda x, a, b: b(torch.relu(a(x)).flatten(1)), nn.Conv2d(1, 3, 3), nn.Linear(48, 4)).eval()
+    with torch.no_grad():
+        for weight in net.parameters():
+            weight.copy_((weight * 64).round() / 64)
+    x = torch.randint(-16, 16, (6, 1, 6, 6)).float() / 8
+    snn = convert(net, x, K=8, alpha=4.0)
+    for engine in ENGINES:
+        trace = simulate(snn, x, engine)
+        assert torch.equal(trace.output, snn(x))
+        (train,) = trains(snn, x).values()
+        assert torch.equal(trace.spikes["relu"], train[0])
+
+
+def schedule(net: nn.Module, *shape: int, membranes: int = 1, circuits=None, **k: int) -> tuple[Schedule, Plan]:
+    x = torch.randn(16, *shape, dtype=torch.float64)
+    snn = convert(net.double().eval(), x, x, K=4, circuits=circuits, effort="quick", repair=False)
+    steps = {
+        name: k.get(name.replace(".", "_").replace("#", ""), neuron.code.K) for name, neuron in snn.neurons.items()
+    }
+    plan = Plan(snn.structure, snn.tensors, steps)
+    return Schedule(plan, membranes), plan
+
+
+def delays(made: Schedule) -> dict[str, list[int]]:
+    """By site, how long its spikes wait before each of their ends."""
+    return {layer.site: sorted(line.delay for line in made.lines[layer.node]) for layer in made.plan.layers}
+
+
+def test_a_chain_by_hand() -> None:
+    net = Net(lambda x, a, b, c: c(torch.relu(b(torch.relu(a(x))))), *(nn.Linear(3, 3) for _ in range(3)))
+    made, plan = schedule(net, 3, relu1=3, relu2=5)
+    assert [(layer.site, layer.start, layer.K) for layer in plan.layers] == [("relu#1", 0, 3), ("relu#2", 3, 5)]
+    assert (made.latency, made.interval) == (8, 8)  # the second takes in 3 steps and fires 5
+    assert delays(made) == {"relu#1": [0], "relu#2": [0]}
+    assert schedule(net, 3, relu1=3, relu2=5, membranes=2)[0].interval == 5
+
+
+def test_a_residual_block_by_hand() -> None:
+    def forward(x: Tensor, a: nn.Module, b: nn.Module, c: nn.Module) -> Tensor:
+        x = torch.relu(a(x))
+        return torch.relu(c(torch.relu(b(x))) + x)
+
+    made, _ = schedule(Net(forward, *(nn.Linear(3, 3) for _ in range(3))), 3)
+    # relu#1 fires in steps 1 to 4, relu#2 in 5 to 8; what skips it waits 4 steps, so that both come in 5 to 8.
+    assert delays(made) == {"relu#1": [0, 4], "relu#2": [0], "relu#3": [0]}
+    assert (made.latency, made.interval) == (12, 8)
+
+
+def test_a_cell_of_two_branches_by_hand() -> None:
+    def forward(x: Tensor, a: nn.Module, b: nn.Module, c: nn.Module, d: nn.Module, e: nn.Module) -> Tensor:
+        x = torch.relu(a(x))
+        short, long = torch.relu(b(x)), torch.relu(d(torch.relu(c(x))))
+        return e(torch.cat([short, long], 1))
+
+    made, _ = schedule(Net(forward, *(nn.Linear(3, 3) for _ in range(4)), nn.Linear(6, 2)), 3)
+    assert delays(made) == {"relu#1": [0], "relu#2": [4], "relu#3": [0], "relu#4": [0]}
+    assert (made.latency, made.interval) == (12, 8)
+
+
+def test_squeeze_and_excitation_by_hand() -> None:
+    def forward(x: Tensor, a: nn.Module, b: nn.Module, c: nn.Module) -> Tensor:
+        x = torch.relu(a(x))
+        return x * torch.sigmoid(c(torch.relu(b(x.mean((2, 3), keepdim=True)))))
+
+    net = Net(forward, nn.Conv2d(2, 4, 1), nn.Conv2d(4, 2, 1), nn.Conv2d(2, 4, 1))
+    made, plan = schedule(net, 2, 2, 2, circuits={"product": "gated"})
+    # relu#1 in 1 to 4, relu#2 in 5 to 8, the gate in 9 to 12, at once through what it holds: relu#1's spikes reach that
+    # 4 steps late, in 5 to 8.
+    assert [layer.start for layer in plan.layers] == [0, 4, 8]
+    assert delays(made) == {"relu#1": [0, 4], "relu#2": [0], "sigmoid": [0]}
+    assert (made.latency, made.interval) == (12, 8)
+    assert schedule(net, 2, 2, 2)[0].latency == 12  # digital
+
+
+def test_fifty_images_in_flight_and_none_comes_too_early() -> None:
+    torch.manual_seed(0)
+    net = Net(lambda x, a, b, c: c(torch.relu(b(torch.relu(a(x))))), *(nn.Linear(3, 3) for _ in range(3))).double()
+    x = torch.randn(50, 3, dtype=torch.float64)
+    snn = convert(net.eval(), x, x, K=4)
+    trace = simulate(snn, x, Pipeline(interval=8))
+    assert torch.equal(trace.output, torch.cat([simulate(snn, one[None], "pipeline").output for one in x]))
+    with pytest.raises(FewSpikesError, match="busy with the image before"):
+        simulate(snn, x, Pipeline(interval=7))
+
+
+def test_the_output_grows_step_by_step() -> None:
+    # One neuron of 3 bits, alpha 8: 5 is 4, then nothing, then 1; times 0.5, plus 1.
+    net = nn.Sequential(nn.Linear(1, 1), nn.ReLU(), nn.Linear(1, 1)).eval()
+    for layer, weight, bias in ((net[0], 1.0, 0.0), (net[2], 0.5, 1.0)):
+        nn.init.constant_(layer.weight, weight)
+        nn.init.constant_(layer.bias, bias)
+    snn = convert(net, torch.zeros(1, 1), K=3, alpha=8.0, rounding="down")
+    trace = simulate(snn, torch.tensor([[5.0]]))
+    assert (trace.running_steps, trace.running.flatten().tolist()) == ((1, 2, 3), [3.0, 3.0, 3.5])
+    assert trace.spikes["1"].flatten().tolist() == [True, False, True]
+    assert (trace.times, trace.answer, trace.per_step["1"].tolist()) == ({"1": (1, 3)}, 3, [1, 0, 1])
+
+
+def test_layers_fed_with_the_fast_kernels_sources_flip_hardly_any_spike_in_float32(converted) -> None:
+    snn, x = converted
+    narrow = snn.with_neurons({}).float()
+    expected = trains(narrow, x.float())
+    forced = {(name, time): z for name, own in expected.items() for time, z in enumerate(own)}
+    flipped, total = 0, 0
+    plan = Plan(narrow.structure, narrow.tensors, {name: neuron.code.K for name, neuron in narrow.neurons.items()})
+    with torch.no_grad():
+        for _, layer, t, z in fired(plan, Batch(plan, narrow, [x.float()]), forced):
+            flipped, total = flipped + int((z != forced[layer.site, layer.time][t]).sum()), total + z.numel()
+    assert flipped <= total * 1e-4  # few numbers here; benchmarks/simulation.py counts over many
+
+
+def test_more_than_there_is_room_for_names_the_bytes(converted) -> None:
+    snn, x = converted
+    name = next(iter(snn.neurons))
+    with pytest.raises(FewSpikesError, match=r"recording takes [\d,]+ bytes, the limit is 10"):
+        simulate(snn, x, recording=Recording(limit=10))
+    assert list(simulate(snn, x, recording=Recording((name,))).spikes) == [name]
+    assert simulate(snn, x, recording=Recording((), 0)).spikes == {}
+    with pytest.raises(FewSpikesError, match="there is no site 'nowhere' to record"):
+        simulate(snn, x, recording=Recording(("nowhere",)))
+
+
+def test_bad_input_is_one_line(converted) -> None:
+    snn, x = converted
+    with pytest.raises(FewSpikesError, match="engine must be steps, pipeline, events or a Pipeline; got 'slow'"):
+        simulate(snn, x, "slow")
+    with pytest.raises(FewSpikesError, match="has shape"):
+        simulate(snn, x[..., :-1])
+    with pytest.raises(FewSpikesError, match="membranes"):
+        Pipeline(membranes=3)
+    with pytest.raises(FewSpikesError, match="needs a converted network"):
+        simulate(nn.Linear(2, 2), x)
+
+
+def test_a_pipeline_of_one_code_takes_an_image_every_2_k_steps(converted) -> None:
+    snn, x = converted
+    looped = bool(snn.graph.loops)
+    trace = simulate(snn, x, "pipeline")
+    entry = [site.K for site in snn.report.sites]
+    if not looped and set(entry) == {5}:
+        assert trace.interval == 10
+    assert all(a <= b for a, b in pairwise(sorted(first for first, _ in trace.times.values())))
