@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import fewspikes as fs
-from fewspikes.base.moment import at_moment
+from fewspikes.base.moments import at_moment
 from fewspikes.network.image_axes import ImageAxis
 from fewspikes.neuron.chance import bits, happens, key, normals
 from fewspikes.neuron.faulty import FaultyNeuron
@@ -150,7 +150,7 @@ def test_spikes_are_counted_as_they_are_sent():
 
 
 def test_a_threshold_with_noise_is_T_times_one_plus_s_n():
-    n = normals(bits(key(0, "threshold", "site", 0), range(1000)))
+    n = normals(bits(key(0, "thresholds", "site", 0), range(1000)))
     x = torch.full((1, 1000), 4.0, dtype=torch.float64)
     first = layer(threshold_noise=0.1)(x)[0] >= 4
     assert torch.equal(first, 4.0 * (1 + 0.1 * n) <= 4.0)

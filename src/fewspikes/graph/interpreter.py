@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from fewspikes.base.errors import FewSpikesError
-from fewspikes.base.moment import at_moment
+from fewspikes.base.moments import at_moment
 from fewspikes.base.tensors import aligned
 from fewspikes.graph.functions import function, in_order, parameters
 from fewspikes.graph.graph import (

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fewspikes.base.errors import FewSpikesError
-from fewspikes.base.moment import at_moment
+from fewspikes.base.moments import at_moment
 from fewspikes.base.sums import total
 from fewspikes.graph.model import inner
 from fewspikes.graph.nested import tensors_of

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fewspikes.base.errors import FewSpikesError
-from fewspikes.base.moment import at_moment
+from fewspikes.base.moments import at_moment
 from fewspikes.graph.graph import Graph
 from fewspikes.graph.inputs import InputSpec, bound, check_autocast, check_inputs
 from fewspikes.graph.interpreter import Running

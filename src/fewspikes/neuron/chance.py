@@ -69,7 +69,8 @@ def noisy_weight(weight: Tensor, deviation: float, *parts: int | str) -> Tensor:
 def _quantiles() -> Tensor:
     with torch.inference_mode(False):
         middles = (torch.arange(_CASES, dtype=torch.float64) + 0.5) / _CASES
-        return (torch.special.ndtri(middles) * _GRID).round() / _GRID
+        quantiles: Tensor = torch.special.ndtri(middles)
+        return (quantiles * _GRID).round() / _GRID
 
 
 def _signed(number: int) -> int:

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fewspikes.base.errors import FewSpikesError
-from fewspikes.base.moment import Moment, moment
+from fewspikes.base.moments import Moment, moment
 from fewspikes.neuron.chance import bits, happens, key, noisy
 from fewspikes.neuron.faults import Faults
 from fewspikes.neuron.layer import FSNeuron, count_outside
@@ -78,9 +78,9 @@ class FaultyNeuron(FSNeuron):
         faults, T = self.faults, super().threshold(x, t, when)
         if faults.threshold_noise:
             drawn = (
-                self._once("threshold", x, when, t)
+                self._once("thresholds", x, when, t)
                 if faults.each == "network"
-                else self._drawn("threshold", x, t, when)
+                else self._drawn("thresholds", x, t, when)
             )
             T = noisy(T, faults.threshold_noise, drawn)
         if faults.stuck:

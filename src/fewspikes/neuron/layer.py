@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fewspikes.base.checks import said, whole
 from fewspikes.base.errors import FewSpikesError
-from fewspikes.base.moment import Moment
+from fewspikes.base.moments import Moment
 from fewspikes.neuron.kernels import compiled, cuda
 from fewspikes.neuron.kernels.dispatch import engine_for, run
 from fewspikes.neuron.parameters import FSParameters

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fewspikes.base.errors import FewSpikesError
-from fewspikes.base.moment import Moment
+from fewspikes.base.moments import Moment
 from fewspikes.graph.interpreter import Step
 from fewspikes.network.following import Following
 from fewspikes.network.image_axes import ImageAxis, axes_of_images

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from fewspikes.base.moment import Moment
+from fewspikes.base.moments import Moment
 from fewspikes.graph.graph import CONSTANT, INPUT
 from fewspikes.graph.interpreter import Step, execute, filled
 from fewspikes.network.spiking import SpikingNetwork

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 
 from torch import Tensor
 
-from fewspikes.base.moment import Moment
+from fewspikes.base.moments import Moment
 from fewspikes.neuron.layer import FSNeuron
 from fewspikes.simulation.plan import Gate, Layer, Plan
 from fewspikes.simulation.run import Batch
