@@ -129,6 +129,12 @@ def test_a_late_spike_and_another_one_are_both_heard():
     assert set(y.unique().tolist()) == {3, 4, 5, 6, 7}  # (4 or 2) + (2 or 1) + (1 or 0)
 
 
+def test_a_late_spike_is_lost_or_not_by_the_draw_of_the_step_that_it_was_sent_in():
+    y = layer(late=1.0, lost=0.5)(torch.full((300, 1), 7.0)).flatten()
+    kept = [~happens(bits(key(0, "lost", "site", 0, t), range(300), range(1)), 0.5).flatten() for t in range(2)]
+    assert torch.equal(y, 2.0 * kept[0] + 1.0 * kept[1])
+
+
 def test_spurious_spikes_fill_all_silence_and_reset_nothing():
     assert seven(spurious=1.0) == [7, 7, 7, 7]
 
