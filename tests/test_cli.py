@@ -10,6 +10,7 @@ import time
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 
 import fewspikes as fs
@@ -17,7 +18,7 @@ from fewspikes.cli import options
 from fewspikes.cli.convert import convert
 from fewspikes.cli.main import _said
 from fewspikes.graph.capture import captured_model
-from fewspikes.images import open_images
+from fewspikes.images import Preprocessing, open_images
 from fewspikes.models import load_model, resnet8
 from fewspikes.models.loading import LoadedModel
 from images import CIFAR
@@ -437,6 +438,85 @@ def test_class_folders_are_held_against_logits_in_a_dict(folder, save, tmp_path)
     sizes = ("--size", "8", "--mean", "0.5,0.5,0.5", "--std", "0.5,0.5,0.5", "--data", tmp_path / "data")
     done = run("convert", f"{folder}/net.py:wrapped", *sizes, "--max-drop", 1, code=2)
     assert "2 class folders (cat, dog), where the network has 10 classes" in done.stderr
+
+
+@pytest.fixture(scope="module")
+def pictured(folder):
+    """A converted network that says how photographs become its inputs, and one that does not; two photographs."""
+    torch.manual_seed(0)
+    snn = fs.convert(small(), torch.zeros(1, 3, 8, 8), K=4, alpha=8.0)
+    known = Preprocessing(size=(8, 8), mean=(0.5,) * 3, std=(0.25,) * 3)
+    fs.save(snn, folder / "pictured.fs", known.to_json())
+    fs.save(snn, folder / "bare.fs")
+    for n in range(2):
+        pixels = torch.randint(0, 256, (8, 8, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(n))
+        Image.fromarray(pixels.numpy()).save(folder / f"{n}.png")
+    x = torch.stack([known.transform()(Image.open(folder / f"{n}.png")) for n in range(2)])
+    return fs.simulate(snn, x, "pipeline"), fs.simulate(snn, x[:1])
+
+
+def test_simulate_tells_step_by_step_what_happens(folder, pictured):
+    _, trace = pictured
+    lines = run("simulate", folder / "pictured.fs", "--image", folder / "0.png").stdout.splitlines()
+    assert lines[0] == f"1 image, engine steps: {trace.counts.total:,} spikes in 2 layers"
+    rows = [line.split() for line in lines if line.split()[:1] in (["1-4"], ["5-8"])]
+    assert [row[1] for row in rows] == list(trace.times)
+    for row, (site, (first, last)) in zip(rows, trace.times.items(), strict=True):
+        assert [int(n.replace(",", "")) for n in row[2:]] == trace.per_step[site][first - 1 : last].tolist()
+    answer = int(trace.output.argmax())
+    assert f"{folder}/0.png: class {answer}, after step 8" in lines
+    running = [int(value.argmax()) for value in trace.running[:, 0]]
+    told = ", ".join(f"{n}: {c}" for n, c in zip(trace.running_steps, running, strict=True))
+    assert f"  after step {told}" in lines
+
+
+def test_simulate_as_json_records_and_draws(folder, pictured, tmp_path):
+    trace, _ = pictured
+    images = [part for n in range(2) for part in ("--image", folder / f"{n}.png")]
+    files = ("--record", tmp_path / "spikes", "--raster", tmp_path / "r.svg", "--neuron", tmp_path / "n.png")
+    site = next(iter(trace.times))
+    done = run("simulate", folder / "pictured.fs", *images, "--engine", "pipeline", "--site", site, *files, "--json")
+    content = json.loads(done.stdout)
+    assert content["classes"] == trace.output.argmax(1).tolist()
+    assert (content["latency_steps"], content["interval_steps"], content["images_per_1000_steps"]) == (8, 8, 125.0)
+    (layer,) = content["layers"]
+    assert layer["spikes"] == sum(layer["spikes_per_step"]) == trace.counts.by_site[site]
+    found = fs.read_events(tmp_path / "spikes")
+    assert torch.equal(found.spikes(site), trace.spikes[site])
+    assert content["neuron"]["site"] == site
+    assert (tmp_path / "r.svg").read_text().startswith("<?xml")
+    assert (tmp_path / "n.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_simulate_takes_images_of_a_data_set(folder, pictured, save, tmp_path):
+    for name in range(10):
+        save(f"data/test/{name}/1.png")
+    flags = ("--mean", "0.5,0.5,0.5", "--std", "0.5,0.5,0.5")
+    done = run("simulate", folder / "bare.fs", "--data", tmp_path / "data", "--limit", 3, *flags, "--engine", "events")
+    assert "3 images, engine events" in done.stdout
+    assert "synaptic operations, counted one by one" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("pictured.fs", "--image", "{0}/0.png", "--site", "no"), "there is no site 'no'; --site takes one of relu"),
+        (("pictured.fs", "--image", "{0}/large.png"), "large.png: an image of 9 x 9 pixels"),
+        (("pictured.fs", "--image", "{0}/none.png"), "none.png; give the path of a photograph"),
+        (("bare.fs", "--image", "{0}/0.png"), "does not say how images become inputs; give --mean and --std"),
+        (("pictured.fs",), "give either --image FILE, once or more, or --limit N for N images of --data"),
+        (("pictured.fs", "--image", "{0}/0.png", "--engine", "clock"), "--engine must be steps, pipeline or events"),
+        (("pictured.fs", "--image", "{0}/0.png", "--raster", "{0}/r.pdf"), "must end in .png or .svg"),
+        (("pictured.fs", "--image", "{0}/0.png", "--neuron", "{0}/r.png"), "--neuron needs a layer; give --site NAME"),
+        (("pictured.fs", "--image", "{0}/0.png", "--record", "{0}"), "is not empty; give a new folder, or empty it"),
+    ],
+)
+def test_simulate_refuses_in_one_line(folder, pictured, arguments, message):
+    Image.new("RGB", (9, 9)).save(folder / "large.png")
+    network, *rest = arguments
+    done = run("simulate", folder / network, *(part.format(folder) for part in rest), code=2)
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_ctrl_c_ends_a_command_soon_even_where_it_is_lost(folder):

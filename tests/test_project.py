@@ -28,6 +28,7 @@ ORDER = [
     "network",
     "measure",
     "hardware",
+    "simulation",
     "images",
     "texts",
     "models",

@@ -165,6 +165,12 @@ def test_a_residual_block_by_hand() -> None:
     # relu#1 fires in steps 1 to 4, relu#2 in 5 to 8; what skips it waits 4 steps, so that both come in 5 to 8.
     assert delays(made) == {"relu#1": [0, 4], "relu#2": [0], "relu#3": [0]}
     assert (made.latency, made.interval) == (12, 8)
+    traffic = made.traffic()
+    assert (traffic.spike_buffers, traffic.value_buffers) == (3 * 4, 0)  # the input is taken as it comes
+    assert traffic.images_per_1000_steps == 125
+    traffic = made.traffic()
+    assert (traffic.spike_buffers, traffic.value_buffers) == (3 * 4, 0)  # the input is taken as it comes
+    assert traffic.images_per_1000_steps == 125
 
 
 def test_a_cell_of_two_branches_by_hand() -> None:

@@ -2,6 +2,7 @@
 
 from fewspikes import rules
 from fewspikes.base.errors import FewSpikesError, FewSpikesWarning
+from fewspikes.base.version import __version__ as __version__
 from fewspikes.conversion.conversion import convert
 from fewspikes.conversion.distillation import distil
 from fewspikes.conversion.pareto import frontier
@@ -23,8 +24,10 @@ from fewspikes.neuron.known_codes import published, relu_parameters
 from fewspikes.neuron.layer import FSNeuron
 from fewspikes.neuron.parameters import FSParameters
 from fewspikes.neuron.recurrence import decode, encode
+from fewspikes.simulation.recording import read_events
+from fewspikes.simulation.simulation import Pipeline, simulate
+from fewspikes.simulation.trace import Recording, Trace
 
-__version__ = "0.1.0"
 __all__ = [
     "Budget",
     "Calibration",
@@ -41,7 +44,10 @@ __all__ = [
     "Frontier",
     "Grid",
     "IntegerNetwork",
+    "Pipeline",
+    "Recording",
     "SpikingNetwork",
+    "Trace",
     "apply",
     "convert",
     "count",
@@ -54,8 +60,10 @@ __all__ = [
     "load",
     "perturb",
     "published",
+    "read_events",
     "relu_parameters",
     "rules",
     "save",
+    "simulate",
     "to_integer",
 ]

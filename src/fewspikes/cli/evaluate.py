@@ -11,7 +11,7 @@ from torch import nn
 from fewspikes.base.devices import find_device
 from fewspikes.base.errors import FewSpikesError
 from fewspikes.cli import options, sentences
-from fewspikes.images import Preprocessing, data_folder, loader, open_images
+from fewspikes.images import data_folder, loader, open_images
 from fewspikes.measure.embedding import evaluate_embeddings
 from fewspikes.measure.evaluation import evaluate as evaluate_network
 from fewspikes.measure.measurement import classes_of
@@ -62,9 +62,7 @@ def evaluate(
         return
     if sentences.takes_sentences(snn):
         raise FewSpikesError(f"{network} takes sentences; give --text FILE")
-    carried = None if snn.preprocessing is None else Preprocessing.from_json(snn.preprocessing)
-    known = options.preprocessing(carried, mean, std, size or _size(network, snn, carried))
-    known = options.required(known, str(network), "give --mean and --std")
+    known = options.of_network(snn, str(network), mean, std, size)
     images = open_images(data_folder(data), split or "evaluation", known, classes_of(snn), limit=limit, seed=seed)
     ann = _reference(reference, weights, place)
     batches = loader(images, batch_size, workers, skip_damaged)
@@ -82,17 +80,3 @@ def _gives_vectors(snn: SpikingNetwork, read: sentences.Read) -> bool:
         output = snn(read.example(snn.device))
     rows = [value for value in floats(output) if value.ndim == 2]
     return len(rows) == 1 and not hasattr(output, "logits") and not (isinstance(output, dict) and "logits" in output)
-
-
-def _size(network: Path, snn: SpikingNetwork, carried: Preprocessing | None) -> str | None:
-    """The size of its pictures, as --size has it, where only its input tells; None where it is known already."""
-    shape = snn.inputs[0].shape
-    if carried is not None:
-        return None
-    if len(snn.inputs) > 1 or len(shape) != 3 or shape[0] not in (1, 3):
-        shapes = " and ".join(f"{spec.name} {list(spec.shape)}" for spec in snn.inputs)
-        raise FewSpikesError(
-            f"{network} takes no pictures but {shapes}, and this command reads pictures; call fewspikes.evaluate in "
-            "Python with batches of your own"
-        )
-    return f"{shape[1]},{shape[2]}"

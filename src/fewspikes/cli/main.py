@@ -8,7 +8,7 @@ import typer
 
 from fewspikes import __version__
 from fewspikes.base.errors import FewSpikesError, FewSpikesWarning
-from fewspikes.cli import bench, convert, demo, evaluate, fit, interruption, reproduce
+from fewspikes.cli import bench, convert, demo, evaluate, fit, interruption, reproduce, simulate
 
 _LONGEST = 2000  # characters of a message
 
@@ -23,6 +23,7 @@ app = typer.Typer(
 app.command("demo", epilog=demo.EXAMPLE)(demo.demo)
 app.command("convert", epilog=convert.EXAMPLE)(convert.convert)
 app.command("evaluate", epilog=evaluate.EXAMPLE)(evaluate.evaluate)
+app.command("simulate", epilog=simulate.EXAMPLE)(simulate.simulate)
 app.command("fit", epilog=fit.EXAMPLE)(fit.fit)
 app.command("bench", epilog=bench.EXAMPLE)(bench.bench)
 app.command("reproduce", epilog=reproduce.EXAMPLE)(reproduce.reproduce)

@@ -15,6 +15,7 @@ from fewspikes.base.errors import FewSpikesError
 from fewspikes.cli.pictures import channels, check_colours
 from fewspikes.images import Preprocessing
 from fewspikes.models.loading import LoadedModel
+from fewspikes.network.spiking import SpikingNetwork
 
 _MOST_PIXELS = 4096  # of a side
 _MOST_NUMBERS = 1 << 26  # of an input: 256 MiB
@@ -95,6 +96,36 @@ def required(found: Preprocessing | None, what: str, remedy: str = "give --mean,
     if found is None:
         raise FewSpikesError(f"{what} does not say how images become inputs; {remedy}")
     return found
+
+
+def of_network(snn: SpikingNetwork, name: str, mean: str | None, std: str | None, size: str | None) -> Preprocessing:
+    """The preprocessing that a converted network carries, with what the flags say in its place.
+
+    Args:
+        snn: the network.
+        name: of its file, for messages.
+        mean, std, size: the flags.
+
+    Raises:
+        FewSpikesError: it carries none and the flags are not complete, or it takes no pictures.
+    """
+    carried = None if snn.preprocessing is None else Preprocessing.from_json(snn.preprocessing)
+    known = preprocessing(carried, mean, std, size or _size_of(name, snn, carried))
+    return required(known, name, "give --mean and --std")
+
+
+def _size_of(name: str, snn: SpikingNetwork, carried: Preprocessing | None) -> str | None:
+    """The size of its pictures, as --size has it, where only its input tells; None where it is known already."""
+    shape = snn.inputs[0].shape
+    if carried is not None:
+        return None
+    if len(snn.inputs) > 1 or len(shape) != 3 or shape[0] not in (1, 3):
+        shapes = " and ".join(f"{spec.name} {list(spec.shape)}" for spec in snn.inputs)
+        raise FewSpikesError(
+            f"{name} takes no pictures but {shapes}, and this command reads pictures; in Python, give batches of your "
+            "own"
+        )
+    return f"{shape[1]},{shape[2]}"
 
 
 def example(loaded: LoadedModel, found: Preprocessing | None, size: str | None, shape: str | None) -> torch.Tensor:

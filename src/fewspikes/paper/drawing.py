@@ -1,29 +1,12 @@
 """Pictures of the figures, from their numbers alone: draws, computes nothing. Needs matplotlib."""
 
 from collections.abc import Callable, Mapping
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from fewspikes.base.errors import FewSpikesError
-from fewspikes.base.files import write_aside
+from fewspikes.base.figures import FORMATS, GREY, LEAST, OURS, TARGET, THEIRS, drawing, write_picture
 from fewspikes.paper import published as paper
 from fewspikes.paper.results import Found, Row
-
-TARGET, THEIRS, OURS, LEAST, GREY = "#c0392b", "#2c5aa0", "#1a9850", "#e08214", "#888888"
-_COLOURS = {"published table": THEIRS}
-_FORMATS = ("png", "svg")
-_STYLE: dict[str, Any] = {
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlesize": 9,
-    "legend.frameon": False,
-    "legend.fontsize": 8,
-    "svg.hashsalt": "fewspikes",
-    "svg.fonttype": "none",
-    "figure.constrained_layout.use": True,
-}
 
 
 def draw(found: Found, folder: Path) -> list[Path]:
@@ -34,24 +17,11 @@ def draw(found: Found, folder: Path) -> list[Path]:
     """
     if found.name not in _FIGURES:
         return []
-    try:
-        import matplotlib as mpl
-
-        mpl.use("agg")
-        import matplotlib.pyplot as plt
-    except ImportError:
-        raise FewSpikesError(
-            'pictures need matplotlib: pip install "fewspikes[report]", or give --no-pictures'
-        ) from None
-    with plt.rc_context(_STYLE):  # type: ignore[arg-type]
+    with drawing("a picture (--no-pictures leaves it out)") as plt:
         figure = _FIGURES[found.name](plt, found)
-        paths = [folder / f"{found.name}.{kind}" for kind in _FORMATS]
+        paths = [folder / f"{found.name}.{kind}" for kind in FORMATS]
         for path in paths:
-            metadata = {"Date": None} if path.suffix == ".svg" else None
-            picture = BytesIO()
-            figure.savefig(picture, format=path.suffix[1:], dpi=160, metadata=metadata)
-            write_aside(path, picture.getvalue())
-        plt.close(figure)
+            write_picture(figure, path)
     return paths
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from fewspikes.base.errors import FewSpikesError
-from fewspikes.graph.graph import OUTPUT
+from fewspikes.graph.graph import OUTPUT, SITE
 from fewspikes.network.spiking import SpikingNetwork
 from fewspikes.operators.rule import Kind
 from fewspikes.simulation.plan import Gate, Layer, Plan, Sum, Way
@@ -69,6 +69,32 @@ class Late:
     way: Way
 
 
+@dataclass(frozen=True)
+class Traffic:
+    """What a pipeline takes and gives.
+
+    Attributes:
+        latency: the steps from an image to its answer.
+        interval: the steps from one image to the next.
+        membranes: for each neuron.
+        spike_buffers: bits in which spikes wait where a branch is shorter: for each neuron as many as its spikes wait
+            steps at most.
+        value_buffers: numbers that wait, of images in flight: inputs, results of digital operators, and products whose
+            sums are complete before they are taken.
+    """
+
+    latency: int
+    interval: int
+    membranes: int
+    spike_buffers: int
+    value_buffers: int
+
+    @property
+    def images_per_1000_steps(self) -> float:
+        """How many images come out in 1,000 steps, once the pipeline is full."""
+        return 1000 / self.interval
+
+
 class Schedule:
     """Who listens, fires and waits when.
 
@@ -93,6 +119,30 @@ class Schedule:
         self.late = tuple(late for found in self._gating.values() for late in self._late(found))
         self.latency = plan.answer
         self.interval = self._shortest()
+
+    def traffic(self, interval: int | None = None) -> Traffic:
+        """What the pipeline takes and gives, at its own interval or a longer one."""
+        interval = self.interval if interval is None else interval
+        graph, bits, words = self.plan.graph, dict[str, int](), 0
+        for layer in self.plan.layers:
+            waits = max((line.delay for line in self.lines[layer.node]), default=0)
+            neurons = graph.sizes(layer.node, 1).numel() * (layer.time + 1)
+            bits[layer.site] = max(bits.get(layer.site, 0), waits * neurons)
+        for name, waits in self._kept().items():
+            words += graph.sizes(name, 1).numel() * -(-waits // interval)
+        return Traffic(self.latency, interval, self.membranes, sum(bits.values()), words)
+
+    def _kept(self) -> dict[str, int]:
+        """By analog value, how long it is kept for what takes it: inputs, digital results, tables, late products."""
+        found: dict[str, int] = defaultdict(int)
+        for window in self.windows.values():
+            for name in window.sum.segment.sources:
+                if self.plan.graph[name].operator != SITE:
+                    found[name] = max(found[name], window.taken - self.plan.ready(name))
+        for late in self.late:
+            opens = min(one.opens for one in self._gating[late.gate.node])
+            found[late.gate.node] = max(found[late.gate.node], late.at - opens)
+        return found
 
     def _windows(self, taken: Mapping[int, int]) -> dict[int, Window]:
         begins = dict(taken)

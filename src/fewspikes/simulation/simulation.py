@@ -18,7 +18,7 @@ from fewspikes.measure.deal import batch_size
 from fewspikes.network.image_axes import ImageAxis, axes_of_images
 from fewspikes.network.spiking import SpikingNetwork
 from fewspikes.simulation.events import Flat, Wiring, shot
-from fewspikes.simulation.pipeline import Schedule, piped
+from fewspikes.simulation.pipeline import Schedule, Traffic, piped
 from fewspikes.simulation.plan import Layer, Plan
 from fewspikes.simulation.run import Batch
 from fewspikes.simulation.steps import fired
@@ -77,7 +77,7 @@ def simulate(
         engine: "steps": all images at once, step by step. "pipeline", or a `Pipeline` with settings: one image after
             another, all layers at work at once, as in the paper. "events": nothing is done for a neuron that cannot
             fire, nor for a synapse that no spike reaches; synaptic operations are counted one by one.
-        recording: which spikes are kept; None: all, up to 1 GiB.
+        recording: which spikes are kept, and where; None: all, in memory, up to 1 GiB.
         progress: shows how far it is on stderr; None: on a terminal.
 
     Raises:
@@ -117,6 +117,7 @@ class _Simulation:
         self.running: dict[int, list[Tensor]] = {}
         self.synops: int | None = None
         self.interval: int | None = None
+        self.traffic: Traffic | None = None
         self.times: dict[str, tuple[int, int]] = {}
         shapes: dict[str, tuple[int, int, tuple[int, ...]]] = {}
         for layer in self.plan.layers:
@@ -129,7 +130,8 @@ class _Simulation:
         taken = {name: n * K * self.images * torch.Size(shape).numel() for name, (n, K, shape) in shapes.items()}
         known = {name: size for name, size in taken.items() if name in self.structure.image_axes}
         looped = frozenset(name for name in shapes if self.structure.loop(name) is not None)
-        self.recorder = Recorder(recording.chosen(known), shapes, looped, self.images, self.plan.answer)
+        names = recording.chosen(known)
+        self.recorder = Recorder(names, shapes, looped, self.images, self.plan.answer, recording.folder)
 
     def run(self, engine: str | Pipeline) -> Trace:
         """All images, by an engine."""
@@ -137,14 +139,16 @@ class _Simulation:
             told, name = self._pipeline(engine if isinstance(engine, Pipeline) else Pipeline()), "pipeline"
         else:
             told, name = self._steps() if engine == "steps" else self._events(), engine
-        for one in told:
-            axis = self.structure.image_axes.get(one.layer.site)
-            self.recorder.fired(one.layer, one.t, one.own, one.first, one.z if axis is None else axis.in_front(one.z))
+        with self.recorder.running(name, self.interval):
+            for one in told:
+                axis = self.structure.image_axes.get(one.layer.site)
+                z = one.z if axis is None else axis.in_front(one.z)
+                self.recorder.fired(one.layer, one.t, one.own, one.first, z)
         steps = tuple(sorted(self.running))
         running = torch.stack([torch.cat(self.running[step]) for step in steps]) if steps else None
         return Trace(
             name, self._output(), self.recorder.shown(), self._counts(), self.times, self.recorder.per_step,
-            self.plan.answer, running, steps, self.interval,
+            self.plan.answer, running, steps, self.interval, self.traffic, self.recorder.together,
         )  # fmt: skip
 
     def _part(self, first: int, count: int) -> list[Tensor]:
@@ -171,12 +175,16 @@ class _Simulation:
     def _pipeline(self, engine: Pipeline) -> Iterator[_Fired]:
         schedule = Schedule(self.plan, engine.membranes)
         self.interval = schedule.interval if engine.interval is None else engine.interval
+        self.traffic = schedule.traffic(self.interval)
+        return self._piped(schedule, self.interval)
+
+    def _piped(self, schedule: Schedule, interval: int) -> Iterator[_Fired]:
         images = [self._part(n, 1) for n in range(self.images)]
-        for now, n, layer, t, z in piped(schedule, self.snn, images, self.interval):
+        for now, n, layer, t, z in piped(schedule, self.snn, images, interval):
             if layer is None:
                 self.outputs.append(z)
             else:
-                yield _Fired(n, now - n * self.interval, layer, t, z)
+                yield _Fired(n, now - n * interval, layer, t, z)
 
     def _events(self) -> Iterator[_Fired]:
         wiring, self.synops = None, 0

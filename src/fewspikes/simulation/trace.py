@@ -1,6 +1,8 @@
 """What a simulation tells: who fired when, what came out, and when the answer was there."""
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,8 +11,11 @@ from torch import Tensor
 
 from fewspikes.base.checks import said, whole
 from fewspikes.base.errors import FewSpikesError
+from fewspikes.base.files import as_path
 from fewspikes.measure.counting import Counts
+from fewspikes.simulation.pipeline import Traffic
 from fewspikes.simulation.plan import Layer
+from fewspikes.simulation.recording import RecordedSite, Stream, new_folder
 
 _LIMIT = 1 << 30
 
@@ -22,16 +27,25 @@ class Recording:
     Args:
         sites: their layers' names; None keeps all, () none.
         limit: of bytes in memory, one for each neuron, step and image.
+        folder: spikes go there, as address events, and take no memory; new or empty. `read_events` reads them, also
+            while the simulation runs or when it was interrupted.
 
     Raises:
-        FewSpikesError: a limit that is no whole number.
+        FewSpikesError: sites that are no names, a limit that is no whole number, or a folder that is not empty.
     """
 
     sites: tuple[str, ...] | None = None
     limit: int = _LIMIT
+    folder: str | os.PathLike[str] | None = None
 
     def __post_init__(self) -> None:
         whole("limit", self.limit, 0)
+        if self.sites is not None:
+            if isinstance(self.sites, str) or not all(isinstance(name, str) for name in self.sites):
+                raise FewSpikesError(f"sites must be names of sites, ('relu', ...); got {said(self.sites)}")
+            object.__setattr__(self, "sites", tuple(dict.fromkeys(self.sites)))
+        if self.folder is not None:
+            new_folder(self.folder)
 
     def chosen(self, sizes: Mapping[str, int]) -> tuple[str, ...]:
         """The sites to keep, given how many bytes each takes.
@@ -44,11 +58,12 @@ class Recording:
         if unknown:
             raise FewSpikesError(f"there is no site {said(unknown[0])} to record; there are {', '.join(sizes)}")
         wanted = sum(sizes[name] for name in names)
-        if wanted > self.limit:
+        if wanted > self.limit and self.folder is None:
             largest = max(names, key=sizes.__getitem__)
             raise FewSpikesError(
                 f"recording takes {wanted:,} bytes, the limit is {self.limit:,}; choose some sites, "
-                f"Recording(sites=...) (the largest is {largest}, {sizes[largest]:,}), fewer images, or a higher limit"
+                f"Recording(sites=...) (the largest is {largest}, {sizes[largest]:,}), fewer images, a folder to "
+                "record to, Recording(folder=...), or a higher limit"
             )
         return names
 
@@ -60,7 +75,8 @@ class Trace:
     Attributes:
         engine: what ran: steps, pipeline or events.
         output: what the network returns, in the model's own structure.
-        spikes: by site, bool [K, batch, *shape]; [time steps, K, batch, *shape] in a loop over time.
+        spikes: by site, bool [K, batch, *shape]; [time steps, K, batch, *shape] in a loop over time. Empty where they
+            are recorded in a folder.
         counts: exact, with synaptic operations where the engine counts them one by one.
         times: by site, the first and the last global step in which it may fire, the image coming in at step 0.
         per_step: by site, the spikes of all images in each global step of their own, int64 [answer].
@@ -68,6 +84,8 @@ class Trace:
         running: the output after each of the last steps, [steps, batch, *shape], where it is one weighted sum.
         running_steps: those steps.
         interval: of a pipeline, the steps between two images; else None.
+        traffic: of a pipeline, what it takes and gives; else None.
+        together: of a pipeline, by site, the spikes of all images in flight in each global step, int64; else None.
     """
 
     engine: str
@@ -80,6 +98,8 @@ class Trace:
     running: Tensor | None = None
     running_steps: tuple[int, ...] = ()
     interval: int | None = None
+    traffic: Traffic | None = None
+    together: Mapping[str, Tensor] | None = None
 
 
 @dataclass
@@ -92,6 +112,7 @@ class Recorder:
         in_loop: the sites whose spikes have an axis of time steps.
         images: how many run.
         answer: the step of the answer.
+        folder: where spikes go in place of memory, if they do.
     """
 
     names: tuple[str, ...]
@@ -99,15 +120,42 @@ class Recorder:
     in_loop: frozenset[str]
     images: int
     answer: int
+    folder: str | os.PathLike[str] | None = None
     spikes: dict[str, Tensor] = field(init=False)
     per_step: dict[str, Tensor] = field(init=False)
+    together: dict[str, Tensor] | None = field(init=False, default=None)
+    interval: int | None = field(init=False, default=None)
+    stream: Stream | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self.spikes = {}
-        for name in self.names:
+        for name in self.names if self.folder is None else ():
             times, K, shape = self.shapes[name]
             self.spikes[name] = torch.zeros((times, K, self.images, *shape), dtype=torch.bool)
         self.per_step = {name: torch.zeros(self.answer, dtype=torch.int64) for name in self.shapes}
+
+    @contextmanager
+    def running(self, engine: str, interval: int | None) -> Iterator[None]:
+        """While the simulation runs.
+
+        Args:
+            engine: that runs.
+            interval: of a pipeline, the steps between two images.
+        """
+        self.interval = interval
+        if interval is not None:
+            steps = self.answer + interval * (self.images - 1)
+            self.together = {name: torch.zeros(steps, dtype=torch.int64) for name in self.shapes}
+        if self.folder is None:
+            yield
+            return
+        sites = []
+        for name in self.names:
+            times, K, shape = self.shapes[name]
+            sites.append(RecordedSite(name, K, times, name in self.in_loop, tuple(shape)))
+        about = {"engine": engine, "images": self.images, "interval": interval, "answer": self.answer}
+        with Stream(as_path(self.folder), sites, about) as self.stream:
+            yield
 
     def fired(self, layer: Layer, t: int, own: int, first: int, z: Tensor) -> None:
         """A layer has fired.
@@ -119,7 +167,12 @@ class Recorder:
             first: the first of them.
             z: their spikes, [images, *shape].
         """
-        self.per_step[layer.site][own - 1] += int(z.sum())
+        count = int(z.sum())
+        self.per_step[layer.site][own - 1] += count
+        if self.together is not None:
+            self.together[layer.site][own + first * (self.interval or 0) - 1] += count
+        if self.stream is not None and layer.site in self.names:
+            self.stream.add(layer.site, layer.time, t, own, first, z)
         if layer.site in self.spikes:
             shape = self.shapes[layer.site][2]
             self.spikes[layer.site][layer.time, t, first : first + len(z)] = z.reshape(-1, *shape)

@@ -1,0 +1,85 @@
+"""One neuron at work: its threshold, reset, weight and potential, step by step."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fewspikes.base.checks import said, whole
+from fewspikes.base.errors import FewSpikesError
+from fewspikes.network.spiking import SpikingNetwork
+from fewspikes.neuron.recurrence import spike_train
+
+
+@dataclass(frozen=True)
+class Course:
+    """What a neuron does for one image.
+
+    Attributes:
+        site: its layer.
+        neuron: its number in the layer, row-major.
+        T, h, d: of its code, [K].
+        v: its potential v(1) to v(K), before it fires.
+        z: whether it fires, [K].
+        offset: of its code: its output is gain * (offset + sum of d(t) z(t)), gain 1 where its channel has none.
+        output: what it stands for.
+    """
+
+    site: str
+    neuron: int
+    T: tuple[float, ...]
+    h: tuple[float, ...]
+    d: tuple[float, ...]
+    v: tuple[float, ...]
+    z: tuple[bool, ...]
+    offset: float
+    output: float
+
+
+def course(snn: SpikingNetwork, x: Tensor, site: str, neuron: int | None = None) -> Course:
+    """The course of a neuron in a network, as the network itself computes it.
+
+    In a loop over time it is that of the first time step.
+
+    Args:
+        snn: the network, which takes one input.
+        x: one image, [1, *shape].
+        site: the layer.
+        neuron: its number, row-major; None: the one that fires most, of several the one of the largest input.
+
+    Raises:
+        FewSpikesError: more images than one, a site or a neuron that is not there.
+
+    >>> import fewspikes as fs
+    >>> net = torch.nn.Sequential(torch.nn.Linear(1, 1), torch.nn.ReLU()).eval()
+    >>> _ = net[0].weight.data.fill_(5.0), net[0].bias.data.zero_()
+    >>> one = course(fs.convert(net, torch.zeros(1, 1), K=3, alpha=8.0), torch.ones(1, 1), "1")
+    >>> one.v, one.z, one.output
+    ((5.0, 1.0, 1.0), (True, False, True), 5.0)
+    """
+    if site not in snn.neurons:
+        raise FewSpikesError(f"there is no site {said(site)}; there are {', '.join(snn.neurons)}")
+    if len(x) != 1:
+        raise FewSpikesError(f"the course of a neuron is that for one image; got {len(x)}")
+    layer, taken = snn.neurons[site], list[tuple[Tensor, Tensor]]()
+    handle = layer.register_forward_hook(lambda _module, inputs, y: taken.append((inputs[0].clone(), y.clone())))
+    try:
+        with torch.inference_mode():
+            snn(x)
+    finally:
+        handle.remove()
+    (gate, y) = taken[0]
+    gate = layer.gate(gate)
+    T, h, d, offset = layer.parameters_for(gate)
+    trains = torch.stack(list(spike_train(gate, T, h))).flatten(1)
+    if neuron is None:
+        most = trains.sum(0)
+        neuron = int(torch.where(most == most.max(), gate.flatten(), -torch.inf).argmax())
+    whole("neuron", neuron, 0, trains.shape[1] - 1)
+    z = trains[:, neuron]
+    v = [gate.flatten()[neuron]]
+    for reset, fires in zip(h[:-1], z, strict=False):
+        v.append(v[-1] - reset * fires)
+    T_, h_, d_, v_ = (tuple(value.tolist()) for value in (T, h, d, torch.stack(v)))
+    fired = tuple(z.bool().tolist())
+    return Course(site, neuron, T_, h_, d_, v_, fired, float(offset), float(y.flatten()[neuron]))

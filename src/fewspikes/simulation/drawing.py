@@ -1,0 +1,160 @@
+"""Pictures of a simulation: who fires when, one neuron at work, and how early the answer is right. Needs matplotlib."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fewspikes.base.checks import said
+from fewspikes.base.errors import FewSpikesError
+from fewspikes.base.figures import GREY, LEAST, OURS, TARGET, THEIRS, check_picture, drawing, write_picture
+from fewspikes.simulation.courses import Course
+from fewspikes.simulation.trace import Trace
+
+_TALL, _LINE, _LEAST = 9.0, 0.2, 2.2  # inches
+_MOST_NAMES, _LONGEST = 40, 28  # beside the axis, and characters of one
+_MOST_STEPS = 400  # of a pipeline
+
+
+def draw_raster(trace: Trace, path: Any, sites: Sequence[str] | None = None) -> Path:
+    """Layers over global steps, coloured by the share of their neurons that fire; a line marks the answer.
+
+    For engine "pipeline" all images in flight are there together, up to 400 steps, with a line for each answer.
+
+    Args:
+        trace: of a simulation.
+        path: of the picture, .png or .svg.
+        sites: the layers to show; None: all.
+
+    Raises:
+        FewSpikesError: a site that is not there, another kind of file, or no matplotlib.
+    """
+    place, names = check_picture(path), tuple(trace.times) if sites is None else tuple(sites)
+    unknown = [name for name in names if name not in trace.times]
+    if unknown:
+        raise FewSpikesError(f"there is no site {said(unknown[0])}; there are {', '.join(trace.times)}")
+    density = _density(trace, names)
+    with drawing("a raster") as plt:
+        height = min(_TALL, _LEAST + _LINE * len(names))
+        figure, ax = plt.subplots(figsize=(8.2, height))
+        steps, extent = density.shape[1], (0.5, density.shape[1] + 0.5, len(names) - 0.5, -0.5)
+        colours = plt.get_cmap("viridis").with_extremes(bad="white")
+        shown = ax.imshow(
+            density.numpy(), aspect="auto", interpolation="nearest", extent=extent, cmap=colours, vmin=0.0
+        )
+        figure.colorbar(shown, ax=ax, label="share of the neurons that fire", pad=0.01)
+        answers = _answers(trace, steps)
+        for n, step in enumerate(answers):
+            ax.axvline(step + 0.5, color=TARGET, linewidth=1.4, label=None if n else _answer(trace))
+        every = -(-len(names) // _MOST_NAMES)
+        ax.set_yticks(range(0, len(names), every), [_short(name) for name in names[::every]], fontsize=7)
+        ax.set(xlabel=_steps(trace), ylabel="layer", xlim=(0.5, steps + 1.5))
+        figure.legend(*ax.get_legend_handles_labels(), loc="outside upper right")
+        figure.suptitle(_title(trace), x=0.01, ha="left", fontsize=9)
+        write_picture(figure, place)
+    return place
+
+
+def _density(trace: Trace, names: Sequence[str]) -> Tensor:
+    """By layer and step, the share of its neurons that fire; NaN where none may."""
+    counted = trace.per_step if trace.together is None else trace.together
+    rows = []
+    for name in names:
+        own = trace.per_step[name]
+        first, last = trace.times[name]
+        at_work = torch.zeros(len(counted[name]), dtype=torch.int64)
+        images = [trace.counts.images] if trace.together is None else [1] * trace.counts.images
+        for n, count in enumerate(images):
+            begin = n * (trace.interval or 0)
+            at_work[begin + first - 1 : begin + min(last, len(own))] += count
+        share = counted[name].double() / (at_work * trace.counts.neurons[name]).double()
+        rows.append(torch.where(at_work > 0, share, torch.nan))
+    return torch.stack(rows)[:, :_MOST_STEPS]
+
+
+def _answers(trace: Trace, steps: int) -> list[int]:
+    if trace.interval is None:
+        return [trace.answer]
+    found = (trace.answer + n * trace.interval for n in range(trace.counts.images))
+    return [step for step in found if step <= steps]
+
+
+def _answer(trace: Trace) -> str:
+    return f"the answer, after step {trace.answer}" if trace.interval is None else "an answer"
+
+
+def _steps(trace: Trace) -> str:
+    return "global step" if trace.interval is None else f"global step; a new image every {trace.interval} steps"
+
+
+def _title(trace: Trace) -> str:
+    images = trace.counts.images
+    return f"{images:,} image{'s' * (images != 1)}, {trace.counts.total:,} spikes"
+
+
+def draw_course(found: Course, path: Any) -> Path:
+    """A neuron's T(t), h(t), d(t), and below its potential v(t) against T(t), with its spikes in both.
+
+    Args:
+        found: of the neuron.
+        path: of the picture, .png or .svg.
+
+    Raises:
+        FewSpikesError: another kind of file, or no matplotlib.
+
+    Source: paper, Fig. 2b and Fig. 3.
+    """
+    place, steps = check_picture(path), range(1, len(found.T) + 1)
+    with drawing("the picture of a neuron") as plt:
+        figure, (code, course) = plt.subplots(2, 1, figsize=(6.4, 5.2), sharex=True)
+        for values, colour, label in ((found.T, THEIRS, "T(t)"), (found.h, LEAST, "h(t)"), (found.d, OURS, "d(t)")):
+            code.plot(steps, values, "o-", color=colour, label=label, markersize=3, linewidth=1)
+        course.plot(steps, found.T, color=THEIRS, label="threshold T(t)", drawstyle="steps-mid", linewidth=1)
+        course.plot(steps, found.v, "o-", color=OURS, label="potential v(t)", markersize=3, linewidth=1)
+        for ax in (code, course):
+            ax.axhline(0, color=GREY, linewidth=0.6)
+            fired = [t for t, z in zip(steps, found.z, strict=True) if z]
+            for n, t in enumerate(fired):
+                ax.axvline(t, color=TARGET, linewidth=1.6, alpha=0.55, label=None if n else "spike z(t) = 1")
+            ax.set_ylabel("value")
+            ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+        course.set(xlabel="step t of the code", xticks=steps)
+        code.set_title(f"{found.site}, neuron {found.neuron:,}: v(1) = {found.v[0]:.4g}, output {found.output:.4g}")
+        write_picture(figure, place)
+    return place
+
+
+def draw_early(rows: Sequence[Mapping[str, Any]], path: Any) -> Path:
+    """Accuracy of the running output over the last steps, a line for each network.
+
+    Args:
+        rows: each with `network`, `K`, `steps`, `top1` in percent after each of them, and `ann_top1`.
+        path: of the picture, .png or .svg.
+
+    Raises:
+        FewSpikesError: another kind of file, or no matplotlib.
+    """
+    place = check_picture(path)
+    with drawing("a curve") as plt:
+        figure, ax = plt.subplots(figsize=(6.4, 3.6))
+        for row, colour in zip(rows, (OURS, THEIRS, LEAST, TARGET, GREY), strict=False):
+            before = [step - row["steps"][-1] for step in row["steps"]]
+            label = f"{row['network']}, K = {row['K']}, answer after step {row['steps'][-1]}"
+            ax.plot(before, row["top1"], "o-", color=colour, markersize=3, linewidth=1, label=label)
+            ax.axhline(row["ann_top1"], color=colour, linewidth=0.8, linestyle="--", alpha=0.7)
+        ax.set(
+            xlabel="step, counted from the one that completes the answer",
+            ylabel="accuracy of the running output (%)",
+            ylim=(0, 101),
+        )
+        ax.set_title("dashed: the ANN", loc="left")
+        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.legend(loc="lower right")
+        write_picture(figure, place)
+    return place
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _LONGEST else f"...{name[-_LONGEST:]}"
