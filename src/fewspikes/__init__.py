@@ -14,8 +14,10 @@ from fewspikes.measure.calibration import Calibration
 from fewspikes.measure.counting import Counts, count
 from fewspikes.measure.evaluation import EvaluationReport, evaluate
 from fewspikes.network.file import load, save
+from fewspikes.network.perturbation import perturb
 from fewspikes.network.report import ConversionReport
 from fewspikes.network.spiking import SpikingNetwork
+from fewspikes.neuron.faults import Faults
 from fewspikes.neuron.grid import Grid
 from fewspikes.neuron.kernels import apply
 from fewspikes.neuron.known_codes import published, relu_parameters
@@ -35,6 +37,7 @@ __all__ = [
     "EvaluationReport",
     "FSNeuron",
     "FSParameters",
+    "Faults",
     "FewSpikesError",
     "FewSpikesWarning",
     "FitResult",
@@ -55,6 +58,7 @@ __all__ = [
     "fit",
     "frontier",
     "load",
+    "perturb",
     "published",
     "read_events",
     "relu_parameters",

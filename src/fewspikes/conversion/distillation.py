@@ -78,6 +78,7 @@ def distil(
     """
     if not isinstance(snn, SpikingNetwork):
         raise FewSpikesError(f"distil needs a converted network; got {type(snn).__name__}")
+    snn.check_clean("distil")
     _check(minutes, steps)
     price("spike_price", spike_price)
     if checkpoint is not None:

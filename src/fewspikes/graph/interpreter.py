@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from fewspikes.base.errors import FewSpikesError
+from fewspikes.base.moments import at_moment
 from fewspikes.base.tensors import aligned
 from fewspikes.graph.functions import function, in_order, parameters
 from fewspikes.graph.graph import (
@@ -96,7 +97,8 @@ class Loop(NamedTuple):
         for time in range(1 if self.once else count):
             for at, sequence, axis, backwards in self.sequences:
                 values[at] = values[sequence].select(axis, count - 1 - time if backwards else time)
-            execute(self.steps, values, layers, call)
+            with at_moment(time=time):
+                execute(self.steps, values, layers, call)
             for found, (_, at, _, _) in zip(kept, self.histories, strict=True):
                 found.append(values[at])
             ending = [values[at] for _, at in self.last]

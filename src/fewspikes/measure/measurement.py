@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fewspikes.base.errors import FewSpikesError
+from fewspikes.base.moments import at_moment
 from fewspikes.base.sums import total
 from fewspikes.graph.model import inner
 from fewspikes.graph.nested import tensors_of
@@ -128,7 +129,8 @@ def measure(
     tally = _Tally()
     with torch.inference_mode(), count(snn, synops=synops) as counts:
         for inputs, labels, wanted in beside:
-            output = snn(snn.by_name(inputs))
+            with at_moment(first=tally.images):
+                output = snn(snn.by_name(inputs))
             if heard is not None:
                 heard(output, len(inputs[0]))
             tally.add(wanted, compared(output), labels, len(inputs[0]), expected)

@@ -55,6 +55,7 @@ def save(snn: SpikingNetwork, path: str | os.PathLike[str], preprocessing: Mappi
             f"save takes a SpikingNetwork; got {type(snn).__name__}. An integer network is not saved: save the spiking "
             "network that it came from, and make it again"
         )
+    snn.check_clean("save")
     if any(tensor.is_meta for tensor in snn.tensors.values()):
         raise FewSpikesError("this network is on the meta device and has no weights to save; convert one that has")
     given = snn.preprocessing if preprocessing is None else preprocessing

@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from fewspikes.graph.functions import is_fresh
-from fewspikes.graph.graph import INPUT, OUTPUT, SITE, Graph, Node, Ref
+from fewspikes.graph.graph import CONSTANT, INPUT, OUTPUT, SITE, Graph, Node, Ref
 from fewspikes.network.following import Following
 from fewspikes.network.image_axes import ImageAxis, axes_of_images
 from fewspikes.operators.call import IMAGES, Call, Known, Relation
@@ -139,6 +139,22 @@ class Segments:
         """The name of the argument that weighs, at a node that is a weighted sum."""
         rule = self.fates[node.name].rule if node.name in self.fates else None
         return rule.weighs(self.call(node)) if isinstance(rule, Linear) else None
+
+    @cached_property
+    def weights(self) -> frozenset[str]:
+        """The names of the constants of floating numbers that weigh signals, worked on or as they are."""
+        found, waiting = set[str](), deque[str]()
+        for node in self.graph:
+            value = node.arguments.get(self.weighs(node) or "")
+            waiting.extend([value.name] if isinstance(value, Ref) and value.name not in self.carriers else [])
+        seen = set[str]()
+        while waiting:
+            node = self.graph[waiting.popleft()]
+            if node.operator == CONSTANT and node.arguments["tensor"] not in self.fixed:
+                found.add(node.arguments["tensor"])
+            waiting.extend(name for name in node.reads if name not in seen)
+            seen.update(node.reads)
+        return frozenset(found)
 
     @cached_property
     def overwritable(self) -> frozenset[str]:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fewspikes.base.errors import FewSpikesError
+from fewspikes.base.moments import at_moment
 from fewspikes.graph.graph import Graph
 from fewspikes.graph.inputs import InputSpec, bound, check_autocast, check_inputs
 from fewspikes.graph.interpreter import Running
@@ -18,6 +19,9 @@ from fewspikes.network.sites import SiteDiagnosis
 from fewspikes.network.structure import Structure
 from fewspikes.network.synapses import FanOut
 from fewspikes.neuron.activation import Activation
+from fewspikes.neuron.chance import noisy_weight
+from fewspikes.neuron.faults import Faults
+from fewspikes.neuron.faulty import FaultyNeuron
 from fewspikes.neuron.kernels import engine_for
 from fewspikes.neuron.known_codes import EXACT
 from fewspikes.neuron.layer import FSNeuron, overwriting
@@ -30,6 +34,14 @@ def _following(structure: Structure, neurons: Mapping[str, FSNeuron]) -> dict[st
     """The layers that take another one's grid, whatever was given for them."""
     made = {name: followed(one, neurons[one.leader]) for name, one in structure.followers.items()}
     return {name: neuron for name, neuron in made.items() if neuron is not None}
+
+
+def _noisy(tensors: Mapping[str, Tensor], weights: frozenset[str], faults: Faults) -> dict[str, Tensor]:
+    """Weights with noise that is drawn once, if there is such."""
+    if not faults.weight_noise or faults.weighs_anew:
+        return dict(tensors)
+    drawn = {n: noisy_weight(tensors[n], faults.weight_noise, faults.seed, "weight", n) for n in sorted(weights)}
+    return {**tensors, **drawn}
 
 
 class ExactActivation(nn.Module):
@@ -76,6 +88,7 @@ class SpikingNetwork(Countable):
         notes: of the conversion, for the report.
         calibration_images: how many images the codes were fitted on.
         settings: how it was made, as plain JSON data.
+        faults: what goes wrong in it; see `perturb`.
 
     Attributes:
         structure: what follows from the graph without running it: segments, fan-out, multiply-adds, latency.
@@ -95,12 +108,19 @@ class SpikingNetwork(Countable):
         notes: Sequence[str] = (),
         calibration_images: int = 0,
         settings: Mapping[str, Any] | None = None,
+        faults: Faults | None = None,
     ) -> None:
         super().__init__()
         self.structure = structure
         following = _following(structure, neurons)
         layers = {**neurons, **following}
         self.exact = frozenset(following) | {name for name, one in layers.items() if one.code.provenance.get(EXACT)}
+        self.faults, self._clean = faults, None if faults is None else dict(tensors)
+        if faults is not None:
+            layers = {
+                name: FaultyNeuron(one, faults, name, structure.image_axes.get(name)) for name, one in layers.items()
+            }
+            tensors = _noisy(tensors, structure.weights, faults)
         self.running_graph = Running(structure.graph, tensors, {s.node: layers[s.name] for s in structure.sites})
         self.notes, self.calibration_images = tuple(notes), calibration_images
         self.settings: dict[str, Any] = dict(settings or {})
@@ -134,6 +154,9 @@ class SpikingNetwork(Countable):
             raise FewSpikesError(f"this network is on {self.device}, an input on {wrong}; move one with .to(device)")
         if torch.compiler.is_compiling():
             return self.running_graph(*values)
+        if self.faults is not None:
+            with at_moment(images=self.structure_for(values).image_axes):
+                return self.running_graph(*values)
         layers = self.running_graph.layers
         with overwriting(frozenset(layers[i] for i in self._overwritable)):  # type: ignore[misc]
             return self.running_graph(*values)
@@ -212,6 +235,8 @@ class SpikingNetwork(Countable):
     @property
     def engine(self) -> str:
         """What runs its neurons where it is now: "compiled", "triton", or "reference", the plain loop."""
+        if self.faults is not None:
+            return "reference"
         return engine_for(torch.empty(0, dtype=self.dtype, device=self.device))
 
     @property
@@ -236,8 +261,9 @@ class SpikingNetwork(Countable):
         return with_gating(found, {site.node: self.neurons[site.name] for site in self.sites})
 
     def as_ann(self) -> Running:
-        """The same graph with its original activations; it shares the weights."""
-        return self.running({})
+        """The same graph with its original activations and without faults; it shares the weights."""
+        exact = {site.node: ExactActivation(site.activation) for site in self.sites}
+        return Running(self.graph, self._clean_tensors(), exact).eval()
 
     def running(self, layers: Mapping[str, nn.Module]) -> Running:
         """The same graph with these layers at the sites named, elsewhere the exact activations; it shares weights."""
@@ -248,9 +274,32 @@ class SpikingNetwork(Countable):
         """A new network with other neurons at the sites named, and more notes; it shares the weights."""
         chosen = {name: m.replace() for name, m in self.neurons.items() if name not in neurons} | dict(neurons)
         told = (*self.notes, *notes)
-        made = SpikingNetwork(self.structure, self.tensors, chosen, told, self.calibration_images, self.settings)
+        return self._made(chosen, told, self.faults)
+
+    def with_faults(self, faults: Faults | None) -> "SpikingNetwork":
+        """A new network in which this goes wrong, or nothing; it shares the weights that have no noise."""
+        made = self._made({name: m.replace() for name, m in self.neurons.items()}, self.notes, faults)
+        made.diagnosis = dict(self.diagnosis)
+        return made
+
+    def check_clean(self, what: str) -> None:
+        """Raise FewSpikesError if it has faults."""
+        if self.faults is not None:
+            raise FewSpikesError(
+                f"{what} takes a network without faults; keep the clean one, and its faults beside it "
+                "(snn.faults.to_json())"
+            )
+
+    def _made(self, neurons: Mapping[str, FSNeuron], notes: Sequence[str], faults: Faults | None) -> "SpikingNetwork":
+        tensors, images = self._clean_tensors(), self.calibration_images
+        made = SpikingNetwork(self.structure, tensors, neurons, notes, images, self.settings, faults)
         made.preprocessing = self.preprocessing
         return made
+
+    def _clean_tensors(self) -> dict[str, Tensor]:
+        """The weights and constants without noise, where and of the dtype that they are now."""
+        now = self.tensors
+        return now if self._clean is None else {name: clean.to(now[name]) for name, clean in self._clean.items()}
 
     def with_diagnosis(self, found: Mapping[str, SiteDiagnosis]) -> "SpikingNetwork":
         """The same network with a diagnosis of each site in its report."""

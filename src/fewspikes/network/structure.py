@@ -61,6 +61,11 @@ class Structure:
         return Segments(self.graph, self.fixed, self.rules)
 
     @cached_property
+    def weights(self) -> frozenset[str]:
+        """The names of the constants that weigh signals."""
+        return self.segments.weights
+
+    @cached_property
     def fan_out(self) -> dict[str, FanOut]:
         """By site name: how many synapses a spike reaches from each position."""
         found = fan_outs(self.segments)

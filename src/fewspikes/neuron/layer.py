@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from fewspikes.base.checks import said, whole
 from fewspikes.base.errors import FewSpikesError
+from fewspikes.base.moments import Moment
 from fewspikes.neuron.kernels import compiled, cuda
 from fewspikes.neuron.kernels.dispatch import engine_for, run
 from fewspikes.neuron.parameters import FSParameters
@@ -170,6 +171,14 @@ class FSNeuron(nn.Module):
         if type(made[0]) is Tensor:  # not one of a tracer's stand-ins
             self._cast[key] = made
         return made
+
+    def threshold(self, x: Tensor, t: int, when: Moment) -> Tensor:
+        """The threshold of step t (from 0) in x's dtype, one for all neurons or each its own."""
+        return self.parameters_for(x)[0][t]
+
+    def heard(self, z: Tensor, before: Tensor | None, t: int, when: Moment) -> Tensor:
+        """How many spikes the receivers hear in step t (from 0) of those sent in it, z, and in the step before."""
+        return z
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy takes over: whoever counts here does not count there."""

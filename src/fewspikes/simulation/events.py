@@ -11,15 +11,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fewspikes.base.errors import FewSpikesError
+from fewspikes.base.moments import Moment
 from fewspikes.graph.interpreter import Step
 from fewspikes.network.following import Following
 from fewspikes.network.image_axes import ImageAxis, axes_of_images
 from fewspikes.network.spiking import SpikingNetwork
+from fewspikes.neuron.chance import FIRST, SECOND, SHIFTS, STRIDE, cases, key
+from fewspikes.neuron.faults import Faults
 from fewspikes.neuron.layer import FSNeuron
 from fewspikes.operators.call import IMAGES
 from fewspikes.reach.pairs import Pairs, pairs_of
 from fewspikes.simulation.plan import Gate, Layer, Plan, Sum, Way
 from fewspikes.simulation.run import Batch
+from fewspikes.simulation.steps import Firing
 from fewspikes.simulation.synapses import Synapses, weighed
 
 Numbers = NDArray[np.int64]
@@ -209,6 +213,47 @@ class Shooting:
         self.able = self.able[:able]
         return self.fired[:fired].copy()
 
+    def heard(self, t: int, fired: Numbers) -> tuple[Numbers, ...]:
+        """The neurons that the receivers hear, those heard twice once more."""
+        return (fired,) if len(fired) else ()
+
+
+class Failing:
+    """A layer with faults of one image while it fires: all its neurons are looked at in each step."""
+
+    def __init__(self, layer: Layer, neuron: FSNeuron, x: Tensor, when: Moment) -> None:
+        self.layer, self._firing = layer, Firing(neuron, x, when)
+        self.d = self._firing.d.numpy()
+
+    def fire(self, t: int) -> Numbers:
+        """The neurons that fire."""
+        self._z = self._firing.fire(t)
+        return np.flatnonzero(self._z.numpy())
+
+    def heard(self, t: int, fired: Numbers) -> tuple[Numbers, ...]:
+        """The neurons that the receivers hear, those heard twice once more."""
+        heard = self._firing.heard(t, self._z).flatten().numpy()
+        found = (np.flatnonzero(heard >= 1), np.flatnonzero(heard >= 2))
+        return tuple(one for one in found if len(one))
+
+
+class Loss(NamedTuple):
+    """Where synapses lose spikes: the faults, and what they are drawn for."""
+
+    faults: Faults | None
+    layer: Layer
+    image: int
+    t: int
+    again: int
+
+    def at(self, one: Sum, gate: str = "") -> tuple[np.uint64, np.uint64]:
+        """For the synapses to a sum, directly or through a gate: a key, and how many of the cases are a loss."""
+        if self.faults is None or not self.faults.lost_at_synapses:
+            return np.uint64(0), np.uint64(0)
+        end = f"{one.unit[0]} {one.unit[1]} {one.segment.end} {gate}"
+        start = key(self.faults.seed, "synapse", self.layer.site, self.layer.time, self.t, self.again, self.image, end)
+        return np.uint64(start), np.uint64(cases(self.faults.lost))
+
 
 def shot(wiring: Wiring, batch: Batch, store: Flat) -> Iterator[tuple[int, Layer, int, Numbers, int]]:
     """Run one image to its end, and tell who fires when.
@@ -225,34 +270,39 @@ def shot(wiring: Wiring, batch: Batch, store: Flat) -> Iterator[tuple[int, Layer
     plan = wiring.plan
     starts, waiting = (
         defaultdict[int, list[Layer]](list),
-        defaultdict[int, list[tuple[Layer, Gated, Any, Numbers]]](list),
+        defaultdict[int, list[tuple[Layer, Gated, Any, Numbers, Loss]]](list),
     )
     for layer in plan.layers:
         starts[layer.start + 1].append(layer)
-    active: dict[str, Shooting] = {}
+    active: dict[str, Shooting | Failing] = {}
     weights: dict[tuple[str, int], NDArray[Any]] = {}
     for now in range(1, plan.answer + 1):
         for layer in starts.pop(now, ()):
-            active[layer.node] = Shooting(layer, batch.neurons[layer.site], batch.total(layer.sum))
+            neuron, x, when = batch.neurons[layer.site], batch.total(layer.sum), batch.when(layer)
+            active[layer.node] = Shooting(layer, neuron, x) if batch.faults is None else Failing(layer, neuron, x, when)
             batch.release(layer.sum)
         for name, one in list(active.items()):
             layer, t = one.layer, now - one.layer.start - 1
             fired, done = one.fire(t), 0
-            if len(fired):
+            for again, heard in enumerate(one.heard(t, fired)):
+                loss = Loss(batch.faults, layer, batch.first, t, again)
                 for sum_, to in wiring.sums[name]:
-                    done += _deliver(fired, one.d[t], to.first, to.target, to.weight, store.array(sum_))
+                    lost = loss.at(sum_)
+                    done += _deliver(heard, one.d[t], to.first, to.target, to.weight, store.array(sum_), *lost)
                 for gated in wiring.gates[name]:
-                    waiting[now + max(gated.gate.opens - layer.start, 0)].append((layer, gated, one.d[t], fired))
+                    brought = layer, gated, one.d[t], heard, loss
+                    waiting[now + max(gated.gate.opens - layer.start, 0)].append(brought)
             yield now, layer, t, fired, done
             if t + 1 == layer.K:
                 del active[name]
-        for layer, gated, d, fired in waiting.pop(now, ()):
+        for layer, gated, d, heard, loss in waiting.pop(now, ()):
             weight = weights.get((layer.node, id(gated)))
             if weight is None:
                 held = batch.total(gated.gate.held).flatten().numpy()
                 weight = weights[layer.node, id(gated)] = _weights(gated.terms, gated.which, gated.factor, held)
-            done = _deliver(fired, d, gated.first, gated.target, weight, store.array(gated.sum))
-            yield now, layer, -1, fired[:0], done
+            lost = loss.at(gated.sum, gated.gate.node)
+            done = _deliver(heard, d, gated.first, gated.target, weight, store.array(gated.sum), *lost)
+            yield now, layer, -1, heard[:0], done
 
 
 @numba.njit(cache=True, nogil=True)
@@ -273,13 +323,26 @@ def _fire(v: Any, T: Any, h: Any, least: Any, able: Numbers, fired: Numbers) -> 
 
 
 @numba.njit(cache=True, nogil=True)
-def _deliver(fired: Numbers, d: Any, first: Numbers, target: Any, weight: Any, sums: Any) -> int:
+def _deliver(
+    heard: Numbers, d: Any, first: Numbers, target: Any, weight: Any, sums: Any, start: np.uint64, lost: np.uint64
+) -> int:
+    """Add what spikes bring, but for the share `lost` of the synapses, drawn with the key `start`."""
     done = 0
-    for s in fired:
+    for s in heard:
         for i in range(first[s], first[s + 1]):
-            sums[target[i]] += d * weight[i]
-        done += first[s + 1] - first[s]
+            if lost == 0 or _case(start, i) >= lost:
+                sums[target[i]] += d * weight[i]
+                done += 1
     return done
+
+
+@numba.njit(cache=True, nogil=True)
+def _case(start: np.uint64, number: int) -> np.uint64:
+    """One of `CERTAIN` equally likely cases: the first of the bits that `chance.bits` gives."""
+    x = start + np.uint64(number) * np.uint64(STRIDE)
+    x = (x ^ (x >> np.uint64(SHIFTS[0]))) * np.uint64(FIRST)
+    x = (x ^ (x >> np.uint64(SHIFTS[1]))) * np.uint64(SECOND)
+    return (x ^ (x >> np.uint64(SHIFTS[2]))) >> np.uint64(11)
 
 
 @numba.njit(cache=True, nogil=True)

@@ -323,13 +323,14 @@ class _Pipeline:
         """One global step of all images in flight, each with its own step."""
         for n, own in flying:
             if own == 1:
-                self.batches[n] = Batch(self.schedule.plan, self.snn, self.images[n], self.membranes)
+                self.batches[n] = Batch(self.schedule.plan, self.snn, self.images[n], self.membranes, n)
                 self._take(n, 0)
             for one in self.opens.get(own, ()):
                 self.membranes.open(one)
             for layer in self.layers.get(own, ()):
                 batch = self.batches[n]
-                self.firing[n, layer.node] = layer, Firing(self.snn.neurons[layer.site], batch.total(layer.sum))
+                firing = Firing(batch.neurons[layer.site], batch.total(layer.sum), batch.when(layer))
+                self.firing[n, layer.node] = layer, firing
                 batch.release(layer.sum)
         yield from self._fire(now, dict(flying))
         for n, line, value in self.flying.pop(now, ()):
@@ -355,9 +356,10 @@ class _Pipeline:
             t = flying[n] - layer.start - 1
             z = firing.fire(t)
             yield n, layer, t, z
-            if bool(z.any()):
+            heard = firing.heard(t, z)
+            if bool(heard.any()):
                 for line in self.schedule.lines[name]:
-                    self.flying[now + line.delay].append((n, line, firing.value(t, z)))
+                    self.flying[now + line.delay].append((n, line, firing.value(t, heard)))
             if t + 1 == layer.K:
                 del self.firing[n, name]
 

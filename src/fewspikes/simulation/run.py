@@ -7,12 +7,14 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from fewspikes.base.moments import Moment
 from fewspikes.graph.graph import CONSTANT, INPUT
 from fewspikes.graph.interpreter import Step, execute, filled
 from fewspikes.network.spiking import SpikingNetwork
 from fewspikes.neuron.layer import FSNeuron
 from fewspikes.operators.rule import Kind
-from fewspikes.simulation.plan import Gate, Plan, Sum, Way
+from fewspikes.simulation.plan import Gate, Layer, Plan, Sum, Way
+from fewspikes.simulation.shaking import Shaken
 
 
 class Store(Protocol):
@@ -57,9 +59,13 @@ class Batch:
         snn: the network.
         inputs: in its order.
         store: where sums are formed.
+        first: the position of the first image among all.
     """
 
-    def __init__(self, plan: Plan, snn: SpikingNetwork, inputs: Sequence[Tensor], store: Store | None = None) -> None:
+    def __init__(
+        self, plan: Plan, snn: SpikingNetwork, inputs: Sequence[Tensor], store: Store | None = None, first: int = 0
+    ) -> None:
+        self.first, self.faults, self.shaken = first, snn.faults, Shaken(plan, snn)
         self.store = Unbounded() if store is None else store
         self.aside = Unbounded()
         self.plan, self.neurons, self.images, self.dtype = plan, snn.neurons, len(inputs[0]), snn.dtype
@@ -76,6 +82,10 @@ class Batch:
         self._kept = {step.node: step.kept() for step in plan.program.steps if isinstance(step, Step)}
         self._silent = {layer.node: snn.neurons[layer.site] for layer in plan.layers}
         self._totals: dict[int, Tensor] = {}
+
+    def when(self, layer: Layer) -> Moment:
+        """What the faults of a layer are drawn for."""
+        return Moment(layer.time, self.first, self.plan.structure.image_axes)
 
     def _keep(self, at: int, value: Any) -> None:
         """A constant, or what bookkeeping comes to; zeros may be of the dtype that the model once had."""

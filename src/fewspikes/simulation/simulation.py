@@ -100,6 +100,8 @@ def simulate(
     args, named = ((), x) if isinstance(x, Mapping) else (x if isinstance(x, tuple) else (x,), {})
     values = bound(snn.inputs, args, named)
     check_inputs(snn.inputs, values, snn.dtype, "simulate")
+    if snn.faults is not None:
+        snn.faults.check_engine("pipeline" if isinstance(engine, Pipeline) else engine)
     if snn.device.type != "cpu":
         raise FewSpikesError(f"simulate runs on the CPU; the network is on {snn.device}: move it with .cpu()")
     with torch.inference_mode(False), torch.no_grad():
@@ -155,7 +157,7 @@ class _Simulation:
     def _steps(self) -> Iterator[_Fired]:
         size = batch_size(self.snn.report.neurons)
         for first in track(range(0, self.images, size), "simulating", -(-self.images // size), self.progress):
-            batch, before = Batch(self.plan, self.snn, self._part(first, size)), 0
+            batch, before = Batch(self.plan, self.snn, self._part(first, size), first=first), 0
             for own, layer, t, z in fired(self.plan, batch):
                 if own != before:
                     self._listen(batch, before)
@@ -190,7 +192,7 @@ class _Simulation:
             if wiring is None or self.plan.has_masks:
                 wiring = Wiring(self.plan, self.snn, self._part(n, 1))
             store = Flat(wiring)
-            batch = Batch(self.plan, self.snn, self._part(n, 1), store)
+            batch = Batch(self.plan, self.snn, self._part(n, 1), store, n)
             for own, layer, t, neurons, done in shot(wiring, batch, store):
                 self.synops += done
                 if t >= 0 and len(neurons):

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 
 from torch import Tensor
 
+from fewspikes.base.moments import Moment
 from fewspikes.neuron.layer import FSNeuron
 from fewspikes.simulation.plan import Gate, Layer, Plan
 from fewspikes.simulation.run import Batch
@@ -18,23 +19,31 @@ class Firing:
     Args:
         neuron: its neurons.
         x: what they have taken in.
+        when: the time step of their loop, and which images these are.
     """
 
-    def __init__(self, neuron: FSNeuron, x: Tensor) -> None:
-        self.neuron = neuron
+    def __init__(self, neuron: FSNeuron, x: Tensor, when: Moment) -> None:
+        self.neuron, self.when = neuron, when
+        self._before: Tensor | None = None
         gated = neuron.gate(x)
         self.v = gated.clone() if gated is x else gated
-        self.T, self.h, self.d, _ = (value.to(x.device) for value in neuron.parameters_for(x))
+        _, self.h, self.d, _ = (value.to(x.device) for value in neuron.parameters_for(x))
 
     def fire(self, t: int) -> Tensor:
         """The spikes of one step, and what stays in the membranes."""
-        z = self.v >= self.T[t]
+        z = self.v >= self.neuron.threshold(self.v, t, self.when)
         self.v -= self.h[t] * z
         return z
 
-    def value(self, t: int, z: Tensor) -> Tensor:
-        """What the spikes are worth at the synapses."""
-        return self.neuron.ungate(self.d[t] * z.to(self.v.dtype))
+    def heard(self, t: int, z: Tensor) -> Tensor:
+        """How many of the spikes sent up to this step the receivers hear in it; to be asked once a step, in order."""
+        found = self.neuron.heard(z, self._before, t, self.when)
+        self._before = z
+        return found
+
+    def value(self, t: int, heard: Tensor) -> Tensor:
+        """What spikes that are heard are worth at the synapses."""
+        return self.neuron.ungate(self.d[t] * heard.to(self.v.dtype))
 
 
 def fired(plan: Plan, batch: Batch, forced: Forced | None = None) -> Iterator[tuple[int, Layer, int, Tensor]]:
@@ -54,16 +63,16 @@ def fired(plan: Plan, batch: Batch, forced: Forced | None = None) -> Iterator[tu
     active: dict[str, tuple[Layer, Firing]] = {}
     for now in range(1, plan.answer + 1):
         for layer in starts.pop(now, ()):
-            active[layer.node] = layer, Firing(batch.neurons[layer.site], batch.total(layer.sum))
+            firing = Firing(batch.neurons[layer.site], batch.total(layer.sum), batch.when(layer))
+            active[layer.node] = layer, firing
             batch.release(layer.sum)
         for layer, firing in list(active.values()):
             t = now - layer.start - 1
             z = firing.fire(t)
             yield now, layer, t, z
-            sent = z if forced is None else forced[layer.site, layer.time][t]
-
-            if bool(sent.any()):
-                for gate, value in batch.bring(plan.ways[layer.node], firing.value(t, sent)):
+            heard = firing.heard(t, z if forced is None else forced[layer.site, layer.time][t])
+            if bool(heard.any()):
+                for gate, value in batch.bring(batch.shaken.at(now, plan.ways[layer.node]), firing.value(t, heard)):
                     waiting[now + max(gate.opens - layer.start, 0)].append((gate, value))
             if t + 1 == layer.K:
                 del active[layer.node]

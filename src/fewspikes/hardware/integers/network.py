@@ -104,6 +104,7 @@ def to_integer(snn: SpikingNetwork, engine: str = "auto") -> IntegerNetwork:
     """
     if not isinstance(snn, SpikingNetwork):
         raise FewSpikesError(f"to_integer needs a converted network; got {type(snn).__name__}")
+    snn.check_clean("to_integer")
     if not isinstance(engine, str) or engine not in ("auto", "reference"):
         raise FewSpikesError(f"unknown engine {said(engine)}; there are auto and reference")
     if snn.dtype != torch.float32 or snn.device.type != "cpu":

@@ -1,0 +1,94 @@
+"""Chance that depends on nothing but what it is drawn for: a hash of counters, with the same bits on every machine.
+
+Source: Steele, Lea and Flood 2014, "Fast splittable pseudorandom number generators" (SplitMix64's finaliser).
+"""
+
+from functools import cache
+from hashlib import blake2b
+from math import prod
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+STRIDE, FIRST, SECOND = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
+SHIFTS = (30, 27, 31)
+CERTAIN = 1 << 53  # as many equally likely cases
+_ALL = (1 << 64) - 1
+_CASES = 1 << 16  # of a normal number
+_GRID = 1 << 20  # on which its values are, so that no machine's last bit shows
+
+
+def key(*parts: int | str) -> int:
+    """A number of 64 bits for what chance is drawn for; words count by their letters."""
+    found = 0
+    for part in parts:
+        number = int.from_bytes(blake2b(part.encode(), digest_size=8).digest(), "little") if type(part) is str else part
+        found = _mixed_number((found + STRIDE & _ALL) ^ (int(number) & _ALL))
+    return found
+
+
+def bits(start: int, *counts: range, device: torch.device | None = None) -> Int64[Tensor, "*counts"]:
+    """64 bits for each combination of the counts' numbers."""
+    found = torch.tensor(_signed(start), device=device)
+    for count in counts:
+        numbers = torch.arange(count.start, count.stop, device=device)
+        found = _mixed(found[..., None] + numbers * _signed(STRIDE))
+    return found
+
+
+def happens(drawn: Int64[Tensor, "*shape"], probability: float) -> Bool[Tensor, "*shape"]:
+    """True with a probability from 0 to 1."""
+    return _right(drawn, 11) < cases(probability)
+
+
+def cases(probability: float) -> int:
+    """How many of `CERTAIN` equally likely cases have this probability."""
+    return round(probability * CERTAIN)
+
+
+def normals(drawn: Int64[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Standard normal numbers, float64: 65,536 equally likely values, none beyond 4.2."""
+    table: Tensor = _quantiles().to(drawn.device)
+    return table[_right(drawn, 48)]
+
+
+def noisy(values: Tensor, deviation: float, drawn: Int64[Tensor, "*shape"]) -> Tensor:
+    """values (1 + deviation n), rounded once to their dtype, n standard normal."""
+    found: Tensor = values.double() * (1 + deviation * normals(drawn))
+    return found.to(values.dtype)
+
+
+def noisy_weight(weight: Tensor, deviation: float, *parts: int | str) -> Tensor:
+    """A weight with noise of its own in each element."""
+    drawn = bits(key(*parts), range(prod(weight.shape)), device=weight.device).view(weight.shape)
+    return noisy(weight, deviation, drawn)
+
+
+@cache
+def _quantiles() -> Tensor:
+    with torch.inference_mode(False):
+        middles = (torch.arange(_CASES, dtype=torch.float64) + 0.5) / _CASES
+        quantiles: Tensor = torch.special.ndtri(middles)
+        return (quantiles * _GRID).round() / _GRID
+
+
+def _signed(number: int) -> int:
+    return number - (1 << 64) if number >> 63 else number
+
+
+def _right(x: Tensor, places: int) -> Tensor:
+    """A shift to the right that brings in zeros."""
+    return (x >> places) & ((1 << (64 - places)) - 1)
+
+
+def _mixed(x: Tensor) -> Tensor:
+    x = (x ^ _right(x, SHIFTS[0])) * _signed(FIRST)
+    x = (x ^ _right(x, SHIFTS[1])) * _signed(SECOND)
+    return x ^ _right(x, SHIFTS[2])
+
+
+def _mixed_number(x: int) -> int:
+    x = (x ^ x >> SHIFTS[0]) * FIRST & _ALL
+    x = (x ^ x >> SHIFTS[1]) * SECOND & _ALL
+    return x ^ x >> SHIFTS[2]
