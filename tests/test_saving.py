@@ -44,6 +44,20 @@ def test_a_loaded_network_computes_counts_and_reports_the_same(make, tmp_path):
     assert [neuron.code for neuron in snn.neurons.values()] == [neuron.code for neuron in again.neurons.values()]
 
 
+def test_what_has_no_elements_falls_away(tmp_path):
+    class Prefixed(nn.Module):  # as attention that turns all tokens but the first few, where there are no such
+        def forward(self, x):
+            parts = [x[:, :0].sigmoid(), x[:, 0:].relu(), x[:, :0]]
+            return torch.cat([torch.cat(parts, 1), torch.cat(parts[:2], 1), parts[0]], 1)
+
+    snn = fs.convert(Prefixed().eval(), torch.zeros(1, 4))
+    assert [site.name for site in snn.sites] == ["relu"]
+    fs.save(snn, tmp_path / "net.fs")
+    x = torch.randn(3, 4)
+    assert snn(x).shape == (3, 8)
+    assert torch.equal(snn(x), fs.load(tmp_path / "net.fs")(x))
+
+
 def test_structured_outputs_and_odd_arguments_come_back(tmp_path):
     class Odd(nn.Module):
         def forward(self, image, mask):

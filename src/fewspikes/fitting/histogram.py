@@ -85,6 +85,12 @@ class Histogram:
         """The middle of each bin."""
         return np.asarray((self.first + np.arange(len(self.counts)) + 0.5) * self.width, np.float64)
 
+    @property
+    def variance(self) -> float:
+        """Of the values, each taken for the centre of its bin."""
+        parts = self.counts / self.total
+        return float(parts @ (self.centres - parts @ self.centres) ** 2)
+
     def __add__(self, other: "Histogram") -> "Histogram":
         low, high = min(self.low, other.low), max(self.high, other.high)
         exponent = _exponent(low, high)

@@ -68,7 +68,7 @@ def least_error_powers_of_two(K: int, inputs: Histogram, spike_price: float = 0.
         for power in 2.0 ** np.arange(top - 3, top + 3)
         for low in ((0.0, *-(0.5 ** np.arange(K + 1.0))) if offset else (0.0,))
     ]
-    variance = _variance(inputs) or 1.0
+    variance = inputs.variance or 1.0
 
     def cost(code: tuple[float, float]) -> tuple[float, float]:
         step, low = code
@@ -79,11 +79,6 @@ def least_error_powers_of_two(K: int, inputs: Histogram, spike_price: float = 0.
     found = identity_parameters(K, low, low + (2**K - 1) * step)
     provenance = {"method": "closed form, powers of two of least squared error on measured inputs"}
     return FSParameters(found.T, found.h, found.d, found.offset, POWERS_OF_TWO, found.domain, provenance)
-
-
-def _variance(inputs: Histogram) -> float:
-    parts = inputs.counts / inputs.total
-    return float(parts @ (inputs.centres - parts @ inputs.centres) ** 2)
 
 
 def _mean_bits(K: int, step: float, low: float, inputs: Histogram) -> float:

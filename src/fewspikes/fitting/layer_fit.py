@@ -238,6 +238,6 @@ def _half_width(inputs: Histogram) -> float:
     """How far to smooth: by Silverman's rule, scaled down, with a spread that outliers do not move."""
     parts, centres = inputs.counts / inputs.total, inputs.centres
     quarter, three = (float(centres[np.searchsorted(np.cumsum(parts), q)]) for q in (0.25, 0.75))
-    deviation = float(np.sqrt(parts @ (centres - parts @ centres) ** 2))
+    deviation = float(np.sqrt(inputs.variance))
     spread = min(deviation, (three - quarter) / 1.34) or deviation
     return float(_SMOOTHING * _TRIANGLE * spread * inputs.total**-0.2)

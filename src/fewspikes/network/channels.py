@@ -126,13 +126,17 @@ def moved_axis(segments: Segments, node: Node, read: str, axis: int) -> int | No
     return found if found >= 0 else None
 
 
-def gain_is_free(segments: Segments, site: str) -> str:
+def gain_is_free(segments: Segments, site: str, axis: int | None) -> str:
     """Why a gain per channel would cost something at a site, or "" where it folds into the weights after it.
 
     It must meet weights, or a neuron's own synapses, on every way to the output; or what a product holds for its gate,
     if that is another value for each channel.
+
+    Args:
+        segments: of the network.
+        site: its node.
+        axis: of its channels, see `channel_axis`.
     """
-    axis = channel_axis(segments, site)
     marked = {site: _NONE if axis is None else axis}  # by node, where the channels are
     before = -1
     while before < len(marked):  # a state is what stands behind it will be

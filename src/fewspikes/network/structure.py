@@ -119,13 +119,13 @@ class Structure:
 
     def channel_axis(self, site: str) -> int | None:
         """The axis of the channels of a site's gate inputs; None where the maps before it do not tell."""
-        return channel_axis(self.segments, self.site(site).node)
+        return self._channel_axes[site]
 
     def gain_is_free(self, site: str) -> str:
         """Why a gain per channel would cost something at a site, or "" where it folds into the weights after it."""
         if self.site(site).activation.name == POWERS_OF_TWO:
             return "it would make numbers of its code that are no powers of two"
-        return gain_is_free(self.segments, self.site(site).node)
+        return self._why_gains_cost[site]
 
     def scale_is_free(self, site: str) -> str:
         """Why a scale per channel would cost something at a site, or "" where it folds into the weights around it.
@@ -148,6 +148,14 @@ class Structure:
         # The difference of two batch sizes, because a model may fold the batch into other axes.
         shape = self.graph[node].shape or ()
         return sizes(shape, 2).numel() - sizes(shape, 1).numel()
+
+    @cached_property
+    def _channel_axes(self) -> dict[str, int | None]:
+        return {site.name: channel_axis(self.segments, site.node) for site in self.sites}
+
+    @cached_property
+    def _why_gains_cost(self) -> dict[str, str]:
+        return {site.name: gain_is_free(self.segments, site.node, self.channel_axis(site.name)) for site in self.sites}
 
     @cached_property
     def _by_name(self) -> dict[str, Site]:

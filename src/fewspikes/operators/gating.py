@@ -131,28 +131,25 @@ class _Gating:
         if node.name in self.ends or node.operator == SITE:
             self.fired.add(node.name)
             return None
-        factors = self._factors(node)
-        if factors is not None:
+        found = self._to_be(node)
+        if found is not None:
             self.open[node.name] = node.path, node.part or f"{node.short}@{node.name}"
-            return self._product(node, g, *factors)
+            return self._product(node, g, found[0], found[1] == SHIFTED)
         return self._passed(node, g)
 
     def _call(self, node: Node) -> Call:
         return Call(node, self.graph, self.rules, self.carriers, tensors=self.tensors)
 
-    def _factors(self, node: Node) -> tuple[str, str] | None:
-        """The two factors of a product that is to be gated, each by its node."""
-        if node.name in self.inside:
-            return None
-        if all(product_to_be(choice, self._call(node), self.choices) is None for choice in (GATED, SHIFTED)):
-            return None
-        names = [value.name for value in node.arguments.values() if isinstance(value, Ref)]
-        return (names[0], names[-1])
+    def _to_be(self, node: Node) -> tuple[Digital, str] | None:
+        """The row of a product that is to be gated, and by what."""
+        found = None if node.name in self.inside else product_to_be(self._call(node), self.choices)
+        return found if found is not None and found[1] in (GATED, SHIFTED) else None
 
-    def _product(self, node: Node, g: Builder, first: str, second: str) -> Ref:
+    def _product(self, node: Node, g: Builder, row: Digital, shifts: bool) -> Ref:
         """The product: a factor that is neurons gates before one that is none, then the smaller one, then the first."""
-        is_square, shifts = first == second, product_to_be(SHIFTED, self._call(node), self.choices) is not None
-        other = not is_square and self._cost(second, shifts) < self._cost(first, shifts)
+        names = [value.name for value in node.arguments.values() if isinstance(value, Ref)]
+        first, second = names[0], names[-1]  # the same of a square
+        other = first != second and self._cost(second, shifts) < self._cost(first, shifts)
         gate, held = (second, first) if other else (first, second)
         g.part = self.open[node.name][1]
         if shifts:
@@ -160,7 +157,7 @@ class _Gating:
         else:
             spikes = g.now(Ref(gate)) if gate in self.fired else self._carried(gate, g)
         value = g.now(Ref(held))
-        if self.rules.find(Digital, self._call(node)) is not matrix_product:
+        if row is not matrix_product:
             operator, arguments = _ELEMENTS, {"gate": spikes, "held": value}
         elif other:
             operator, arguments = _COLUMNS, {"held": value, "gate": spikes}
@@ -240,7 +237,7 @@ class _Gating:
     def _meets_weights(self, name: str) -> bool:
         """Whether a weighted map takes a state, perhaps in a sum; neurons and products that hold it need nothing."""
         for user in self.graph.users(name):
-            if user.operator in (NEXT, HISTORY, LAST, SITE) or user.name in self.inside or self._factors(user):
+            if user.operator in (NEXT, HISTORY, LAST, SITE) or user.name in self.inside or self._to_be(user):
                 continue
             rule = self.rules.find(Linear, self._call(user)) if user.operator != "getitem" else None
             passes = user.operator == "getitem" or (rule is not None and (rule.moves or self._adds(user, rule)))

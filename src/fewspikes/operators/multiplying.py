@@ -78,11 +78,10 @@ matrix_product = Digital(
 )
 
 
-def product_to_be(choice: str, call: Call, choices: Choices) -> Digital | None:
-    """The row of a product of two signals of which a choice is made at its place; None for anything else."""
+def product_to_be(call: Call, choices: Choices) -> tuple[Digital, str] | None:
+    """The row of a product of two signals, and what is to become of it at its place; None for anything else."""
     row = call.rules.find(Digital, call)
-    is_product = row is not None and row.kind == PRODUCT
-    return row if is_product and choices.of(PRODUCT, call.node.path) == choice else None
+    return (row, choices.of(PRODUCT, call.node.path)) if row is not None and row.kind == PRODUCT else None
 
 
 @circuit("einsum", takes=lambda call: sum(ref.name in call.carriers for ref in call.node.arguments["tensors"]) > 1)

@@ -34,12 +34,7 @@ def _factors(call: Call) -> tuple[str, ...]:
     return call.graph[name].reads
 
 
-@linear(
-    "fewspikes::quarter",
-    terms=("plus", "minus"),
-    multiplications=one_for_each,
-    factors=_factors,
-)
+@linear("fewspikes::quarter", terms=("plus", "minus"), multiplications=one_for_each, factors=_factors)
 def quarter(call: Call) -> Iterable[Box]:
     """A quarter of the difference of two squares, which is a product."""
     return broadcast(call, "plus", "minus")
@@ -66,12 +61,12 @@ def with_quarter_squares(
     def change(node: Node, g: Builder) -> Ref | None:
         if node.name in inside or node.name not in carriers:
             return None
-        product = product_to_be(NEURONS, Call(node, graph, rules, carriers, tensors=tensors), choices)
-        if product is None:
+        found = product_to_be(Call(node, graph, rules, carriers, tensors=tensors), choices)
+        if found is None or found[1] != NEURONS:
             return None
         g.part = node.part or f"{node.short}@{node.name}"
         first, second = (g.now(node.arguments[name]) for name in ("self", "other"))
-        if product is not matrix_product:
+        if found[0] is not matrix_product:
             shapes = [g.shape(factor) for factor in (first, second)]
             pictures = (
                 all(len(shape) == _PICTURE and shape[1] != 1 for shape in shapes) and shapes[0][1] == shapes[1][1]

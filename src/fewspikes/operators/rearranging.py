@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fewspikes.graph.builder import Builder
 from fewspikes.graph.graph import Batch, Ref
-from fewspikes.operators.call import Call
+from fewspikes.operators.call import IMAGES, Call
 from fewspikes.operators.indexing import keeps_images_apart, length, permuted, pick, reshaped
 from fewspikes.operators.rule import circuit
 
@@ -37,6 +37,23 @@ def shifted_by_half(call: Call, g: Builder) -> Ref:
 def mirrored(call: Call, g: Builder) -> Ref:
     """An axis the other way round."""
     return g.put("flip", g.now(call.node.arguments["self"]), [1 if call.node.short == "fliplr" else 0])
+
+
+def _full_parts(call: Call) -> list[Ref]:
+    """What a concatenation is of, less what has no elements, as `x[:, :0]`."""
+    return [ref for ref in call["tensors"] if 0 not in call.graph.sizes(ref.name, IMAGES)]
+
+
+def _has_an_empty_part(call: Call) -> bool:
+    parts = call["tensors"]
+    return 0 < len(_full_parts(call)) < len(parts) and len({call.graph[ref.name].dtype for ref in parts}) == 1
+
+
+@circuit("cat", takes=_has_an_empty_part, early=True)
+def without_empty_parts(call: Call, g: Builder) -> Any:
+    """A concatenation to which some tensors add nothing: what made them falls away."""
+    parts = [g.now(ref) for ref in _full_parts(call)]
+    return parts[0] if len(parts) == 1 else g.call("cat", parts, call.get("dim", 0), like=call.node.shape)
 
 
 @circuit("concat", "concatenate", "hstack", "dstack", takes=lambda call: call.get("dim", 1) != 0)
@@ -129,4 +146,14 @@ def _added_up(g: Builder, x: Ref, axis: int, size: int, index: Int64[Tensor, "in
     return g.put("index_add", zeros, axis, g.constant(index), x)
 
 
-ROWS = (turned, shifted_by_half, mirrored, put_together, differences, cross_product, patches, pictures)
+ROWS = (
+    turned,
+    shifted_by_half,
+    mirrored,
+    without_empty_parts,
+    put_together,
+    differences,
+    cross_product,
+    patches,
+    pictures,
+)
