@@ -2,7 +2,7 @@
 
 ResNet20 on CIFAR-10 test images: rate-coded by SpikingJelly's converter at several numbers of steps; FS-neurons with
 the paper's table by SpikingJelly's FewSpikeNode, by a plain loop in the original's formulation, and by fewspikes; and
-fewspikes calibrated. Needs the environment that install.sh makes.
+fewspikes calibrated, also spike by spike. Needs the environment that install.sh makes.
 
     python benchmarks/peers/compare.py --data DIR --limit 1000 -o docs/results/peers.json
 """
@@ -138,6 +138,17 @@ def run_rate_coded(network: nn.Module, steps: int) -> Callable[[Tensor], Tensor]
     return run
 
 
+def spike_by_spike(snn: fs.SpikingNetwork, counted: Counted) -> Callable[[Tensor], Tensor]:
+    """Our network, its spikes sent step by step."""
+
+    def run(x: Tensor) -> Tensor:
+        trace = fs.simulate(snn, x, recording=fs.Recording(sites=()), progress=False)
+        counted.spikes += trace.counts.total
+        return trace.output
+
+    return run
+
+
 def measure(name: str, steps: Any, run: Callable[[Tensor], Tensor], test: Batches, ann: nn.Module) -> dict[str, Any]:
     """Accuracy, agreement and seconds."""
     right = same = images = 0
@@ -171,7 +182,7 @@ def rows(data: Path, limit: int, repeat: Callable[[dict[str, Any]], None]) -> li
     ]
     calibration = torch.cat([x for x, _ in loader(open_images(data / "cifar10", "train", like, 10, 512), 64)])
     paper = fs.convert(ann, calibration[:2], **_PAPER)
-    five = fs.convert(ann, calibration[:2], calibration=calibration, K=5)
+    five, six = (fs.convert(ann, calibration[:2], calibration=calibration, K=K) for K in (5, 6))
     neurons, shown = paper.report.neurons, sum(len(x) for x, _ in [test[0], *test])  # the first batch warms up
     found: list[dict[str, Any]] = []
 
@@ -183,9 +194,12 @@ def rows(data: Path, limit: int, repeat: Callable[[dict[str, Any]], None]) -> li
         repeat(row)
 
     add("the ANN", None, ann, lambda: None)
-    for name, snn, steps in (("fewspikes, the paper's setting", paper, 10), ("fewspikes, calibrated", five, 5)):
+    for name, snn in (("the paper's setting", paper), ("calibrated", five), ("calibrated", six)):
         with fs.count(snn) as counts:
-            add(name, steps, snn, lambda counts=counts: counts.total)
+            K = next(iter(snn.neurons.values())).code.K
+            add(f"fewspikes, {name}", K, snn, lambda counts=counts: counts.total)
+    counted = Counted()
+    add("fewspikes, calibrated, spike by spike", 6, spike_by_spike(six, counted), lambda: counted.spikes)
     makers = {
         "the paper's setting, plain loop": PlainLoop,
         "the paper's setting, original formulation": Original,

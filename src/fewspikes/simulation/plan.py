@@ -1,7 +1,7 @@
 """Where spikes go and when: worked out once for a network and the shapes of its inputs."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, replace
 from functools import cached_property
 from heapq import heappop, heappush
@@ -15,6 +15,7 @@ from fewspikes.graph.nested import parts
 from fewspikes.network.segments import Segment, Segments
 from fewspikes.network.structure import Structure
 from fewspikes.network.timing import ready_steps
+from fewspikes.operators.probing import factors
 from fewspikes.operators.rule import Kind, Linear
 from fewspikes.operators.unrolling import unrolled
 
@@ -110,6 +111,10 @@ class Way:
         return Way(self.start, tuple(steps[::-1]), kept, gated, tuple(step.at for step in steps[::-1]))
 
 
+def _same(value: Tensor) -> Tensor:
+    return value
+
+
 def _places(pattern: Any) -> Iterator[int]:
     if type(pattern) is Place:
         yield pattern.at
@@ -193,7 +198,7 @@ class Plan:
         while waiting:
             _, name = heappop(waiting)
             if name != source.name:
-                steps.append(self._step(self.graph[name]))
+                steps.append(self._alone(self.graph[name], seen) or self._step(self.graph[name]))
             for reader, passes in self._after.get(name, ()):
                 sums += ((self.places[name], one) for one in self.sums.get(reader.name, ()) if one.segment.end == name)
                 if passes and self.segments.held(reader) is not None:
@@ -202,6 +207,17 @@ class Plan:
                     seen.add(reader.name)
                     heappush(waiting, (self._order[reader.name], reader.name))
         return Way(self.places[source.name], tuple(steps), tuple(sums), tuple(gates), tuple(step.at for step in steps))
+
+    def _alone(self, node: Node, reached: Set[str]) -> Step | None:
+        """A sum of one value that spikes reach and others that they do not: that value."""
+        rule = self.segments.fates[node.name].rule
+        if not isinstance(rule, Linear) or not rule.adds:
+            return None
+        terms = factors(self.segments.call(node)) or {}
+        met = [name for name in terms if name in reached]
+        if len(met) != 1 or terms[met[0]] != 1 or self.graph[met[0]].shape != node.shape:
+            return None
+        return Step(node.name, _same, (None,), {}, ((0, Place(self.places[met[0]])),), self.places[node.name], ())
 
     def _gate(self, node: Node) -> Gate:
         (held,) = self.sums[node.name]

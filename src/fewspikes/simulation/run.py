@@ -105,7 +105,7 @@ class Batch:
         """A sum that is complete."""
         if sum_.number not in self._totals:
             self._work_out(sum_)
-            found = [self.values[sum_.end], self.store.take(sum_), self.aside.take(sum_)]
+            found = [self.store.take(sum_), self.values[sum_.end], self.aside.take(sum_)]  # the first one's layout
             self._totals[sum_.number] = reduce(torch.add, [value for value in found if value is not None])
         return self._totals[sum_.number]
 
