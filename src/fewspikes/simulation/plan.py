@@ -224,10 +224,11 @@ class Plan:
     @cached_property
     def alike(self) -> frozenset[str]:
         """The signals that are the same for every image where no spikes come, with the images in front."""
-        found = set[str]()
-        told = {node.name for node in self.graph.of(CONSTANT)} | {n.name for n in self.graph if n.shape is None}
+        found, carriers = set[str](), self.segments.carriers
+        sizes = {node.name for node in self.graph if node.shape is None and node.name not in carriers}
+        told = {node.name for node in self.graph.of(CONSTANT)} | sizes
         for node in self.graph:
-            if node.name not in self.segments.carriers or (node.shape or ())[:1] != (Batch(1),):
+            if node.name not in carriers or (node.shape or ())[:1] != (Batch(1),):
                 continue
             is_sum = self.segments.kind(node.name) is Kind.SYNAPTIC and self.segments.held(node) is None
             if node.operator == SITE or (is_sum and all(name in found or name in told for name in node.reads)):
