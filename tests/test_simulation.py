@@ -232,8 +232,22 @@ def test_fifty_images_in_flight_and_none_comes_too_early() -> None:
     snn = convert(net.eval(), x, x, K=4)
     trace = simulate(snn, x, Pipeline(interval=8))
     assert torch.equal(trace.output, torch.cat([simulate(snn, one[None], "pipeline").output for one in x]))
-    with pytest.raises(FewSpikesError, match="busy with the image before"):
+    with pytest.raises(FewSpikesError, match="an image every 8 steps at most; got interval=7: give 8 or more"):
         simulate(snn, x, Pipeline(interval=7))
+
+
+def test_a_layer_that_hears_itself_while_it_fires_needs_two_membranes(tmp_path) -> None:
+    torch.manual_seed(0)
+    net = Net(lambda x, rnn, out: out(rnn(x)[0]), nn.RNN(3, 4, nonlinearity="relu", batch_first=True), nn.Linear(4, 2))
+    x = torch.randn(8, 2, 3, dtype=torch.float64)
+    snn = convert(net.double().eval(), x, x, K=4, effort="quick", repair=False)
+    recording = Recording(folder=tmp_path / "spikes")
+    (site,) = snn.neurons
+    told = f'the layer {site} takes in a time step of its loop .*; use Pipeline.membranes=2. or engine="steps"'
+    with pytest.raises(FewSpikesError, match=told):
+        simulate(snn, x, "pipeline", recording)
+    assert not (tmp_path / "spikes").exists()
+    torch.testing.assert_close(simulate(snn, x, Pipeline(membranes=2)).output, snn(x), rtol=0, atol=1e-12)
 
 
 def test_the_output_grows_step_by_step() -> None:
@@ -279,6 +293,12 @@ def test_bad_input_is_one_line(converted) -> None:
         simulate(snn, x, "slow")
     with pytest.raises(FewSpikesError, match="has shape"):
         simulate(snn, x[..., :-1])
+    with pytest.raises(FewSpikesError, match="at least one image; got a batch of 0"):
+        simulate(snn, x[:0])
+    with pytest.raises(FewSpikesError, match="the batch to simulate holds NaN or inf"):
+        simulate(snn, torch.full_like(x, float("nan")))
+    with pytest.raises(FewSpikesError, match="recording must be a Recording, .*; got 'relu'"):
+        simulate(snn, x, "steps", "relu")
     with pytest.raises(FewSpikesError, match="membranes"):
         Pipeline(membranes=3)
     with pytest.raises(FewSpikesError, match="needs a converted network"):

@@ -92,7 +92,8 @@ def new_folder(path: Any) -> Path:
     if folder.exists() and not folder.is_dir():
         raise FewSpikesError(f"cannot record to {shown(folder)}: it is a file; give a folder")
     if not folder.parent.is_dir():
-        raise FewSpikesError(f"cannot record to {shown(folder)}: {shown(folder.parent)} does not exist; make it first")
+        what = "is a file; give another folder" if folder.parent.exists() else "does not exist; make it first"
+        raise FewSpikesError(f"cannot record to {shown(folder)}: {shown(folder.parent)} {what}")
     if folder.is_dir() and any(folder.iterdir()):
         raise FewSpikesError(f"cannot record to {shown(folder)}: it is not empty; give a new folder, or empty it")
     return folder

@@ -11,7 +11,7 @@ from fewspikes.base.checks import said, whole
 from fewspikes.base.errors import FewSpikesError
 from fewspikes.base.progress import track
 from fewspikes.graph.graph import refs
-from fewspikes.graph.inputs import bound, check_autocast, check_inputs
+from fewspikes.graph.inputs import bound, check_autocast, check_finite, check_inputs
 from fewspikes.graph.nested import tensors_of, with_tensors
 from fewspikes.measure.counting import Counts
 from fewspikes.measure.deal import batch_size
@@ -81,7 +81,8 @@ def simulate(
         progress: shows how far it is on stderr; None: on a terminal.
 
     Raises:
-        FewSpikesError: an unknown engine, inputs that do not fit, too much to record, or a network on a GPU.
+        FewSpikesError: an unknown engine, inputs that do not fit, no image, NaN or inf, too much to record, an interval
+            that is too short, or a network on a GPU.
 
     Source: paper, Fig. 2 and section 1.1 (the pipeline).
 
@@ -96,10 +97,15 @@ def simulate(
         raise FewSpikesError(f"simulate needs a converted network; got {type(snn).__name__}")
     if not isinstance(engine, Pipeline) and engine not in ENGINES:
         raise FewSpikesError(f"engine must be {', '.join(ENGINES)} or a Pipeline; got {said(engine)}")
+    if recording is not None and not isinstance(recording, Recording):
+        raise FewSpikesError(f"recording must be a Recording, as Recording(sites=('relu',)); got {said(recording)}")
     check_autocast()
     args, named = ((), x) if isinstance(x, Mapping) else (x if isinstance(x, tuple) else (x,), {})
     values = bound(snn.inputs, args, named)
     check_inputs(snn.inputs, values, snn.dtype, "simulate")
+    if not len(values[0]):
+        raise FewSpikesError("simulate needs at least one image; got a batch of 0")
+    check_finite(values, "the batch to simulate")
     if snn.faults is not None:
         snn.faults.check_engine("pipeline" if isinstance(engine, Pipeline) else engine)
     if snn.device.type != "cpu":
@@ -174,13 +180,13 @@ class _Simulation:
 
     def _pipeline(self, engine: Pipeline) -> Iterator[_Fired]:
         schedule = Schedule(self.plan, engine.membranes)
-        self.interval = schedule.interval if engine.interval is None else engine.interval
+        self.interval = schedule.chosen(engine.interval)
         self.traffic = schedule.traffic(self.interval)
         return self._piped(schedule, self.interval)
 
     def _piped(self, schedule: Schedule, interval: int) -> Iterator[_Fired]:
         images = [self._part(n, 1) for n in range(self.images)]
-        for now, n, layer, t, z in piped(schedule, self.snn, images, interval):
+        for now, n, layer, t, z in piped(schedule, self.snn, images, interval, self.progress):
             if layer is None:
                 self.outputs.append(z)
             else:

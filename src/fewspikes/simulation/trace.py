@@ -1,7 +1,7 @@
 """What a simulation tells: who fired when, what came out, and when the answer was there."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -41,9 +41,10 @@ class Recording:
     def __post_init__(self) -> None:
         whole("limit", self.limit, 0)
         if self.sites is not None:
-            if isinstance(self.sites, str) or not all(isinstance(name, str) for name in self.sites):
+            names = tuple(self.sites) if isinstance(self.sites, Iterable) else (self.sites,)
+            if isinstance(self.sites, str) or not all(isinstance(name, str) for name in names):
                 raise FewSpikesError(f"sites must be names of sites, ('relu', ...); got {said(self.sites)}")
-            object.__setattr__(self, "sites", tuple(dict.fromkeys(self.sites)))
+            object.__setattr__(self, "sites", tuple(dict.fromkeys(names)))
         if self.folder is not None:
             new_folder(self.folder)
 
