@@ -146,6 +146,26 @@ def test_what_the_input_brings_is_not_kept_for_other_images(engine, monkeypatch)
     torch.testing.assert_close(simulate(snn, x, engine).output, snn(x), rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("engine", ENGINES, ids=str)
+def test_what_nobody_waits_for_fires_too(engine) -> None:
+    # The state is carried to the next time step by neurons of K = 8; after the last one nobody reads them.
+    torch.manual_seed(0)
+    x = torch.randn(8, 2, 3, dtype=torch.float64)
+    net = (
+        Net(lambda x, gru, out: out(torch.relu(gru(x)[0])), nn.GRU(3, 2, batch_first=True), nn.Linear(2, 2))
+        .double()
+        .eval()
+    )
+    snn = convert(net, x, x, K=2, circuits="gated", effort="quick", repair=False)
+    snn = snn.with_neurons({"layers.0.gru#4": fs.FSNeuron(fs.relu_parameters(K=8, alpha=2.0))})
+    with fs.count(snn, synops=True) as counts:
+        wanted = snn(x)
+    trace = simulate(snn, x, engine)
+    assert max(last for _, last in trace.times.values()) > trace.answer
+    assert (trace.counts.by_site, trace.counts.synops or counts.synops) == (counts.by_site, counts.synops)
+    torch.testing.assert_close(trace.output, wanted, rtol=0, atol=1e-12)
+
+
 def test_on_a_grid_float32_has_the_same_bits() -> None:
     torch.manual_seed(0)
     net = Net(lambda x, a, b: b(torch.relu(a(x)).flatten(1)), nn.Conv2d(1, 3, 3), nn.Linear(48, 4)).eval()

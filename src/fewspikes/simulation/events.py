@@ -290,7 +290,7 @@ def shot(wiring: Wiring, batch: Batch, store: Flat) -> Iterator[tuple[int, Layer
         starts[layer.start + 1].append(layer)
     active: dict[str, Shooting | Failing] = {}
     weights: dict[tuple[str, int], NDArray[Any]] = {}
-    for now in range(1, plan.answer + 1):
+    for now in range(1, plan.end + 1):
         for layer in starts.pop(now, ()):
             neuron, x, when = batch.neurons[layer.site], batch.total(layer.sum), batch.when(layer)
             active[layer.node] = Shooting(layer, neuron, x) if batch.faults is None else Failing(layer, neuron, x, when)

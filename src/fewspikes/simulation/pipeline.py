@@ -334,9 +334,10 @@ def piped(
         output.
     """
     work = _Pipeline(schedule, snn, images)
-    last = schedule.latency + interval * (len(images) - 1)
+    end = schedule.plan.end
+    last = end + interval * (len(images) - 1)
     for now in track(range(1, last + 1), "simulating", last, progress):
-        first = max(-(-(now - schedule.latency) // interval), 0)
+        first = max(-(-(now - end) // interval), 0)
         flying = [(n, now - n * interval) for n in range(first, min((now - 1) // interval + 1, len(images)))]
         yield from ((now, *told) for told in work.step(now, flying))
 
@@ -387,7 +388,9 @@ class _Pipeline:
             for one in self.freed.get(own, ()):
                 self.membranes.free(one)
             if own == self.schedule.latency:
-                yield n, None, 0, self.batches.pop(n).output()
+                yield n, None, 0, self.batches[n].output()
+            if own == self.schedule.plan.end:
+                del self.batches[n]
                 self.products = {key: value for key, value in self.products.items() if key[0] != n}
 
     def _take(self, n: int, own: int) -> None:

@@ -131,6 +131,7 @@ class Plan:
         layers: of neurons, in order.
         sums: by consumer, one for each operand.
         answer: the global step at which the output is complete.
+        end: the last global step; after the answer only what nobody waits for fires, in a loop's last time step.
         still: what a node is without spikes, for one image, by name; filled by the first batch that runs.
     """
 
@@ -146,6 +147,7 @@ class Plan:
         self._ready = ready_steps(structure.segments, steps)
         self.sums = self._sums()
         self.answer = self.ready(self.graph.output.name)
+        self.end = max(self.ready(node.name) for node in self.graph)
         sites = {site.node: site.name for site in structure.sites}
         self.layers = tuple(self._layer(node, sites, k) for node in self.graph.of(SITE))
         self._order = {node.name: at for at, node in enumerate(self.graph)}

@@ -105,7 +105,7 @@ class Stream:
     Args:
         folder: new or empty.
         sites: the layers that are recorded, in order.
-        about: engine, images, interval, answer.
+        about: engine, images, interval, answer, steps.
     """
 
     def __init__(self, folder: Path, sites: Sequence[RecordedSite], about: Mapping[str, Any]) -> None:
@@ -164,6 +164,7 @@ class RecordedEvents:
         images: how many were simulated.
         interval: of a pipeline, the steps between two images; else None.
         answer: the global step of the answer.
+        steps: the global steps of an image; in a loop's last time step some neurons may fire after the answer.
         versions: of fewspikes and torch that wrote it.
         chunks: its files.
         complete: whether the simulation came to its end.
@@ -175,6 +176,7 @@ class RecordedEvents:
     images: int
     interval: int | None
     answer: int
+    steps: int
     versions: Mapping[str, str]
     chunks: int
     complete: bool
@@ -224,7 +226,7 @@ class RecordedEvents:
         times, K, neurons = torch.tensor(list(sizes), dtype=torch.int64).view(-1, 3)[site].unbind(1)
         for name, most in (("image", self.images), ("time", times), ("t", K), ("neuron", neurons)):
             _within(getattr(found, name), most, name)
-        _within(found.step - 1, self.answer, "step")
+        _within(found.step - 1, self.steps, "step")
 
 
 def read_events(folder: Any) -> RecordedEvents:
@@ -258,10 +260,10 @@ def read_events(folder: Any) -> RecordedEvents:
         if chunks is not None and whole("chunks", chunks, 0) != there:
             raise ValueError(f"of its {chunks} chunks {there} are there")
         sites = tuple(RecordedSite(**site) for site in content["sites"])
-        images, answer = whole("images", content["images"], 0, _MOST), whole("answer", content["answer"], 0, _MOST)
+        images, answer, steps = (whole(name, content[name], 0, _MOST) for name in ("images", "answer", "steps"))
         return RecordedEvents(
-            folder, sites, str(content["engine"]), images, content["interval"], answer, content["versions"], there,
-            chunks is not None,
+            folder, sites, str(content["engine"]), images, content["interval"], answer, steps, content["versions"],
+            there, chunks is not None,
         )  # fmt: skip
 
 

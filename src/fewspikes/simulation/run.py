@@ -110,9 +110,13 @@ class Batch:
         return self._totals[sum_.number]
 
     def so_far(self, step: int) -> Tensor | None:
-        """The output after a step, while spikes come to it; None before, and where it is no plain sum."""
+        """The output after a step, while spikes come to it; None before and after, and where it is no plain sum."""
         shown = self.plan.shown
-        if shown is None or step < self.plan.shown_from or not isinstance(self.store, Unbounded):
+        if (
+            shown is None
+            or not self.plan.shown_from <= step <= self.plan.answer
+            or not isinstance(self.store, Unbounded)
+        ):
             return None
         self._work_out(shown)
         still, more = self.values[shown.end], self.store.peek(shown)

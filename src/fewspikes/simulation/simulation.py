@@ -137,7 +137,7 @@ class _Simulation:
         known = {name: size for name, size in taken.items() if name in self.structure.image_axes}
         looped = frozenset(name for name in shapes if self.structure.loop(name) is not None)
         names = recording.chosen(known)
-        self.recorder = Recorder(names, shapes, looped, self.images, self.plan.answer, recording.folder)
+        self.recorder = Recorder(names, shapes, looped, self.images, self.plan, recording.folder)
 
     def run(self, engine: str | Pipeline) -> Trace:
         """All images, by an engine."""
