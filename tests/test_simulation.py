@@ -111,6 +111,16 @@ def test_every_engine_fires_the_spikes_of_the_fast_kernels(converted, engine) ->
         assert trace.counts.synops == counts.synops
 
 
+@pytest.mark.parametrize("engine", ENGINES, ids=str)
+def test_gate_inputs_outside_the_domain_are_counted(converted, engine) -> None:
+    snn, x = converted[0], 3 * converted[1]
+    with fs.count(snn) as counts:
+        snn(x)
+    found = simulate(snn, x, engine).counts
+    assert sum(counts.clipped_by_site.values()) > 0
+    assert (found.clipped_by_site, found.inputs_by_site) == (counts.clipped_by_site, counts.inputs_by_site)
+
+
 def test_the_answer_is_there_when_the_report_says_and_images_follow_as_it_says(converted) -> None:
     snn, x = converted
     trace = simulate(snn, x, "pipeline")
@@ -217,6 +227,16 @@ def test_a_residual_block_by_hand() -> None:
     traffic = made.traffic()
     assert (traffic.spike_buffers, traffic.value_buffers) == (3 * 4, 0)  # the input is taken as it comes
     assert traffic.images_per_1000_steps == 125
+
+
+def test_what_waits_as_a_number_by_hand() -> None:
+    def forward(x: Tensor, a: nn.Module, b: nn.Module, c: nn.Module, d: nn.Module) -> Tensor:
+        return torch.relu(d(torch.relu(c(torch.relu(b(torch.relu(a(x))))))) + x)
+
+    made, _ = schedule(Net(forward, *(nn.Linear(3, 3) for _ in range(4))), 3)
+    # The input is needed at step 0, and again at step 12: with an image every 8 steps, two of them wait.
+    assert (made.interval, made.traffic().value_buffers) == (8, 2 * 3)
+    assert made.traffic(20).value_buffers == 3
 
 
 def test_a_cell_of_two_branches_by_hand() -> None:

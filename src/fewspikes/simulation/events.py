@@ -292,9 +292,8 @@ def shot(wiring: Wiring, batch: Batch, store: Flat) -> Iterator[tuple[int, Layer
     weights: dict[tuple[str, int], NDArray[Any]] = {}
     for now in range(1, plan.end + 1):
         for layer in starts.pop(now, ()):
-            neuron, x, when = batch.neurons[layer.site], batch.total(layer.sum), batch.when(layer)
+            neuron, x, when = batch.neurons[layer.site], batch.taken_in(layer), batch.when(layer)
             active[layer.node] = Shooting(layer, neuron, x) if batch.faults is None else Failing(layer, neuron, x, when)
-            batch.release(layer.sum)
         for name, one in list(active.items()):
             layer, t = one.layer, now - one.layer.start - 1
             fired, done = one.fire(t), 0

@@ -9,7 +9,7 @@ with one image.
 Spikes carry no name: they are added to whatever membrane listens when they come.
 """
 
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -318,6 +318,7 @@ def piped(
     snn: SpikingNetwork,
     images: Sequence[Sequence[Tensor]],
     interval: int,
+    outside: Counter[str],
     progress: bool | None = None,
 ) -> Iterator[tuple[int, int, Layer | None, int, Tensor]]:
     """Run images one after another, all in flight at once.
@@ -327,13 +328,14 @@ def piped(
         snn: the network.
         images: the inputs of each, in the network's order.
         interval: the steps between two.
+        outside: as for a `Batch`.
         progress: shows how far it is on stderr; None: on a terminal.
 
     Yields:
         The global step, the image, the layer, the step of its code (from 0), and its spikes; with no layer, the image's
         output.
     """
-    work = _Pipeline(schedule, snn, images)
+    work = _Pipeline(schedule, snn, images, outside)
     end = schedule.plan.end
     last = end + interval * (len(images) - 1)
     for now in track(range(1, last + 1), "simulating", last, progress):
@@ -343,8 +345,10 @@ def piped(
 
 
 class _Pipeline:
-    def __init__(self, schedule: Schedule, snn: SpikingNetwork, images: Sequence[Sequence[Tensor]]) -> None:
-        self.schedule, self.snn, self.images = schedule, snn, images
+    def __init__(
+        self, schedule: Schedule, snn: SpikingNetwork, images: Sequence[Sequence[Tensor]], outside: Counter[str]
+    ) -> None:
+        self.schedule, self.snn, self.images, self.outside = schedule, snn, images, outside
         self.membranes = Membranes(schedule.membranes, schedule.windows)
         self.batches: dict[int, Batch] = {}
         self.firing: dict[tuple[int, str], tuple[Layer, Firing]] = {}
@@ -367,15 +371,14 @@ class _Pipeline:
         """One global step of all images in flight, each with its own step."""
         for n, own in flying:
             if own == 1:
-                self.batches[n] = Batch(self.schedule.plan, self.snn, self.images[n], self.membranes, n)
+                self.batches[n] = Batch(self.schedule.plan, self.snn, self.images[n], self.membranes, n, self.outside)
                 self._take(n, 0)
             for one in self.opens.get(own, ()):
                 self.membranes.open(one)
             for layer in self.layers.get(own, ()):
                 batch = self.batches[n]
-                firing = Firing(batch.neurons[layer.site], batch.total(layer.sum), batch.when(layer))
+                firing = Firing(batch.neurons[layer.site], batch.taken_in(layer), batch.when(layer))
                 self.firing[n, layer.node] = layer, firing
-                batch.release(layer.sum)
         yield from self._fire(now, dict(flying))
         for n, line, value in self.flying.pop(now, ()):
             self._arrive(self.batches[n], n, line, value)

@@ -1,5 +1,6 @@
 """`simulate`: a network run spike by spike, by the engine that is asked for."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -122,6 +123,7 @@ class _Simulation:
         self.outputs: list[Any] = []
         self.running: dict[int, list[Tensor]] = {}
         self.synops: int | None = None
+        self.outside = Counter[str]()
         self.interval: int | None = None
         self.traffic: Traffic | None = None
         self.times: dict[str, tuple[int, int]] = {}
@@ -163,7 +165,7 @@ class _Simulation:
     def _steps(self) -> Iterator[_Fired]:
         size = batch_size(self.snn.report.neurons)
         for first in track(range(0, self.images, size), "simulating", -(-self.images // size), self.progress):
-            batch, before = Batch(self.plan, self.snn, self._part(first, size), first=first), 0
+            batch, before = Batch(self.plan, self.snn, self._part(first, size), None, first, self.outside), 0
             for own, layer, t, z in fired(self.plan, batch):
                 if own != before:
                     self._listen(batch, before)
@@ -186,7 +188,7 @@ class _Simulation:
 
     def _piped(self, schedule: Schedule, interval: int) -> Iterator[_Fired]:
         images = [self._part(n, 1) for n in range(self.images)]
-        for now, n, layer, t, z in piped(schedule, self.snn, images, interval, self.progress):
+        for now, n, layer, t, z in piped(schedule, self.snn, images, interval, self.outside, self.progress):
             if layer is None:
                 self.outputs.append(z)
             else:
@@ -198,7 +200,7 @@ class _Simulation:
             if wiring is None or self.plan.has_masks:
                 wiring = Wiring(self.plan, self.snn, self._part(n, 1))
             store = Flat(wiring)
-            batch = Batch(self.plan, self.snn, self._part(n, 1), store, n)
+            batch = Batch(self.plan, self.snn, self._part(n, 1), store, n, self.outside)
             for own, layer, t, neurons, done in shot(wiring, batch, store):
                 self.synops += done
                 if t >= 0 and len(neurons):
@@ -222,7 +224,7 @@ class _Simulation:
         spikes = {name: int(own.sum()) for name, own in self.recorder.per_step.items()}
         times = {name: n for name, (n, _, _) in self.recorder.shapes.items()}
         inputs = {name: own * self.images * times[name] for name, own in neurons.items()}
-        clipped = dict.fromkeys(neurons, 0)
+        clipped = {name: self.outside[name] for name in neurons}
         return Counts(neurons, self.images, spikes, clipped, inputs, self.synops)
 
 
