@@ -334,6 +334,19 @@ def test_weights_with_noise_of_each_step_average_out_over_seeds(chain):
     assert 0 < spread < spread_once
 
 
+def test_weights_with_noise_of_each_step_are_others_at_each_step():
+    model = nn.Sequential(nn.Linear(1, 1), nn.ReLU(), nn.Linear(1, 1)).double().eval()
+    with torch.no_grad():
+        for weight, value in zip(model.parameters(), (1.0, 0.0, 1.0, 0.0), strict=True):
+            weight.fill_(value)
+    x = torch.full((1, 1), 7.0, dtype=torch.float64)
+    snn = fs.convert(model, x, K=3, alpha=8.0)  # three spikes, worth 4, 2 and 1
+    running = simulate(fs.perturb(snn, weight_noise=0.1, each="step"), x, "steps").running.flatten()
+    noise = running.diff(prepend=torch.zeros(1)) / torch.tensor([4.0, 2.0, 1.0]) - 1
+    assert noise.abs().max() < 0.5
+    assert len(set(noise.round(decimals=9).tolist())) == 3
+
+
 def test_spikes_lost_per_synapse_are_fewer_synaptic_operations(chain):
     snn, x = chain
     clean = simulate(snn, x, "events").counts

@@ -176,6 +176,8 @@ def test_nothing_is_overwritten(networks, tmp_path):
         fs.Recording(folder=tmp_path / "notes.txt")
     with pytest.raises(fs.FewSpikesError, match="does not exist; make it first"):
         fs.Recording(folder=tmp_path / "no" / "spikes")
+    with pytest.raises(fs.FewSpikesError, match="notes.txt is a file; give another folder"):
+        fs.Recording(folder=tmp_path / "notes.txt" / "spikes")
     settings = fs.Recording(folder=tmp_path / "spikes")
     fs.simulate(snn, x, recording=settings)
     with pytest.raises(fs.FewSpikesError, match="is not empty"):
@@ -191,8 +193,9 @@ def test_too_much_for_memory_names_the_bytes_and_the_folder(networks):
 
 
 def test_settings_are_checked():
-    with pytest.raises(fs.FewSpikesError, match="sites must be names of sites"):
-        fs.Recording(sites="relu")
+    for sites in ("relu", 3, (None,)):
+        with pytest.raises(fs.FewSpikesError, match="sites must be names of sites"):
+            fs.Recording(sites=sites)
     with pytest.raises(fs.FewSpikesError, match="limit must be a whole number"):
         fs.Recording(limit=1.5)
     with pytest.raises(fs.FewSpikesError, match="a path must be text"):
@@ -270,6 +273,8 @@ def test_the_course_of_a_neuron_is_that_of_the_simulation(networks):
         course(snn, x[:1], "3", 7)
     with pytest.raises(fs.FewSpikesError, match="for one image; got 5"):
         course(snn, x, "3")
+    with pytest.raises(fs.FewSpikesError, match="the course of a neuron takes a network without faults"):
+        course(fs.perturb(snn, threshold_noise=0.5), x[:1], "3")
 
 
 @pytest.mark.parametrize("engine", [fs.Pipeline(1), fs.Pipeline(2), fs.Pipeline(1, interval=13)])

@@ -111,10 +111,69 @@ def test_every_engine_fires_the_spikes_of_the_fast_kernels(converted, engine) ->
         assert trace.counts.synops == counts.synops
 
 
+@pytest.mark.parametrize("engine", ENGINES, ids=str)
+def test_gate_inputs_outside_the_domain_are_counted(converted, engine) -> None:
+    snn, x = converted[0], 3 * converted[1]
+    with fs.count(snn) as counts:
+        snn(x)
+    found = simulate(snn, x, engine).counts
+    assert sum(counts.clipped_by_site.values()) > 0
+    assert (found.clipped_by_site, found.inputs_by_site) == (counts.clipped_by_site, counts.inputs_by_site)
+
+
 def test_the_answer_is_there_when_the_report_says_and_images_follow_as_it_says(converted) -> None:
     snn, x = converted
     trace = simulate(snn, x, "pipeline")
     assert (trace.answer, trace.interval) == (snn.report.latency_steps, snn.report.interval_steps)
+
+
+def test_a_neuron_may_gate_several_elements_of_one_sum() -> None:
+    def forward(x: Tensor, a: nn.Module, out: nn.Module) -> Tensor:
+        gate = torch.relu(x)
+        return out(torch.bmm(torch.cat([gate, gate], 2), a(torch.cat([x, 2 * x], 1))))
+
+    torch.manual_seed(0)
+    x = torch.randn(24, 3, 3, dtype=torch.float64)
+    net = Net(forward, nn.Linear(3, 4), nn.Linear(4, 2)).double().eval()
+    snn = convert(net, x, x, K=5, circuits="gated", effort="quick", repair=False)
+    with fs.count(snn, synops=True) as counts:
+        wanted = snn(x[:4])
+    trace = simulate(snn, x[:4], "events")
+    torch.testing.assert_close(trace.output, wanted, rtol=0, atol=1e-12)
+    assert (trace.counts.by_site, trace.counts.synops) == (counts.by_site, counts.synops)
+
+
+@pytest.mark.parametrize("engine", ENGINES, ids=str)
+def test_what_the_input_brings_is_not_kept_for_other_images(engine, monkeypatch) -> None:
+    def forward(x: Tensor, a: nn.Module, out: nn.Module) -> Tensor:
+        first, second = a(x).chunk(2, 1)  # a node of several results, which have no shape of their own
+        return out(torch.relu(first) - torch.relu(second))
+
+    torch.manual_seed(0)
+    x = torch.randn(5, 3, dtype=torch.float64)
+    snn = convert(Net(forward, nn.Linear(3, 8), nn.Linear(4, 2)).double().eval(), x, K=6, alpha=4.0)
+    monkeypatch.setattr("fewspikes.simulation.simulation.batch_size", lambda neurons: 2)
+    torch.testing.assert_close(simulate(snn, x, engine).output, snn(x), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("engine", ENGINES, ids=str)
+def test_what_nobody_waits_for_fires_too(engine) -> None:
+    # The state is carried to the next time step by neurons of K = 8; after the last one nobody reads them.
+    torch.manual_seed(0)
+    x = torch.randn(8, 2, 3, dtype=torch.float64)
+    net = (
+        Net(lambda x, gru, out: out(torch.relu(gru(x)[0])), nn.GRU(3, 2, batch_first=True), nn.Linear(2, 2))
+        .double()
+        .eval()
+    )
+    snn = convert(net, x, x, K=2, circuits="gated", effort="quick", repair=False)
+    snn = snn.with_neurons({"layers.0.gru#4": fs.FSNeuron(fs.relu_parameters(K=8, alpha=2.0))})
+    with fs.count(snn, synops=True) as counts:
+        wanted = snn(x)
+    trace = simulate(snn, x, engine)
+    assert max(last for _, last in trace.times.values()) > trace.answer
+    assert (trace.counts.by_site, trace.counts.synops or counts.synops) == (counts.by_site, counts.synops)
+    torch.testing.assert_close(trace.output, wanted, rtol=0, atol=1e-12)
 
 
 def test_on_a_grid_float32_has_the_same_bits() -> None:
@@ -168,9 +227,16 @@ def test_a_residual_block_by_hand() -> None:
     traffic = made.traffic()
     assert (traffic.spike_buffers, traffic.value_buffers) == (3 * 4, 0)  # the input is taken as it comes
     assert traffic.images_per_1000_steps == 125
-    traffic = made.traffic()
-    assert (traffic.spike_buffers, traffic.value_buffers) == (3 * 4, 0)  # the input is taken as it comes
-    assert traffic.images_per_1000_steps == 125
+
+
+def test_what_waits_as_a_number_by_hand() -> None:
+    def forward(x: Tensor, a: nn.Module, b: nn.Module, c: nn.Module, d: nn.Module) -> Tensor:
+        return torch.relu(d(torch.relu(c(torch.relu(b(torch.relu(a(x))))))) + x)
+
+    made, _ = schedule(Net(forward, *(nn.Linear(3, 3) for _ in range(4))), 3)
+    # The input is needed at step 0, and again at step 12: with an image every 8 steps, two of them wait.
+    assert (made.interval, made.traffic().value_buffers) == (8, 2 * 3)
+    assert made.traffic(20).value_buffers == 3
 
 
 def test_a_cell_of_two_branches_by_hand() -> None:
@@ -206,8 +272,22 @@ def test_fifty_images_in_flight_and_none_comes_too_early() -> None:
     snn = convert(net.eval(), x, x, K=4)
     trace = simulate(snn, x, Pipeline(interval=8))
     assert torch.equal(trace.output, torch.cat([simulate(snn, one[None], "pipeline").output for one in x]))
-    with pytest.raises(FewSpikesError, match="busy with the image before"):
+    with pytest.raises(FewSpikesError, match="an image every 8 steps at most; got interval=7: give 8 or more"):
         simulate(snn, x, Pipeline(interval=7))
+
+
+def test_a_layer_that_hears_itself_while_it_fires_needs_two_membranes(tmp_path) -> None:
+    torch.manual_seed(0)
+    net = Net(lambda x, rnn, out: out(rnn(x)[0]), nn.RNN(3, 4, nonlinearity="relu", batch_first=True), nn.Linear(4, 2))
+    x = torch.randn(8, 2, 3, dtype=torch.float64)
+    snn = convert(net.double().eval(), x, x, K=4, effort="quick", repair=False)
+    recording = Recording(folder=tmp_path / "spikes")
+    (site,) = snn.neurons
+    told = f'the layer {site} takes in a time step of its loop .*; use Pipeline.membranes=2. or engine="steps"'
+    with pytest.raises(FewSpikesError, match=told):
+        simulate(snn, x, "pipeline", recording)
+    assert not (tmp_path / "spikes").exists()
+    torch.testing.assert_close(simulate(snn, x, Pipeline(membranes=2)).output, snn(x), rtol=0, atol=1e-12)
 
 
 def test_the_output_grows_step_by_step() -> None:
@@ -253,6 +333,12 @@ def test_bad_input_is_one_line(converted) -> None:
         simulate(snn, x, "slow")
     with pytest.raises(FewSpikesError, match="has shape"):
         simulate(snn, x[..., :-1])
+    with pytest.raises(FewSpikesError, match="at least one image; got a batch of 0"):
+        simulate(snn, x[:0])
+    with pytest.raises(FewSpikesError, match="the batch to simulate holds NaN or inf"):
+        simulate(snn, torch.full_like(x, float("nan")))
+    with pytest.raises(FewSpikesError, match="recording must be a Recording, .*; got 'relu'"):
+        simulate(snn, x, "steps", "relu")
     with pytest.raises(FewSpikesError, match="membranes"):
         Pipeline(membranes=3)
     with pytest.raises(FewSpikesError, match="needs a converted network"):

@@ -148,8 +148,8 @@ def _running(trace: Trace) -> list[tuple[int, list[int] | None]]:
 def _spans(trace: Trace, sites: Sequence[str]) -> Iterator[tuple[int, int, list[str]]]:
     """First and last step in which the same layers are at work, and these."""
     first, before = 1, list[str]()
-    for step in range(1, trace.answer + 2):
-        now = [name for name in sites if trace.times[name][0] <= step <= trace.times[name][1] and step <= trace.answer]
+    for step in range(1, max(trace.times[name][1] for name in sites) + 2):
+        now = [name for name in sites if trace.times[name][0] <= step <= trace.times[name][1]]
         if now != before:
             if before:
                 yield first, step - 1, before

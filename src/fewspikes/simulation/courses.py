@@ -48,7 +48,7 @@ def course(snn: SpikingNetwork, x: Tensor, site: str, neuron: int | None = None)
         neuron: its number, row-major; None: the one that fires most, of several the one of the largest input.
 
     Raises:
-        FewSpikesError: more images than one, a site or a neuron that is not there.
+        FewSpikesError: a network with faults, more images than one, a site or a neuron that is not there.
 
     >>> import fewspikes as fs
     >>> net = torch.nn.Sequential(torch.nn.Linear(1, 1), torch.nn.ReLU()).eval()
@@ -57,6 +57,7 @@ def course(snn: SpikingNetwork, x: Tensor, site: str, neuron: int | None = None)
     >>> one.v, one.z, one.output
     ((5.0, 1.0, 1.0), (True, False, True), 5.0)
     """
+    snn.check_clean("the course of a neuron")
     if site not in snn.neurons:
         raise FewSpikesError(f"there is no site {said(site)}; there are {', '.join(snn.neurons)}")
     if len(x) != 1:

@@ -62,13 +62,12 @@ def _density(trace: Trace, names: Sequence[str]) -> Tensor:
     counted = trace.per_step if trace.together is None else trace.together
     rows = []
     for name in names:
-        own = trace.per_step[name]
         first, last = trace.times[name]
         at_work = torch.zeros(len(counted[name]), dtype=torch.int64)
         images = [trace.counts.images] if trace.together is None else [1] * trace.counts.images
         for n, count in enumerate(images):
             begin = n * (trace.interval or 0)
-            at_work[begin + first - 1 : begin + min(last, len(own))] += count
+            at_work[begin + first - 1 : begin + last] += count
         share = counted[name].double() / (at_work * trace.counts.neurons[name]).double()
         rows.append(torch.where(at_work > 0, share, torch.nan))
     return torch.stack(rows)[:, :_MOST_STEPS]

@@ -58,9 +58,12 @@ class Wiring:
         self.type = np.float64 if snn.dtype == torch.float64 else np.float32
         graph, segments = plan.graph, plan.segments
         ends = {one.segment.end for sums in plan.sums.values() for one in sums}
-        ends |= {layer.node for layer in plan.layers} | {node.name for node in graph if segments.held(node) is not None}
+        products = [node for node in graph if segments.held(node) is not None]
+        ends |= {layer.node for layer in plan.layers} | {node.name for node in products}
+        ends |= {name for node in products for name in segments.through(node)}
         self._axes = axes_of_images(graph, segments.fixed, segments.rules, [graph[name] for name in sorted(ends)])
         self._batches: dict[int, Batch] = {}
+        self._met: dict[str, Synapses] = {}
         self._onwards: dict[str, tuple[tuple[Sum, Synapses], ...]] = {}
         self.sums: dict[str, tuple[tuple[Sum, Synapses], ...]] = {}
         self.gates: dict[str, tuple[Gated, ...]] = {}
@@ -133,33 +136,38 @@ class Wiring:
         return tuple(found)
 
     def _to_gate(self, layer: Layer, gate: Gate, way: Way) -> Iterator[Gated]:
+        (entry,) = self.plan.segments.through(self.plan.graph[gate.node])
+        if gate.node not in self._onwards:
+            self._met[gate.node] = self._at_product(gate, entry)
+            self._onwards[gate.node] = self._to_sums(gate.node, self.plan.ways[gate.node], lambda value: value)
+        ones = torch.ones(self.plan.graph.sizes(layer.node, 1), dtype=self.snn.dtype)
+        scale = self.snn.neurons[layer.site].ungate(ones).flatten().numpy()
+        spread, met = self._pairs(layer.node, way.steps, entry), self._met[gate.node]
+        for sum_, to in self._onwards[gate.node]:
+            yield _composed(gate, sum_, spread, met, to, scale, self.size(sum_.segment.end))
+
+    def _at_product(self, gate: Gate, entry: str) -> Synapses:
+        """From the elements of a gate to a product; the weight is 1 + the number of the held element they meet."""
         holds = gate.held.segment.end
         held = torch.arange(1, self.size(holds) + 1, dtype=torch.float64)[None]
 
         def sent(spikes: Tensor) -> Tensor:
-            batch = self._batch(len(spikes))
-            (value,) = batch.arriving(way, self.back(layer.node, spikes))[1]
-            return self.front(gate.node, batch.product(gate, value, self.back(holds, held.expand(len(spikes), -1))))
+            held_of_each = self.back(holds, held.expand(len(spikes), -1))
+            product = self._batch(len(spikes)).product(gate, self.back(entry, spikes), held_of_each)
+            return self.front(gate.node, product)
 
-        pairs = self._pairs(layer.node, (*way.steps, gate.step), gate.node)
-        which = weighed(pairs, self.size(layer.node), self.size(gate.node), sent, np.float64)
-        if gate.node not in self._onwards:
-            self._onwards[gate.node] = self._to_sums(gate.node, self.plan.ways[gate.node], lambda value: value)
-        ones = torch.ones(self.plan.graph.sizes(layer.node, 1), dtype=self.snn.dtype)
-        scale = self.snn.neurons[layer.site].ungate(ones).flatten().numpy()
-        held_element = which.weight.astype(np.int32) - 1
-        for sum_, to in self._onwards[gate.node]:
-            yield _composed(gate, sum_, which, held_element, to, scale, self.size(sum_.segment.end))
+        pairs = self._pairs(entry, [gate.step], gate.node)
+        return weighed(pairs, self.size(entry), self.size(gate.node), sent, np.float64)
 
 
 def _composed(
-    gate: Gate, sum_: Sum, inner: Synapses, held: NDArray[np.int32], outer: Synapses, scale: NDArray[Any], targets: int
+    gate: Gate, sum_: Sum, spread: Pairs, met: Synapses, outer: Synapses, scale: NDArray[Any], targets: int
 ) -> Gated:
-    """What leads to a product, and on from there, as one map: a term for each way from a neuron to a target."""
-    times = np.diff(outer.first)[inner.target]
-    source = np.repeat(np.repeat(np.arange(len(scale)), np.diff(inner.first)), times)
-    begin = np.repeat(outer.first[inner.target] - np.cumsum(times) + times, times)
-    onward = begin + np.arange(len(source))
+    """From a layer to its places in a gate, to a product, and on from there, as one map: a term for each way."""
+    place, at_product = _onwards(spread.target, met.first)
+    way, onward = _onwards(met.target[at_product], outer.first)
+    source = np.repeat(np.arange(len(scale)), np.diff(spread.first))[place][way]
+    held = (met.weight[at_product].astype(np.int32) - 1)[way]
     key = source * targets + outer.target[onward]
     order = np.argsort(key, kind="stable")
     key = key[order]
@@ -167,8 +175,14 @@ def _composed(
     found = key[terms]
     first = np.searchsorted(found, np.arange(len(scale) + 1) * targets)
     factor = (outer.weight[onward] * scale[source])[order]
-    which = np.repeat(held, times)[order]
-    return Gated(gate, sum_, first, (found % targets).astype(np.int32), np.append(terms, len(key)), which, factor)
+    return Gated(gate, sum_, first, (found % targets).astype(np.int32), np.append(terms, len(key)), held[order], factor)
+
+
+def _onwards(reached: NDArray[Any], first: Numbers) -> tuple[Numbers, Numbers]:
+    """For each element that is reached all synapses of it: the number of the former, and of the latter."""
+    times = np.diff(first)[reached]
+    number = np.repeat(np.arange(len(reached)), times)
+    return number, np.repeat(first[reached] - np.cumsum(times) + times, times) + np.arange(len(number))
 
 
 class Flat:
@@ -276,11 +290,10 @@ def shot(wiring: Wiring, batch: Batch, store: Flat) -> Iterator[tuple[int, Layer
         starts[layer.start + 1].append(layer)
     active: dict[str, Shooting | Failing] = {}
     weights: dict[tuple[str, int], NDArray[Any]] = {}
-    for now in range(1, plan.answer + 1):
+    for now in range(1, plan.end + 1):
         for layer in starts.pop(now, ()):
-            neuron, x, when = batch.neurons[layer.site], batch.total(layer.sum), batch.when(layer)
+            neuron, x, when = batch.neurons[layer.site], batch.taken_in(layer), batch.when(layer)
             active[layer.node] = Shooting(layer, neuron, x) if batch.faults is None else Failing(layer, neuron, x, when)
-            batch.release(layer.sum)
         for name, one in list(active.items()):
             layer, t = one.layer, now - one.layer.start - 1
             fired, done = one.fire(t), 0

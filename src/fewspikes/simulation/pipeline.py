@@ -9,13 +9,16 @@ with one image.
 Spikes carry no name: they are added to whatever membrane listens when they come.
 """
 
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from torch import Tensor
 
 from fewspikes.base.errors import FewSpikesError
+from fewspikes.base.progress import track
+from fewspikes.base.wording import counted
 from fewspikes.graph.graph import OUTPUT, SITE
 from fewspikes.network.spiking import SpikingNetwork
 from fewspikes.operators.rule import Kind
@@ -108,6 +111,9 @@ class Schedule:
         late: the products that wait.
         latency: the steps from an image to its answer.
         interval: the least number of steps between two images.
+
+    Raises:
+        FewSpikesError: a loop over time whose layers need more membranes.
     """
 
     def __init__(self, plan: Plan, membranes: int = 1) -> None:
@@ -118,11 +124,27 @@ class Schedule:
         self.lines = {layer.node: tuple(self._lines(layer)) for layer in plan.layers}
         self.late = tuple(late for found in self._gating.values() for late in self._late(found))
         self.latency = plan.answer
-        self.interval = self._shortest()
+        units = self._units()
+        for windows in units:
+            self._check_loop(windows)
+        self.interval = max(map(self._of_unit, units), default=1)
+
+    def chosen(self, interval: int | None) -> int:
+        """The steps between two images, if so many are asked for; None asks for the fewest.
+
+        Raises:
+            FewSpikesError: fewer than the membranes allow.
+        """
+        if interval is not None and interval < self.interval:
+            raise FewSpikesError(
+                f"with {counted(self.membranes, 'membrane')} for each neuron this network takes an image every "
+                f"{self.interval} steps at most; got interval={interval}: give {self.interval} or more, or None"
+            )
+        return self.interval if interval is None else interval
 
     def traffic(self, interval: int | None = None) -> Traffic:
         """What the pipeline takes and gives, at its own interval or a longer one."""
-        interval = self.interval if interval is None else interval
+        interval = self.chosen(interval)
         graph, bits, words = self.plan.graph, dict[str, int](), 0
         for layer in self.plan.layers:
             waits = max((line.delay for line in self.lines[layer.node]), default=0)
@@ -188,12 +210,27 @@ class Schedule:
         for time, sums in by_time.items():
             yield Late(gate, time, way.to(sums))
 
-    def _shortest(self) -> int:
-        units = defaultdict(list)
-        for window in self.windows.values():
+    def _units(self) -> tuple[list[Window], ...]:
+        """When membranes are busy with one image; in a loop, at each time step."""
+        found = defaultdict(list)
+        for window in sorted(self.windows.values(), key=lambda window: (window.opens, window.freed)):
             if window.freed > window.opens:
-                units[window.sum.unit].append(window)
-        return max((self._of_unit(windows) for windows in units.values()), default=1)
+                found[window.sum.unit].append(window)
+        return tuple(found.values())
+
+    def _check_loop(self, windows: Sequence[Window]) -> None:
+        """Raise if time steps of a loop need the same membrane at once."""
+        if all(a.freed <= b.opens for a, b in zip(windows, windows[self.membranes :], strict=False)) and all(
+            a.taken <= b.opens for a, b in pairwise(windows)
+        ):
+            return
+        graph, name = self.plan.structure.graph, windows[0].sum.unit[0]
+        names = {site.node: f"the layer {site.name}" for site in self.plan.structure.sites}
+        other = "Pipeline(membranes=2) or " if self.membranes == 1 else ""
+        raise FewSpikesError(
+            f"{names.get(name, graph[name].where)} takes in a time step of its loop while it is busy with the one "
+            f'before, for which {counted(self.membranes, "membrane")} is too few; use {other}engine="steps"'
+        )
 
     def _of_unit(self, windows: list[Window]) -> int:
         """The steps that membranes are busy with one image; two take turns, where there is no loop."""
@@ -256,7 +293,7 @@ class Membranes:
     def open(self, one: Sum) -> None:
         """A membrane is empty and listens from now on."""
         if one.unit in self._listening or self._busy[one.unit] == self.count:
-            raise FewSpikesError(f"the neurons of {one.unit[0]} are busy with the image before; give a longer interval")
+            raise AssertionError(f"the membranes of {one.unit} are busy")
         self._listening[one.unit] = None
         self._busy[one.unit] += 1
 
@@ -277,7 +314,12 @@ class Membranes:
 
 
 def piped(
-    schedule: Schedule, snn: SpikingNetwork, images: Sequence[Sequence[Tensor]], interval: int
+    schedule: Schedule,
+    snn: SpikingNetwork,
+    images: Sequence[Sequence[Tensor]],
+    interval: int,
+    outside: Counter[str],
+    progress: bool | None = None,
 ) -> Iterator[tuple[int, int, Layer | None, int, Tensor]]:
     """Run images one after another, all in flight at once.
 
@@ -286,21 +328,27 @@ def piped(
         snn: the network.
         images: the inputs of each, in the network's order.
         interval: the steps between two.
+        outside: as for a `Batch`.
+        progress: shows how far it is on stderr; None: on a terminal.
 
     Yields:
         The global step, the image, the layer, the step of its code (from 0), and its spikes; with no layer, the image's
         output.
     """
-    work = _Pipeline(schedule, snn, images)
-    for now in range(1, schedule.latency + interval * (len(images) - 1) + 1):
-        first = max(-(-(now - schedule.latency) // interval), 0)
+    work = _Pipeline(schedule, snn, images, outside)
+    end = schedule.plan.end
+    last = end + interval * (len(images) - 1)
+    for now in track(range(1, last + 1), "simulating", last, progress):
+        first = max(-(-(now - end) // interval), 0)
         flying = [(n, now - n * interval) for n in range(first, min((now - 1) // interval + 1, len(images)))]
         yield from ((now, *told) for told in work.step(now, flying))
 
 
 class _Pipeline:
-    def __init__(self, schedule: Schedule, snn: SpikingNetwork, images: Sequence[Sequence[Tensor]]) -> None:
-        self.schedule, self.snn, self.images = schedule, snn, images
+    def __init__(
+        self, schedule: Schedule, snn: SpikingNetwork, images: Sequence[Sequence[Tensor]], outside: Counter[str]
+    ) -> None:
+        self.schedule, self.snn, self.images, self.outside = schedule, snn, images, outside
         self.membranes = Membranes(schedule.membranes, schedule.windows)
         self.batches: dict[int, Batch] = {}
         self.firing: dict[tuple[int, str], tuple[Layer, Firing]] = {}
@@ -323,15 +371,14 @@ class _Pipeline:
         """One global step of all images in flight, each with its own step."""
         for n, own in flying:
             if own == 1:
-                self.batches[n] = Batch(self.schedule.plan, self.snn, self.images[n], self.membranes, n)
+                self.batches[n] = Batch(self.schedule.plan, self.snn, self.images[n], self.membranes, n, self.outside)
                 self._take(n, 0)
             for one in self.opens.get(own, ()):
                 self.membranes.open(one)
             for layer in self.layers.get(own, ()):
                 batch = self.batches[n]
-                firing = Firing(batch.neurons[layer.site], batch.total(layer.sum), batch.when(layer))
+                firing = Firing(batch.neurons[layer.site], batch.taken_in(layer), batch.when(layer))
                 self.firing[n, layer.node] = layer, firing
-                batch.release(layer.sum)
         yield from self._fire(now, dict(flying))
         for n, line, value in self.flying.pop(now, ()):
             self._arrive(self.batches[n], n, line, value)
@@ -344,7 +391,9 @@ class _Pipeline:
             for one in self.freed.get(own, ()):
                 self.membranes.free(one)
             if own == self.schedule.latency:
-                yield n, None, 0, self.batches.pop(n).output()
+                yield n, None, 0, self.batches[n].output()
+            if own == self.schedule.plan.end:
+                del self.batches[n]
                 self.products = {key: value for key, value in self.products.items() if key[0] != n}
 
     def _take(self, n: int, own: int) -> None:

@@ -136,6 +136,7 @@ class Plan:
         layers: of neurons, in order.
         sums: by consumer, one for each operand.
         answer: the global step at which the output is complete.
+        end: the last global step; after the answer only what nobody waits for fires, in a loop's last time step.
         still: what a node is without spikes, for one image, by name; filled by the first batch that runs.
     """
 
@@ -151,6 +152,7 @@ class Plan:
         self._ready = ready_steps(structure.segments, steps)
         self.sums = self._sums()
         self.answer = self.ready(self.graph.output.name)
+        self.end = max(self.ready(node.name) for node in self.graph)
         sites = {site.node: site.name for site in structure.sites}
         self.layers = tuple(self._layer(node, sites, k) for node in self.graph.of(SITE))
         self._order = {node.name: at for at, node in enumerate(self.graph)}
@@ -240,10 +242,11 @@ class Plan:
     @cached_property
     def alike(self) -> frozenset[str]:
         """The signals that are the same for every image where no spikes come, with the images in front."""
-        found = set[str]()
-        told = {node.name for node in self.graph.of(CONSTANT)} | {n.name for n in self.graph if n.shape is None}
+        found, carriers = set[str](), self.segments.carriers
+        sizes = {node.name for node in self.graph if node.shape is None and node.name not in carriers}
+        told = {node.name for node in self.graph.of(CONSTANT)} | sizes
         for node in self.graph:
-            if node.name not in self.segments.carriers or (node.shape or ())[:1] != (Batch(1),):
+            if node.name not in carriers or (node.shape or ())[:1] != (Batch(1),):
                 continue
             is_sum = self.segments.kind(node.name) is Kind.SYNAPTIC and self.segments.held(node) is None
             if node.operator == SITE or (is_sum and all(name in found or name in told for name in node.reads)):

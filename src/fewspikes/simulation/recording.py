@@ -87,7 +87,8 @@ def new_folder(path: Any) -> Path:
     if folder.exists() and not folder.is_dir():
         raise FewSpikesError(f"cannot record to {shown(folder)}: it is a file; give a folder")
     if not folder.parent.is_dir():
-        raise FewSpikesError(f"cannot record to {shown(folder)}: {shown(folder.parent)} does not exist; make it first")
+        what = "is a file; give another folder" if folder.parent.exists() else "does not exist; make it first"
+        raise FewSpikesError(f"cannot record to {shown(folder)}: {shown(folder.parent)} {what}")
     if folder.is_dir() and any(folder.iterdir()):
         raise FewSpikesError(f"cannot record to {shown(folder)}: it is not empty; give a new folder, or empty it")
     return folder
@@ -99,7 +100,7 @@ class Stream:
     Args:
         folder: new or empty.
         sites: the layers that are recorded, in order.
-        about: engine, images, interval, answer.
+        about: engine, images, interval, answer, steps.
     """
 
     def __init__(self, folder: Path, sites: Sequence[RecordedSite], about: Mapping[str, Any]) -> None:
@@ -158,6 +159,7 @@ class RecordedEvents:
         images: how many were simulated.
         interval: of a pipeline, the steps between two images; else None.
         answer: the global step of the answer.
+        steps: the global steps of an image; in a loop's last time step some neurons may fire after the answer.
         versions: of fewspikes and torch that wrote it.
         chunks: its files.
         complete: whether the simulation came to its end.
@@ -169,6 +171,7 @@ class RecordedEvents:
     images: int
     interval: int | None
     answer: int
+    steps: int
     versions: Mapping[str, str]
     chunks: int
     complete: bool
@@ -217,7 +220,7 @@ class RecordedEvents:
         sizes = ((one.times, one.K, prod(one.shape)) for one in self.sites)
         times, K, neurons = torch.tensor(list(sizes), dtype=torch.int64).view(-1, 3)[site].unbind(1)
         _within(found.image, self.images, "image")
-        _within(found.step - 1, self.answer, "step")
+        _within(found.step - 1, self.steps, "step")
         _within(found.time, times, "time step")
         _within(found.t, K, "step of the code")
         _within(found.neuron, neurons, "neuron")
@@ -254,10 +257,10 @@ def read_events(folder: Any) -> RecordedEvents:
         if chunks is not None and whole("chunks", chunks, 0) != there:
             raise ValueError(f"of its {chunks} chunks {there} are there")
         sites = tuple(RecordedSite(**site) for site in content["sites"])
-        images, answer = whole("images", content["images"], 0, _MOST), whole("answer", content["answer"], 0, _MOST)
+        images, answer, steps = (whole(name, content[name], 0, _MOST) for name in ("images", "answer", "steps"))
         return RecordedEvents(
-            folder, sites, str(content["engine"]), images, content["interval"], answer, content["versions"], there,
-            chunks is not None,
+            folder, sites, str(content["engine"]), images, content["interval"], answer, steps, content["versions"],
+            there, chunks is not None,
         )  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """One batch on its way through a network: what is known without spikes, and what spikes have brought so far."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from functools import reduce
 from typing import Any, Protocol
@@ -11,7 +12,7 @@ from fewspikes.base.moments import Moment
 from fewspikes.graph.graph import CONSTANT, INPUT
 from fewspikes.graph.interpreter import Step, execute, filled
 from fewspikes.network.spiking import SpikingNetwork
-from fewspikes.neuron.layer import FSNeuron
+from fewspikes.neuron.layer import FSNeuron, count_outside
 from fewspikes.operators.rule import Kind
 from fewspikes.simulation.plan import Gate, Layer, Plan, Sum, Way
 from fewspikes.simulation.shaking import Shaken
@@ -60,11 +61,19 @@ class Batch:
         inputs: in its order.
         store: where sums are formed.
         first: the position of the first image among all.
+        outside: by site, gate inputs outside the domain of the layer's code; counted on.
     """
 
     def __init__(
-        self, plan: Plan, snn: SpikingNetwork, inputs: Sequence[Tensor], store: Store | None = None, first: int = 0
+        self,
+        plan: Plan,
+        snn: SpikingNetwork,
+        inputs: Sequence[Tensor],
+        store: Store | None = None,
+        first: int = 0,
+        outside: Counter[str] | None = None,
     ) -> None:
+        self.outside = Counter[str]() if outside is None else outside
         self.first, self.faults, self.shaken = first, snn.faults, Shaken(plan, snn)
         self.store = Unbounded() if store is None else store
         self.aside = Unbounded()
@@ -109,10 +118,21 @@ class Batch:
             self._totals[sum_.number] = reduce(torch.add, [value for value in found if value is not None])
         return self._totals[sum_.number]
 
+    def taken_in(self, layer: Layer) -> Tensor:
+        """What a layer that begins to fire has taken in."""
+        x, neuron = self.total(layer.sum), self.neurons[layer.site]
+        self.release(layer.sum)
+        self.outside[layer.site] += count_outside(neuron.gate(x), neuron.code.domain)
+        return x
+
     def so_far(self, step: int) -> Tensor | None:
-        """The output after a step, while spikes come to it; None before, and where it is no plain sum."""
+        """The output after a step, while spikes come to it; None before and after, and where it is no plain sum."""
         shown = self.plan.shown
-        if shown is None or step < self.plan.shown_from or not isinstance(self.store, Unbounded):
+        if (
+            shown is None
+            or not self.plan.shown_from <= step <= self.plan.answer
+            or not isinstance(self.store, Unbounded)
+        ):
             return None
         self._work_out(shown)
         still, more = self.values[shown.end], self.store.peek(shown)

@@ -1,5 +1,6 @@
 """`simulate`: a network run spike by spike, by the engine that is asked for."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -11,7 +12,7 @@ from fewspikes.base.checks import said, whole
 from fewspikes.base.errors import FewSpikesError
 from fewspikes.base.progress import track
 from fewspikes.graph.graph import refs
-from fewspikes.graph.inputs import bound, check_autocast, check_inputs
+from fewspikes.graph.inputs import bound, check_autocast, check_finite, check_inputs
 from fewspikes.graph.nested import tensors_of, with_tensors
 from fewspikes.measure.counting import Counts
 from fewspikes.measure.deal import batch_size
@@ -81,7 +82,8 @@ def simulate(
         progress: shows how far it is on stderr; None: on a terminal.
 
     Raises:
-        FewSpikesError: an unknown engine, inputs that do not fit, too much to record, or a network on a GPU.
+        FewSpikesError: an unknown engine, inputs that do not fit, no image, NaN or inf, too much to record, an interval
+            that is too short, or a network on a GPU.
 
     Source: paper, Fig. 2 and section 1.1 (the pipeline).
 
@@ -96,10 +98,15 @@ def simulate(
         raise FewSpikesError(f"simulate needs a converted network; got {type(snn).__name__}")
     if not isinstance(engine, Pipeline) and engine not in ENGINES:
         raise FewSpikesError(f"engine must be {', '.join(ENGINES)} or a Pipeline; got {said(engine)}")
+    if recording is not None and not isinstance(recording, Recording):
+        raise FewSpikesError(f"recording must be a Recording, as Recording(sites=('relu',)); got {said(recording)}")
     check_autocast()
     args, named = ((), x) if isinstance(x, Mapping) else (x if isinstance(x, tuple) else (x,), {})
     values = bound(snn.inputs, args, named)
     check_inputs(snn.inputs, values, snn.dtype, "simulate")
+    if not len(values[0]):
+        raise FewSpikesError("simulate needs at least one image; got a batch of 0")
+    check_finite(values, "the batch to simulate")
     if snn.faults is not None:
         snn.faults.check_engine("pipeline" if isinstance(engine, Pipeline) else engine)
     if snn.device.type != "cpu":
@@ -116,6 +123,7 @@ class _Simulation:
         self.outputs: list[Any] = []
         self.running: dict[int, list[Tensor]] = {}
         self.synops: int | None = None
+        self.outside = Counter[str]()
         self.interval: int | None = None
         self.traffic: Traffic | None = None
         self.times: dict[str, tuple[int, int]] = {}
@@ -131,7 +139,7 @@ class _Simulation:
         known = {name: size for name, size in taken.items() if name in self.structure.image_axes}
         looped = frozenset(name for name in shapes if self.structure.loop(name) is not None)
         names = recording.chosen(known)
-        self.recorder = Recorder(names, shapes, looped, self.images, self.plan.answer, recording.folder)
+        self.recorder = Recorder(names, shapes, looped, self.images, self.plan, recording.folder)
 
     def run(self, engine: str | Pipeline) -> Trace:
         """All images, by an engine."""
@@ -157,7 +165,7 @@ class _Simulation:
     def _steps(self) -> Iterator[_Fired]:
         size = batch_size(self.snn.report.neurons)
         for first in track(range(0, self.images, size), "simulating", -(-self.images // size), self.progress):
-            batch, before = Batch(self.plan, self.snn, self._part(first, size), first=first), 0
+            batch, before = Batch(self.plan, self.snn, self._part(first, size), None, first, self.outside), 0
             for own, layer, t, z in fired(self.plan, batch):
                 if own != before:
                     self._listen(batch, before)
@@ -174,13 +182,13 @@ class _Simulation:
 
     def _pipeline(self, engine: Pipeline) -> Iterator[_Fired]:
         schedule = Schedule(self.plan, engine.membranes)
-        self.interval = schedule.interval if engine.interval is None else engine.interval
+        self.interval = schedule.chosen(engine.interval)
         self.traffic = schedule.traffic(self.interval)
         return self._piped(schedule, self.interval)
 
     def _piped(self, schedule: Schedule, interval: int) -> Iterator[_Fired]:
         images = [self._part(n, 1) for n in range(self.images)]
-        for now, n, layer, t, z in piped(schedule, self.snn, images, interval):
+        for now, n, layer, t, z in piped(schedule, self.snn, images, interval, self.outside, self.progress):
             if layer is None:
                 self.outputs.append(z)
             else:
@@ -192,7 +200,7 @@ class _Simulation:
             if wiring is None or self.plan.has_masks:
                 wiring = Wiring(self.plan, self.snn, self._part(n, 1))
             store = Flat(wiring)
-            batch = Batch(self.plan, self.snn, self._part(n, 1), store, n)
+            batch = Batch(self.plan, self.snn, self._part(n, 1), store, n, self.outside)
             for own, layer, t, neurons, done in shot(wiring, batch, store):
                 self.synops += done
                 if t >= 0 and len(neurons):
@@ -216,7 +224,7 @@ class _Simulation:
         spikes = {name: int(own.sum()) for name, own in self.recorder.per_step.items()}
         times = {name: n for name, (n, _, _) in self.recorder.shapes.items()}
         inputs = {name: own * self.images * times[name] for name, own in neurons.items()}
-        clipped = dict.fromkeys(neurons, 0)
+        clipped = {name: self.outside[name] for name in neurons}
         return Counts(neurons, self.images, spikes, clipped, inputs, self.synops)
 
 

@@ -74,11 +74,10 @@ def fired(plan: Plan, batch: Batch, forced: Forced | None = None) -> Iterator[tu
     for layer in plan.layers:
         starts[layer.start + 1].append(layer)
     active: dict[str, tuple[Layer, Firing]] = {}
-    for now in range(1, plan.answer + 1):
+    for now in range(1, plan.end + 1):
         for layer in starts.pop(now, ()):
-            firing = Firing(batch.neurons[layer.site], batch.total(layer.sum), batch.when(layer))
+            firing = Firing(batch.neurons[layer.site], batch.taken_in(layer), batch.when(layer))
             active[layer.node] = layer, firing
-            batch.release(layer.sum)
         for layer, firing in list(active.values()):
             t = now - layer.start - 1
             z = firing.fire(t)

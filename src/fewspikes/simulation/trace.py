@@ -1,7 +1,7 @@
 """What a simulation tells: who fired when, what came out, and when the answer was there."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +15,7 @@ from fewspikes.base.errors import FewSpikesError
 from fewspikes.base.files import as_path
 from fewspikes.measure.counting import Counts
 from fewspikes.simulation.pipeline import Traffic
-from fewspikes.simulation.plan import Layer
+from fewspikes.simulation.plan import Layer, Plan
 from fewspikes.simulation.recording import RecordedSite, Stream, new_folder
 
 _LIMIT = 1 << 30
@@ -42,9 +42,10 @@ class Recording:
     def __post_init__(self) -> None:
         whole("limit", self.limit, 0)
         if self.sites is not None:
-            if isinstance(self.sites, str) or not all(isinstance(name, str) for name in self.sites):
+            names = tuple(self.sites) if isinstance(self.sites, Iterable) else (self.sites,)
+            if isinstance(self.sites, str) or not all(isinstance(name, str) for name in names):
                 raise FewSpikesError(f"sites must be names of sites, ('relu', ...); got {said(self.sites)}")
-            object.__setattr__(self, "sites", tuple(dict.fromkeys(self.sites)))
+            object.__setattr__(self, "sites", tuple(dict.fromkeys(names)))
         if self.folder is not None:
             new_folder(self.folder)
 
@@ -80,8 +81,8 @@ class Trace:
             are recorded in a folder.
         counts: exact, with synaptic operations where the engine counts them one by one.
         times: by site, the first and the last global step in which it may fire, the image coming in at step 0.
-        per_step: by site, the spikes of all images in each global step of their own, int64 [answer].
-        answer: the step after which the output is complete.
+        per_step: by site, the spikes of all images in each global step of their own, int64 [steps].
+        answer: the step after which the output is complete. In a loop's last time step some neurons may fire later.
         running: the output after each of the last steps, [steps, batch, *shape], where it is one weighted sum.
         running_steps: those steps.
         interval: of a pipeline, the steps between two images; else None.
@@ -112,7 +113,7 @@ class Recorder:
         shapes: by site, time steps, K and the shape per image.
         in_loop: the sites whose spikes have an axis of time steps.
         images: how many run.
-        answer: the step of the answer.
+        plan: of the network.
         folder: where spikes go in place of memory, if they do.
     """
 
@@ -120,7 +121,7 @@ class Recorder:
     shapes: Mapping[str, tuple[int, int, tuple[int, ...]]]
     in_loop: frozenset[str]
     images: int
-    answer: int
+    plan: Plan
     folder: str | os.PathLike[str] | None = None
     spikes: dict[str, Tensor] = field(init=False)
     per_step: dict[str, Tensor] = field(init=False)
@@ -133,7 +134,7 @@ class Recorder:
         for name in self.names if self.folder is None else ():
             times, K, shape = self.shapes[name]
             self.spikes[name] = torch.zeros((times, K, self.images, *shape), dtype=torch.bool)
-        self.per_step = {name: torch.zeros(self.answer, dtype=torch.int64) for name in self.shapes}
+        self.per_step = {name: torch.zeros(self.plan.end, dtype=torch.int64) for name in self.shapes}
 
     @contextmanager
     def running(self, engine: str, interval: int | None) -> Iterator[None]:
@@ -145,7 +146,7 @@ class Recorder:
         """
         self.interval = interval
         if interval is not None:
-            steps = self.answer + interval * (self.images - 1)
+            steps = self.plan.end + interval * (self.images - 1)
             self.together = {name: torch.zeros(steps, dtype=torch.int64) for name in self.shapes}
         if self.folder is None:
             yield
@@ -154,7 +155,8 @@ class Recorder:
         for name in self.names:
             times, K, shape = self.shapes[name]
             sites.append(RecordedSite(name, K, times, name in self.in_loop, tuple(shape)))
-        about = {"engine": engine, "images": self.images, "interval": interval, "answer": self.answer}
+        about = {"engine": engine, "images": self.images, "interval": interval}
+        about |= {"answer": self.plan.answer, "steps": self.plan.end}
         with Stream(as_path(self.folder), sites, about) as self.stream:
             yield
 
