@@ -146,7 +146,8 @@ def test_a_killed_simulation_leaves_whole_chunks(tmp_path):
     assert whole > 3
     known = fs.simulate(dense(), torch.rand(100_000, 6).double()[:whole])
     for site, spikes in known.spikes.items():
-        assert torch.equal(found.spikes(site)[:, :whole], spikes)
+        with pytest.warns(fs.FewSpikesWarning, match="did not end: later images"):
+            assert torch.equal(found.spikes(site)[:, :whole], spikes)
 
 
 def test_an_interrupted_simulation_writes_what_it_has(networks, tmp_path, monkeypatch):
@@ -220,7 +221,7 @@ def test_what_is_no_recording_is_refused(tmp_path, folder):
 
 def test_a_lost_chunk_is_noticed(folder):
     (folder / "events-000001.safetensors").unlink()
-    with pytest.raises(fs.FewSpikesError, match="of its . chunks 1 are there"):
+    with pytest.raises(fs.FewSpikesError, match="of its . chunks events-000001.safetensors is missing"):
         fs.read_events(folder)
 
 
@@ -299,6 +300,48 @@ def test_a_raster_shows_the_share_of_the_neurons_that_fire(networks):
     (alone,) = _density(fs.simulate(snn, x, fs.Pipeline(1, interval=20)), ["1"])  # one image at a time
     for n in range(5):
         assert torch.equal(alone[20 * n : 20 * n + 5], trace.spikes["1"][:, n].double().mean(1))
+
+
+def test_one_layer_shows_a_dot_for_each_spike_of_the_first_image(networks, monkeypatch, tmp_path):
+    snn, x = networks["dense"]
+    drawn = []
+    monkeypatch.setattr("fewspikes.simulation.drawing.write_picture", lambda figure, path: drawn.append(figure))
+    trace = fs.simulate(snn, x)
+    draw_raster(trace, tmp_path / "a.png", ["3"])
+    dots = {(int(x), int(y)) for line in drawn[0].axes[0].lines for x, y in zip(*line.get_data(), strict=True)}
+    t, neuron = trace.spikes["3"][:, 0].nonzero(as_tuple=True)
+    assert dots == set(zip((t + 6).tolist(), neuron.tolist(), strict=True))
+    draw_raster(trace, tmp_path / "a.png", ["3", "1"])
+    assert [label.get_text() for label in drawn[1].axes[0].get_yticklabels()] == ["1", "3"]  # in the order of time
+
+
+def test_a_long_pipeline_says_how_much_of_it_is_shown(networks, monkeypatch, tmp_path):
+    snn, x = networks["dense"]
+    drawn = []
+    monkeypatch.setattr("fewspikes.simulation.drawing.write_picture", lambda figure, path: drawn.append(figure))
+    draw_raster(fs.simulate(snn, x, fs.Pipeline(interval=400)), tmp_path / "a.png")
+    assert "steps 1 to 1000 of 1610" in drawn[0].axes[0].get_xlabel()
+
+
+def test_what_a_neuron_stands_for_is_its_gain_times_its_spikes(networks):
+    for snn, x in networks.values():
+        for site in snn.neurons:
+            one = course(snn, x[:1], site)
+            sent = sum(d for d, z in zip(one.d, one.z, strict=True) if z)
+            assert one.output == pytest.approx(one.gain * (one.offset + sent))
+            assert len(one.position) == len(snn.structure.image_axes[site].shape(snn.structure.shape_at(site, 1)))
+
+
+def test_a_trace_says_what_it_holds_in_a_line(networks):
+    snn, x = networks["dense"]
+    trace = fs.simulate(snn, x, "pipeline")
+    assert repr(trace) == (
+        f"Trace(engine 'pipeline', 5 images, {trace.counts.total} spikes in 2 layers, those of 2 layers kept, "
+        "answer after step 10, a new image every 10 steps)"
+    )
+    assert trace != fs.simulate(snn, x, "pipeline")
+    with pytest.raises(fs.FewSpikesError, match="recording must be a Recording"):
+        fs.simulate(snn, x, recording="folder")
 
 
 def test_pictures_are_written_as_their_names_say(networks, tmp_path):

@@ -1,5 +1,6 @@
 """The entry point: one line for a bad input, and the exit codes 0 (done), 1 (failed), 2 (bad usage or input)."""
 
+import os
 import sys
 import warnings
 from typing import Annotated, Any
@@ -56,6 +57,8 @@ def main() -> None:
     except (KeyboardInterrupt, typer.Abort):
         code = interruption.CODE
     except (Exception, SystemExit) as error:
+        if isinstance(error, BrokenPipeError) or isinstance(error.__context__, BrokenPipeError):
+            os._exit(1)  # whoever read our output, `head` perhaps, has read enough
         if debug:
             raise
         _leave(*_said(error))

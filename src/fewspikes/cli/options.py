@@ -122,8 +122,8 @@ def _size_of(name: str, snn: SpikingNetwork, carried: Preprocessing | None) -> s
     if len(snn.inputs) > 1 or len(shape) != 3 or shape[0] not in (1, 3):
         shapes = " and ".join(f"{spec.name} {list(spec.shape)}" for spec in snn.inputs)
         raise FewSpikesError(
-            f"{name} takes no pictures but {shapes}, and this command reads pictures; in Python, give batches of your "
-            "own"
+            f"{name} takes no pictures but {shapes}, and this command reads pictures; call fewspikes.evaluate or "
+            "fewspikes.simulate in Python with batches of your own"
         )
     return f"{shape[1]},{shape[2]}"
 

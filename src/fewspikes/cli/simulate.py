@@ -21,7 +21,7 @@ from fewspikes.network.file import load
 from fewspikes.network.spiking import SpikingNetwork
 from fewspikes.simulation.courses import Course, course
 from fewspikes.simulation.drawing import draw_course, draw_raster
-from fewspikes.simulation.simulation import ENGINES
+from fewspikes.simulation.simulation import ENGINES, Pipeline
 from fewspikes.simulation.simulation import simulate as run
 from fewspikes.simulation.trace import Recording, Trace
 
@@ -39,6 +39,12 @@ def simulate(
             "events: spike by spike, every synaptic operation counted."
         ),
     ] = "steps",
+    membranes: Annotated[
+        int | None, typer.Option(metavar="1|2", help="Of the pipeline, for each neuron; with 2 images follow sooner.")
+    ] = None,
+    interval: Annotated[
+        int | None, typer.Option(metavar="STEPS", help="Of the pipeline, between two images. Default: the shortest.")
+    ] = None,
     site: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME", help="A layer to show and to record; may be repeated. Default: all."),
@@ -47,7 +53,11 @@ def simulate(
         Path | None, typer.Option(metavar="FOLDER", help="Record every spike as an address event; a new folder.")
     ] = None,
     raster: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Draw who fires when: a .png or .svg (needs matplotlib).")
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Draw which layers fire when, or of one --site which neurons: a .png or .svg (needs matplotlib).",
+        ),
     ] = None,
     neuron: Annotated[
         Path | None,
@@ -75,7 +85,11 @@ def simulate(
             check_picture(picture)
     if neuron is not None and not site:
         raise FewSpikesError("--neuron needs a layer; give --site NAME")
-    recording = Recording(sites=()) if record is None else Recording(tuple(site) if site else None, folder=record)
+    if (membranes is not None or interval is not None) and engine != "pipeline":
+        raise FewSpikesError("--membranes and --interval are settings of --engine pipeline; give it, or leave them out")
+    chosen = Pipeline(membranes or 1, interval) if engine == "pipeline" else engine
+    alone = tuple(site) if site and raster is not None and len(set(site)) == 1 else ()  # its neurons are drawn
+    recording = Recording(alone) if record is None else Recording(tuple(site) if site else None, folder=record)
     snn = load(network)
     if sentences.takes_sentences(snn):
         raise FewSpikesError(f"{network} takes sentences, and this command reads pictures; call fewspikes.simulate")
@@ -85,7 +99,7 @@ def simulate(
         raise FewSpikesError("give either --image FILE, once or more, or --limit N for N images of --data")
     names, x = _read(image, known) if image else _drawn(snn, known, data, split, limit, seed)
     x = x.to(snn.dtype)
-    trace = run(snn, x, engine, recording)
+    trace = run(snn, x, chosen, recording)
     shown = tuple(dict.fromkeys(site)) if site else tuple(trace.times)
     found = None if neuron is None or not site else course(snn, x[:1], site[0])
     if raster is not None:
@@ -234,7 +248,7 @@ def _as_json(
         **pipeline,
         "classes": _classes(trace.output, counts.images),
         "running_classes": [{"step": step, "classes": classes} for step, classes in _running(trace)],
-        "spikes": counts.total,
+        "spikes": sum(counts.by_site[name] for name in sites),
         "synops": counts.synops,
         "layers": layers,
         **({} if found is None else {"neuron": vars(found)}),

@@ -14,6 +14,7 @@ from fewspikes.operators.rewriting import Site
 from fewspikes.operators.rule import Kind
 
 _SHOWN = 3  # of the worst sites, in the report as text
+FAULTY = "faults:"  # how the note of a perturbed network begins
 _PLAIN_LOOP = (
     "note: on this device neurons run as a plain loop, K passes over each layer; on the CPU, and on NVIDIA GPUs with "
     "Triton, they are one pass"
@@ -121,7 +122,7 @@ class ConversionReport:
         if not digital:
             lines.append("nothing is left digital")
         lines += [f"note: {note}" for note in self.notes]
-        if self.engine == "reference":
+        if self.engine == "reference" and not any(note.startswith(FAULTY) for note in self.notes):
             lines.append(_PLAIN_LOOP)
         lines += [f"note: {line}" for line in oddities(self.sites, item)]
         if any(site.diagnosis is not None for site in self.sites):

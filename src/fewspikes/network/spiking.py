@@ -14,7 +14,7 @@ from fewspikes.graph.inputs import InputSpec, bound, check_autocast, check_input
 from fewspikes.graph.interpreter import Running
 from fewspikes.network.grids import followed
 from fewspikes.network.macs import Macs, with_gating
-from fewspikes.network.report import ConversionReport, report_of
+from fewspikes.network.report import FAULTY, ConversionReport, report_of
 from fewspikes.network.sites import SiteDiagnosis
 from fewspikes.network.structure import Structure
 from fewspikes.network.synapses import FanOut
@@ -212,7 +212,9 @@ class SpikingNetwork(Countable):
             self._report = report_of(
                 self.structure,
                 self.neurons,
-                self.notes,
+                self.notes
+                if self.faults is None
+                else (*self.notes, f"{FAULTY} {self.faults}; neurons run step by step"),
                 self.calibration_images,
                 self.engine,
                 self.diagnosis,

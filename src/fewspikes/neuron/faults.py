@@ -21,8 +21,8 @@ class Faults:
 
     Attributes:
         lost: the probability, 0 to 1, that a spike does not arrive; `at` says where it is drawn.
-        late: the probability that a spike arrives one step late: the receivers decode it with d[t+1]. At t = K it is
-            lost. If the neuron fires in that step, too, both spikes are heard.
+        late: the probability that a spike that is not lost arrives one step late: the receivers decode it with
+            d[t+1]. At t = K it is lost. If the neuron fires in that step, too, both spikes are heard.
         spurious: the probability, per neuron and step in which it does not fire, that the receivers hear a spike all
             the same; the neuron's membrane is not reset.
         threshold_noise: s >= 0; each threshold is T (1 + s n), n standard normal. `each` says how often it is drawn.
@@ -75,6 +75,10 @@ class Faults:
     def weighs_anew(self) -> bool:
         """Whether weights change at every step."""
         return bool(self.weight_noise) and self.each == "step"
+
+    def __str__(self) -> str:
+        changed = (one for one in fields(self) if getattr(self, one.name) != one.default)
+        return ", ".join(f"{one.name} {getattr(self, one.name)}" for one in changed) or "none"
 
     def check_engine(self, engine: str) -> None:
         """Raise FewSpikesError if an engine, "fast" or one of `simulate`, cannot have these faults."""

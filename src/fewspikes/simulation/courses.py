@@ -1,5 +1,6 @@
 """One neuron at work: its threshold, reset, weight and potential, step by step."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -7,6 +8,7 @@ from torch import Tensor
 
 from fewspikes.base.checks import said, whole
 from fewspikes.base.errors import FewSpikesError
+from fewspikes.network.image_axes import ImageAxis
 from fewspikes.network.spiking import SpikingNetwork
 from fewspikes.neuron.recurrence import spike_train
 
@@ -18,21 +20,25 @@ class Course:
     Attributes:
         site: its layer.
         neuron: its number in the layer, row-major.
+        position: where that is in the layer, as (channel, row, column).
         T, h, d: of its code, [K].
         v: its potential v(1) to v(K), before it fires.
         z: whether it fires, [K].
-        offset: of its code: its output is gain * (offset + sum of d(t) z(t)), gain 1 where its channel has none.
-        output: what it stands for.
+        offset: of its code.
+        gain: of its channel; 1 where that has no range or gain of its own.
+        output: what it stands for: gain * (offset + the sum of d(t) z(t)).
     """
 
     site: str
     neuron: int
+    position: tuple[int, ...]
     T: tuple[float, ...]
     h: tuple[float, ...]
     d: tuple[float, ...]
     v: tuple[float, ...]
     z: tuple[bool, ...]
     offset: float
+    gain: float
     output: float
 
 
@@ -82,5 +88,12 @@ def course(snn: SpikingNetwork, x: Tensor, site: str, neuron: int | None = None)
     for reset, fires in zip(h[:-1], z, strict=False):
         v.append(v[-1] - reset * fires)
     T_, h_, d_, v_ = (tuple(value.tolist()) for value in (T, h, d, torch.stack(v)))
-    fired = tuple(z.bool().tolist())
-    return Course(site, neuron, T_, h_, d_, v_, fired, float(offset), float(y.flatten()[neuron]))
+    at = snn.structure.image_axes.get(site, ImageAxis(0)).shape(gate.shape)
+    gain = float(layer.ungate(torch.ones_like(gate)).flatten()[neuron])
+    fired, output = tuple(z.bool().tolist()), float(y.flatten()[neuron])
+    return Course(site, neuron, unravelled(neuron, at), T_, h_, d_, v_, fired, float(offset), gain, output)
+
+
+def unravelled(number: int, shape: Sequence[int]) -> tuple[int, ...]:
+    """Where an element is, from its number, row-major."""
+    return tuple(int(value) for value in torch.unravel_index(torch.tensor(number), tuple(shape)))

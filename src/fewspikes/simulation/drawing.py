@@ -10,18 +10,22 @@ from torch import Tensor
 from fewspikes.base.checks import said
 from fewspikes.base.errors import FewSpikesError
 from fewspikes.base.figures import GREY, LEAST, OURS, TARGET, THEIRS, check_picture, drawing, write_picture
+from fewspikes.base.wording import counted
 from fewspikes.simulation.courses import Course
 from fewspikes.simulation.trace import Trace
 
 _TALL, _LINE, _LEAST = 9.0, 0.2, 2.2  # inches
 _MOST_NAMES, _LONGEST = 40, 28  # beside the axis, and characters of one
-_MOST_STEPS = 400  # of a pipeline
+_MOST_STEPS = 1000  # of a pipeline
+_FEW, _MANY = 200, 20_000  # neurons whose spikes are strokes; spikes that are pixels in an .svg, too
 
 
 def draw_raster(trace: Trace, path: Any, sites: Sequence[str] | None = None) -> Path:
-    """Layers over global steps, coloured by the share of their neurons that fire; a line marks the answer.
+    """Who fires when: layers over global steps, or of one layer its neurons, a dot for each spike.
 
-    For engine "pipeline" all images in flight are there together, up to 400 steps, with a line for each answer.
+    Layers are coloured by the share of their neurons that fire, where they are at work; a line marks the answer. For
+    engine "pipeline" all images in flight are there together, up to 1,000 steps, with a mark for each answer. One layer
+    by itself, if its spikes are kept in the trace, shows those of the first image.
 
     Args:
         trace: of a simulation.
@@ -31,30 +35,75 @@ def draw_raster(trace: Trace, path: Any, sites: Sequence[str] | None = None) -> 
     Raises:
         FewSpikesError: a site that is not there, another kind of file, or no matplotlib.
     """
-    place, names = check_picture(path), tuple(trace.times) if sites is None else tuple(sites)
+    place, names = check_picture(path), tuple(trace.times) if sites is None else tuple(dict.fromkeys(sites))
     unknown = [name for name in names if name not in trace.times]
     if unknown:
         raise FewSpikesError(f"there is no site {said(unknown[0])}; there are {', '.join(trace.times)}")
-    density = _density(trace, names)
     with drawing("a raster") as plt:
-        height = min(_TALL, _LEAST + _LINE * len(names))
-        figure, ax = plt.subplots(figsize=(8.2, height))
-        steps, extent = density.shape[1], (0.5, density.shape[1] + 0.5, len(names) - 0.5, -0.5)
-        colours = plt.get_cmap("viridis").with_extremes(bad="white")
-        shown = ax.imshow(
-            density.numpy(), aspect="auto", interpolation="nearest", extent=extent, cmap=colours, vmin=0.0
-        )
-        figure.colorbar(shown, ax=ax, label="share of the neurons that fire", pad=0.01)
-        answers = _answers(trace, steps)
-        for n, step in enumerate(answers):
-            ax.axvline(step + 0.5, color=TARGET, linewidth=1.4, label=None if n else _answer(trace))
-        every = -(-len(names) // _MOST_NAMES)
-        ax.set_yticks(range(0, len(names), every), [_short(name) for name in names[::every]], fontsize=7)
-        ax.set(xlabel=_steps(trace), ylabel="layer", xlim=(0.5, steps + 1.5))
-        figure.legend(*ax.get_legend_handles_labels(), loc="outside upper right")
-        figure.suptitle(_title(trace), x=0.01, ha="left", fontsize=9)
+        if len(names) == 1 and names[0] in trace.spikes:
+            figure = _dots(plt, trace, names[0])
+        else:
+            figure = _layers(plt, trace, sorted(names, key=trace.times.__getitem__))
         write_picture(figure, place)
     return place
+
+
+def _layers(plt: Any, trace: Trace, names: Sequence[str]) -> Any:
+    density = _density(trace, names)
+    first, last = min(trace.times[name][0] for name in names), max(trace.times[name][1] for name in names)
+    if trace.interval is not None:
+        last += trace.interval * (trace.counts.images - 1)
+    steps = min(last - first + 1, _MOST_STEPS)
+    figure, ax = plt.subplots(figsize=(8.2, min(_TALL, _LEAST + _LINE * len(names))))
+    extent = (first - 0.5, first + steps - 0.5, len(names) - 0.5, -0.5)
+    colours = plt.get_cmap("viridis").with_extremes(bad="white")
+    shown = ax.imshow(
+        density[:, first - 1 : first - 1 + steps].numpy(),
+        aspect="auto",
+        interpolation="nearest",
+        extent=extent,
+        cmap=colours,
+        vmin=0.0,
+    )
+    figure.colorbar(shown, ax=ax, pad=0.01).set_label("share that fires", fontsize=8)
+    for n, step in enumerate(_answers(trace, first + steps - 1)):
+        ax.axvline(step + 0.5, 0 if trace.interval is None else 0.985, 1, color=TARGET, linewidth=1.6, clip_on=False,
+                   label=None if n else _answer(trace))  # fmt: skip
+    every = -(-len(names) // _MOST_NAMES)
+    ax.set_yticks(range(0, len(names), every), [_short(name) for name in names[::every]], fontsize=7)
+    cut = f"; steps {first} to {first + steps - 1} of {last}" if first + steps - 1 < last else ""
+    ax.set(xlabel=_steps(trace) + cut, ylabel="layer (white: not at work)", xlim=(first - 0.5, first + steps + 0.5))
+    ax.xaxis.get_major_locator().set_params(integer=True)
+    if ax.get_legend_handles_labels()[0]:
+        figure.legend(*ax.get_legend_handles_labels(), loc="outside upper right")
+    figure.suptitle(_title(trace, names), x=0.01, ha="left", fontsize=9)
+    return figure
+
+
+def _dots(plt: Any, trace: Trace, name: str) -> Any:
+    """A layer's neurons over the global steps of the first image."""
+    starts, (first, last), count = trace.starts[name], trace.times[name], trace.counts.neurons[name]
+    K = last - max(starts)
+    trains = trace.spikes[name].reshape(len(starts), K, trace.counts.images, -1)[:, :, 0]
+    figure, ax = plt.subplots(figsize=(8.2, 4.4))
+    apart = torch.Generator().manual_seed(0)
+    for start, own in zip(starts, trains, strict=True):
+        t, neuron = own.nonzero(as_tuple=True)
+        side = torch.rand(len(t), generator=apart) * 0.7 - 0.35 if count > _FEW else 0  # beside one another
+        mark = "." if count <= _FEW else ","
+        ax.plot(start + 1 + t + side, neuron, mark, color=OURS, rasterized=len(t) > _MANY)
+    ax.set(
+        xlabel="global step",
+        ylabel="neuron (row-major)",
+        xlim=(first - 0.5, last + 0.5),
+        ylim=(count - 0.5, -0.5),
+    )
+    ax.xaxis.get_major_locator().set_params(integer=True)
+    spikes = counted(int(trains.sum()), "spike")
+    figure.suptitle(
+        f"{_short(name)}, the first image: {spikes} of {counted(count, 'neuron')}", x=0.01, ha="left", fontsize=9
+    )
+    return figure
 
 
 def _density(trace: Trace, names: Sequence[str]) -> Tensor:
@@ -70,7 +119,7 @@ def _density(trace: Trace, names: Sequence[str]) -> Tensor:
             at_work[begin + first - 1 : begin + last] += count
         share = counted[name].double() / (at_work * trace.counts.neurons[name]).double()
         rows.append(torch.where(at_work > 0, share, torch.nan))
-    return torch.stack(rows)[:, :_MOST_STEPS]
+    return torch.stack(rows)
 
 
 def _answers(trace: Trace, steps: int) -> list[int]:
@@ -88,9 +137,9 @@ def _steps(trace: Trace) -> str:
     return "global step" if trace.interval is None else f"global step; a new image every {trace.interval} steps"
 
 
-def _title(trace: Trace) -> str:
-    images = trace.counts.images
-    return f"{images:,} image{'s' * (images != 1)}, {trace.counts.total:,} spikes"
+def _title(trace: Trace, names: Sequence[str]) -> str:
+    total = sum(trace.counts.by_site[name] for name in names)
+    return f"{counted(trace.counts.images, 'image')}, {counted(total, 'spike')} in {counted(len(names), 'layer')}"
 
 
 def draw_course(found: Course, path: Any) -> Path:
@@ -120,9 +169,20 @@ def draw_course(found: Course, path: Any) -> Path:
             ax.set_ylabel("value")
             ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
         course.set(xlabel="step t of the code", xticks=steps)
-        code.set_title(f"{found.site}, neuron {found.neuron:,}: v(1) = {found.v[0]:.4g}, output {found.output:.4g}")
+        code.set_title(_sum(found), fontsize=9, loc="left")
         write_picture(figure, place)
     return place
+
+
+def _sum(found: Course) -> str:
+    """What a neuron's spikes add up to."""
+    sent = [f"{d:.3g}" for d, z in zip(found.d, found.z, strict=True) if z]
+    terms = " + ".join(([f"{found.offset:.3g}"] if found.offset else []) + sent) or "0"
+    gain = "" if found.gain == 1 else f"{found.gain:.3g} x "
+    whole = f"({terms})" if gain and len(sent) > 1 else terms
+    at = f" at {found.position}" if len(found.position) > 1 else ""
+    where = f"{_short(found.site)}, neuron {found.neuron:,}{at}"
+    return f"{where}\nv(1) = {found.v[0]:.4g}; output {gain}{whole} = {found.output:.4g}"
 
 
 def draw_early(rows: Sequence[Mapping[str, Any]], path: Any) -> Path:

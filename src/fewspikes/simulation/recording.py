@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from fewspikes.base.checks import said, whole
-from fewspikes.base.errors import FewSpikesError
+from fewspikes.base.errors import FewSpikesError, warn
 from fewspikes.base.files import as_path, reason_of, shown
 from fewspikes.base.seals import Kind
 from fewspikes.base.tensors import read_tensors, write_tensors
@@ -187,12 +187,19 @@ class RecordedEvents:
     def spikes(self, site: str) -> Tensor:
         """A layer's spikes as `Trace.spikes` has them: bool [K, images, *shape], with the time steps first in a loop.
 
+        Of a simulation that was cut short it warns: what had not happened, or was not written yet, looks like silence.
+
         Raises:
             FewSpikesError: a site that was not recorded.
         """
         names = [one.name for one in self.sites]
         if site not in names:
             raise FewSpikesError(f"there is no site {said(site)} in this recording; there are {', '.join(names)}")
+        if not self.complete:
+            warn(
+                f"the simulation that was recorded to {shown(self.folder)} did not end: later images, and with engine "
+                "steps later layers, are silent here because they are missing"
+            )
         one = self.sites[names.index(site)]
         found = torch.zeros((one.times, one.K, self.images, prod(one.shape)), dtype=torch.bool)
         for chunk in self:
@@ -255,7 +262,7 @@ def read_events(folder: Any) -> RecordedEvents:
     with _RECORDING.reading(path):
         chunks = content["chunks"]
         if chunks is not None and whole("chunks", chunks, 0) != there:
-            raise ValueError(f"of its {chunks} chunks {there} are there")
+            raise ValueError(f"of its {chunks} chunks {_name(there)} is missing")
         sites = tuple(RecordedSite(**site) for site in content["sites"])
         images, answer, steps = (whole(name, content[name], 0, _MOST) for name in ("images", "answer", "steps"))
         return RecordedEvents(

@@ -100,6 +100,8 @@ def simulate(
         raise FewSpikesError(f"engine must be {', '.join(ENGINES)} or a Pipeline; got {said(engine)}")
     if recording is not None and not isinstance(recording, Recording):
         raise FewSpikesError(f"recording must be a Recording, as Recording(sites=('relu',)); got {said(recording)}")
+    if recording is not None and not isinstance(recording, Recording):
+        raise FewSpikesError(f"recording must be a Recording, as fs.Recording(folder=...); got {said(recording)}")
     check_autocast()
     args, named = ((), x) if isinstance(x, Mapping) else (x if isinstance(x, tuple) else (x,), {})
     values = bound(snn.inputs, args, named)
@@ -127,12 +129,14 @@ class _Simulation:
         self.interval: int | None = None
         self.traffic: Traffic | None = None
         self.times: dict[str, tuple[int, int]] = {}
+        self.starts: dict[str, tuple[int, ...]] = {}
         shapes: dict[str, tuple[int, int, tuple[int, ...]]] = {}
         for layer in self.plan.layers:
             sizes = tuple(self.plan.graph.sizes(layer.node, 1))
             axis = self.structure.image_axes.get(layer.site)
             per_image = sizes if axis is None else axis.shape(sizes)
             first, last = self.times.get(layer.site, (layer.start + 1, 0))
+            self.starts[layer.site] = (*self.starts.get(layer.site, ()), layer.start)
             self.times[layer.site] = min(first, layer.start + 1), max(last, layer.start + layer.K)
             shapes[layer.site] = layer.time + 1, layer.K, per_image
         taken = {name: n * K * self.images * torch.Size(shape).numel() for name, (n, K, shape) in shapes.items()}
@@ -155,7 +159,8 @@ class _Simulation:
         steps = tuple(sorted(self.running))
         running = torch.stack([torch.cat(self.running[step]) for step in steps]) if steps else None
         return Trace(
-            name, self._output(), self.recorder.shown(), self._counts(), self.times, self.recorder.per_step,
+            name, self._output(), self.recorder.shown(), self._counts(), self.times, self.starts,
+            self.recorder.per_step,
             self.plan.answer, running, steps, self.interval, self.traffic, self.recorder.together,
         )  # fmt: skip
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from fewspikes.base.checks import said, whole
 from fewspikes.base.errors import FewSpikesError
 from fewspikes.base.files import as_path
+from fewspikes.base.wording import counted
 from fewspikes.measure.counting import Counts
 from fewspikes.simulation.pipeline import Traffic
 from fewspikes.simulation.plan import Layer, Plan
@@ -70,7 +71,7 @@ class Recording:
         return names
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Trace:
     """A simulation's result.
 
@@ -81,6 +82,7 @@ class Trace:
             are recorded in a folder.
         counts: exact, with synaptic operations where the engine counts them one by one.
         times: by site, the first and the last global step in which it may fire, the image coming in at step 0.
+        starts: by site, the global step before its first one; in a loop, that of each time step.
         per_step: by site, the spikes of all images in each global step of their own, int64 [steps].
         answer: the step after which the output is complete. In a loop's last time step some neurons may fire later.
         running: the output after each of the last steps, [steps, batch, *shape], where it is one weighted sum.
@@ -95,6 +97,7 @@ class Trace:
     spikes: Mapping[str, Tensor]
     counts: Counts
     times: Mapping[str, tuple[int, int]]
+    starts: Mapping[str, tuple[int, ...]]
     per_step: Mapping[str, Tensor]
     answer: int
     running: Tensor | None = None
@@ -102,6 +105,15 @@ class Trace:
     interval: int | None = None
     traffic: Traffic | None = None
     together: Mapping[str, Tensor] | None = None
+
+    def __repr__(self) -> str:
+        images, layers = counted(self.counts.images, "image"), counted(len(self.times), "layer")
+        kept = f"those of {counted(len(self.spikes), 'layer')} kept" if self.spikes else "none kept"
+        flow = "" if self.interval is None else f", a new image every {self.interval} steps"
+        return (
+            f"Trace(engine {self.engine!r}, {images}, {counted(self.counts.total, 'spike')} in {layers}, {kept}, "
+            f"answer after step {self.answer}{flow})"
+        )
 
 
 @dataclass
