@@ -10,9 +10,9 @@ import fewspikes as fs
 from captured import Net
 from fewspikes.base.errors import FewSpikesError
 from fewspikes.conversion.conversion import convert
-from fewspikes.simulation.pipeline import Schedule
 from fewspikes.simulation.plan import Plan
 from fewspikes.simulation.run import Batch
+from fewspikes.simulation.schedule import Schedule
 from fewspikes.simulation.simulation import Pipeline, simulate
 from fewspikes.simulation.steps import fired
 from fewspikes.simulation.trace import Recording
