@@ -236,13 +236,23 @@ def test_changed_or_pickled_chunks_are_refused(folder):
         found.events()
 
 
-@pytest.mark.parametrize(("field", "value"), [("neuron", 8), ("image", -1), ("site", 2), ("t", 5), ("step", 0)])
-def test_an_event_that_cannot_be_is_refused(folder, field, value):
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("neuron", 8, "neuron"),
+        ("image", -1, "image"),
+        ("site", 2, "site"),
+        ("time", 1, "time step"),
+        ("t", 5, "step of the code"),
+        ("step", 0, "step"),
+    ],
+)
+def test_an_event_that_cannot_be_is_refused(folder, field, value, said):
     chunk = folder / "events-000000.safetensors"
     arrays = load_file(chunk)
     arrays[field][0] = value
     recording.write_tensors(chunk, recording._CHUNK, {"number": 0}, arrays)
-    with pytest.raises(fs.FewSpikesError, match=f"a {field} that is not there"):
+    with pytest.raises(fs.FewSpikesError, match=f"a {said} that is not there"):
         fs.read_events(folder).events()
 
 

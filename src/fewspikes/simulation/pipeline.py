@@ -144,10 +144,10 @@ class _Pipeline:
             t = flying[n] - layer.start - 1
             z = firing.fire(t)
             yield n, layer, t, z
-            heard = firing.heard(t, z)
-            if bool(heard.any()):
+            value = firing.value(t, firing.heard(t, z))
+            if value is not None:
                 for line in self.schedule.lines[name]:
-                    self.flying[now + line.delay].append((n, line, firing.value(t, heard)))
+                    self.flying[now + line.delay].append((n, line, value))
             if t + 1 == layer.K:
                 del self.firing[n, name]
 

@@ -26,14 +26,6 @@ _RECORDING = Kind("fewspikes-recording", 1, "recording", "record again")
 _CHUNK = Kind("fewspikes-events", 1, "chunk of a recording", "record again")
 _INDEX, _EVENTS = "index.json", 1 << 18
 _MOST = 1 << 31  # of an int32
-_TYPES = {
-    "image": torch.int32,
-    "step": torch.int32,
-    "site": torch.int32,
-    "time": torch.int32,
-    "t": torch.int32,
-    "neuron": torch.int64,
-}
 
 
 class Events(NamedTuple):
@@ -54,6 +46,9 @@ class Events(NamedTuple):
     time: Tensor
     t: Tensor
     neuron: Tensor
+
+
+_TYPES = {name: torch.int64 if name == "neuron" else torch.int32 for name in Events._fields}
 
 
 @dataclass(frozen=True)
@@ -224,9 +219,11 @@ class RecordedEvents:
         _within(site, len(self.sites), "site")
         sizes = ((one.times, one.K, prod(one.shape)) for one in self.sites)
         times, K, neurons = torch.tensor(list(sizes), dtype=torch.int64).view(-1, 3)[site].unbind(1)
-        for name, most in (("image", self.images), ("time", times), ("t", K), ("neuron", neurons)):
-            _within(getattr(found, name), most, name)
+        _within(found.image, self.images, "image")
         _within(found.step - 1, self.steps, "step")
+        _within(found.time, times, "time step")
+        _within(found.t, K, "step of the code")
+        _within(found.neuron, neurons, "neuron")
 
 
 def read_events(folder: Any) -> RecordedEvents:

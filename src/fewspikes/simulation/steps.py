@@ -3,9 +3,12 @@
 from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping
 
+import numpy as np
 from torch import Tensor
 
 from fewspikes.base.moments import Moment
+from fewspikes.neuron.kernels import compiled
+from fewspikes.neuron.kernels.layout import dense
 from fewspikes.neuron.layer import FSNeuron
 from fewspikes.simulation.plan import Gate, Layer, Plan
 from fewspikes.simulation.run import Batch
@@ -25,14 +28,20 @@ class Firing:
     def __init__(self, neuron: FSNeuron, x: Tensor, when: Moment) -> None:
         self.neuron, self.when = neuron, when
         self._before: Tensor | None = None
-        gated = neuron.gate(x)
+        gated = dense(neuron.gate(x))
         self.v = gated.clone() if gated is x else gated
         _, self.h, self.d, _ = (value.to(x.device) for value in neuron.parameters_for(x))
+        self._sent: tuple[Tensor, Tensor, int] | None = None  # spikes, d times these, and how many there are
 
     def fire(self, t: int) -> Tensor:
         """The spikes of one step, and what stays in the membranes."""
-        z = self.v >= self.neuron.threshold(self.v, t, self.when)
+        threshold = self.neuron.threshold(self.v, t, self.when)
+        if not threshold.ndim:
+            self._sent = compiled.fire(self.v, threshold, self.h[t], self.d[t])
+            return self._sent[0]
+        z = self.v >= threshold
         self.v -= self.h[t] * z
+        self._sent = None
         return z
 
     def heard(self, t: int, z: Tensor) -> Tensor:
@@ -41,9 +50,13 @@ class Firing:
         self._before = z
         return found
 
-    def value(self, t: int, heard: Tensor) -> Tensor:
-        """What spikes that are heard are worth at the synapses."""
-        return self.neuron.ungate(self.d[t] * heard.to(self.v.dtype))
+    def value(self, t: int, heard: Tensor) -> Tensor | None:
+        """What spikes that are heard are worth at the synapses; None where there are none."""
+        if self._sent is not None and heard is self._sent[0]:
+            _, value, count = self._sent
+        else:
+            value, count = self.d[t] * heard.to(self.v.dtype), int(np.count_nonzero(heard.numpy()))
+        return self.neuron.ungate(value) if count else None
 
 
 def fired(plan: Plan, batch: Batch, forced: Forced | None = None) -> Iterator[tuple[int, Layer, int, Tensor]]:
@@ -69,9 +82,9 @@ def fired(plan: Plan, batch: Batch, forced: Forced | None = None) -> Iterator[tu
             t = now - layer.start - 1
             z = firing.fire(t)
             yield now, layer, t, z
-            heard = firing.heard(t, z if forced is None else forced[layer.site, layer.time][t])
-            if bool(heard.any()):
-                for gate, value in batch.bring(batch.shaken.at(now, plan.ways[layer.node]), firing.value(t, heard)):
+            sent = firing.value(t, firing.heard(t, z if forced is None else forced[layer.site, layer.time][t]))
+            if sent is not None:
+                for gate, value in batch.bring(batch.shaken.at(now, plan.ways[layer.node]), sent):
                     waiting[now + max(gate.opens - layer.start, 0)].append((gate, value))
             if t + 1 == layer.K:
                 del active[layer.node]

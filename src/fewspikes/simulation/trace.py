@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -169,7 +170,7 @@ class Recorder:
             first: the first of them.
             z: their spikes, [images, *shape].
         """
-        count = int(z.sum())
+        count = int(np.count_nonzero(z.numpy()))
         self.per_step[layer.site][own - 1] += count
         if self.together is not None:
             self.together[layer.site][own + first * (self.interval or 0) - 1] += count

@@ -78,6 +78,23 @@ def apply(x: Tensor, T: Tensor, h: Tensor, d: Tensor, offset: Tensor, count: boo
     return y, spikes
 
 
+def fire(v: Tensor, threshold: Tensor, h: Tensor, d: Tensor) -> tuple[Tensor, Tensor, int]:
+    """One step of membranes, which lose h where they fire: their spikes, d times these, and how many there are.
+
+    Args:
+        v: dense; it is changed.
+        threshold, h, d: one number each, in v's dtype.
+    """
+    z, value = torch.empty_like(v, dtype=torch.bool), torch.empty_like(v)
+    membranes, spikes, out = flat(v), flat(z), flat(value)
+    T, lost, sent = (one.numpy()[()] for one in (threshold, h, d))
+
+    def work(part: slice) -> int:
+        return _fire(membranes[part], T, lost, sent, spikes[part], out[part])  # type: ignore[no-any-return]
+
+    return z, value, sum(share_out(work, len(membranes), 1))
+
+
 def layer(
     x: Tensor,
     steps: Table,
@@ -241,6 +258,23 @@ def _joined(a, b, T, h, d, offset, low, high, factors, y):  # type: ignore[no-un
         for i in range(len(one)):
             out[i] = total[i]
     return fired, outside
+
+
+@_compile
+def _fire(v, T, h, d, z, value):  # type: ignore[no-untyped-def]
+    nothing, count = h - h, 0
+    for start in range(0, len(v), _BLOCK):
+        part, spikes, out = v[start : start + _BLOCK], z[start : start + _BLOCK], value[start : start + _BLOCK]
+        fired = np.int32(0)
+        for i in range(len(part)):
+            u = part[i]
+            is_over = u >= T
+            spikes[i] = is_over
+            part[i] = u - (h if is_over else nothing)
+            out[i] = d if is_over else nothing
+            fired += np.int32(is_over)
+        count += int(fired)
+    return count
 
 
 @_inline
