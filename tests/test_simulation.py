@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -10,9 +11,11 @@ import fewspikes as fs
 from captured import Net
 from fewspikes.base.errors import FewSpikesError
 from fewspikes.conversion.conversion import convert
-from fewspikes.simulation.pipeline import Schedule
+from fewspikes.reach.boxes import identity
+from fewspikes.reach.pairs import pairs_of
 from fewspikes.simulation.plan import Plan
 from fewspikes.simulation.run import Batch
+from fewspikes.simulation.schedule import Schedule
 from fewspikes.simulation.simulation import Pipeline, simulate
 from fewspikes.simulation.steps import fired
 from fewspikes.simulation.trace import Recording
@@ -174,6 +177,12 @@ def test_what_nobody_waits_for_fires_too(engine) -> None:
     assert max(last for _, last in trace.times.values()) > trace.answer
     assert (trace.counts.by_site, trace.counts.synops or counts.synops) == (counts.by_site, counts.synops)
     torch.testing.assert_close(trace.output, wanted, rtol=0, atol=1e-12)
+
+
+def test_pairs_that_several_boxes_hold_are_there_once() -> None:
+    images = np.array([0, 1, 2, -1, -1, -1])  # two images of three elements
+    found = pairs_of((identity((2, 3)), identity((2, 3))), images, images)
+    assert (found.first.tolist(), found.target.tolist()) == ([0, 1, 2, 3], [0, 1, 2])
 
 
 def test_on_a_grid_float32_has_the_same_bits() -> None:

@@ -19,9 +19,10 @@ from fewspikes.measure.deal import batch_size
 from fewspikes.network.image_axes import ImageAxis, axes_of_images
 from fewspikes.network.spiking import SpikingNetwork
 from fewspikes.simulation.events import Flat, Wiring, shot
-from fewspikes.simulation.pipeline import Schedule, Traffic, piped
+from fewspikes.simulation.pipeline import piped
 from fewspikes.simulation.plan import Layer, Plan
 from fewspikes.simulation.run import Batch
+from fewspikes.simulation.schedule import Schedule, Traffic
 from fewspikes.simulation.steps import fired
 from fewspikes.simulation.trace import Recorder, Recording, Trace
 

@@ -15,9 +15,9 @@ from fewspikes.base.errors import FewSpikesError
 from fewspikes.base.files import as_path
 from fewspikes.base.wording import counted
 from fewspikes.measure.counting import Counts
-from fewspikes.simulation.pipeline import Traffic
 from fewspikes.simulation.plan import Layer, Plan
 from fewspikes.simulation.recording import RecordedSite, Stream, new_folder
+from fewspikes.simulation.schedule import Traffic
 
 _LIMIT = 1 << 30
 
