@@ -362,3 +362,13 @@ def test_a_pipeline_of_one_code_takes_an_image_every_2_k_steps(converted) -> Non
     if not looped and set(entry) == {5}:
         assert trace.interval == 10
     assert all(a <= b for a, b in pairwise(sorted(first for first, _ in trace.times.values())))
+
+
+def test_more_synapses_than_memory_holds_are_refused(monkeypatch):
+    net = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 5)).eval()
+    snn, x = fs.convert(net, torch.zeros(1, 4)), torch.rand(1, 4)
+    monkeypatch.setattr("fewspikes.simulation.events._MOST_SYNAPSES", 30)
+    simulate(snn, x, "events")
+    monkeypatch.setattr("fewspikes.simulation.events._MOST_SYNAPSES", 29)
+    with pytest.raises(FewSpikesError, match='more than 29 up to .*; simulate with engine="steps"'):
+        simulate(snn, x, "events")

@@ -39,6 +39,8 @@ def draw_raster(trace: Trace, path: Any, sites: Sequence[str] | None = None) -> 
     unknown = [name for name in names if name not in trace.times]
     if unknown:
         raise FewSpikesError(f"there is no site {said(unknown[0])}; there are {', '.join(trace.times)}")
+    if not names:
+        raise FewSpikesError("a raster of no layers shows nothing; name some, or leave sites out for all")
     with drawing("a raster") as plt:
         if len(names) == 1 and names[0] in trace.spikes:
             figure = _dots(plt, trace, names[0])

@@ -26,6 +26,8 @@ from fewspikes.simulation.run import Batch
 from fewspikes.simulation.steps import Firing
 from fewspikes.simulation.synapses import Synapses, weighed
 
+_MOST_SYNAPSES = 1 << 29  # some 12 GiB while they are written out
+
 Numbers = NDArray[np.int64]
 
 
@@ -63,6 +65,7 @@ class Wiring:
         ends |= {name for node in products for name in segments.through(node)}
         self._axes = axes_of_images(graph, segments.fixed, segments.rules, [graph[name] for name in sorted(ends)])
         self._batches: dict[int, Batch] = {}
+        self._written = 0  # synapses, so far
         self._met: dict[str, Synapses] = {}
         self._onwards: dict[str, tuple[tuple[Sum, Synapses], ...]] = {}
         self.sums: dict[str, tuple[tuple[Sum, Synapses], ...]] = {}
@@ -119,7 +122,14 @@ class Wiring:
         segments = self.plan.segments
         following = Following(self.plan.graph, source, segments.through, segments.passed)
         following.follow([self.plan.graph[step.node] for step in steps])
-        return pairs_of(following.at(end, self.plan.graph[end]), self._numbers(source), self._numbers(end))
+        boxes = list(following.at(end, self.plan.graph[end]))
+        self._written += sum(box.pairs for box in boxes) // IMAGES
+        if self._written > _MOST_SYNAPSES:
+            raise FewSpikesError(
+                f"engine events writes out every synapse, and there are more than {_MOST_SYNAPSES:,} up to "
+                f'{self.plan.graph[end].where}; simulate with engine="steps", or a smaller image'
+            )
+        return pairs_of(boxes, self._numbers(source), self._numbers(end))
 
     def _to_sums(self, source: str, way: Way, worth: Callable[[Tensor], Tensor]) -> tuple[tuple[Sum, Synapses], ...]:
         found = []

@@ -101,8 +101,6 @@ def simulate(
         raise FewSpikesError(f"engine must be {', '.join(ENGINES)} or a Pipeline; got {said(engine)}")
     if recording is not None and not isinstance(recording, Recording):
         raise FewSpikesError(f"recording must be a Recording, as Recording(sites=('relu',)); got {said(recording)}")
-    if recording is not None and not isinstance(recording, Recording):
-        raise FewSpikesError(f"recording must be a Recording, as fs.Recording(folder=...); got {said(recording)}")
     check_autocast()
     args, named = ((), x) if isinstance(x, Mapping) else (x if isinstance(x, tuple) else (x,), {})
     values = bound(snn.inputs, args, named)
