@@ -12,6 +12,7 @@ from torch import nn
 import fewspikes as fs
 from fewspikes.base.moments import at_moment
 from fewspikes.network.image_axes import ImageAxis
+from fewspikes.neuron import chance
 from fewspikes.neuron.chance import bits, happens, key, normals
 from fewspikes.neuron.faulty import FaultyNeuron
 from fewspikes.simulation.simulation import Pipeline, simulate
@@ -195,6 +196,14 @@ def scalar(start, *numbers):
         found = (found ^ found >> 27) * 0x94D049BB133111EB % 2**64
         found ^= found >> 31
     return found
+
+
+@pytest.mark.parametrize("counts", [(), (range(5),), (range(3, 9), range(70_000)), (range(2), range(3), range(4))])
+def test_bits_are_the_same_by_torch_alone(counts):
+    start = key(7, "lost", "site", 0, 2)
+    drawn = bits(start, *counts)
+    assert torch.equal(drawn, chance._bits_there(start, counts, torch.device("cpu")))
+    assert torch.equal(happens(drawn, 0.3), chance._right(drawn, 11) < chance.cases(0.3))
 
 
 def test_bits_are_splitmix_and_the_same_everywhere():

@@ -3,19 +3,27 @@
 Source: Steele, Lea and Flood 2014, "Fast splittable pseudorandom number generators" (SplitMix64's finaliser).
 """
 
+from collections.abc import Sequence
 from functools import cache
 from hashlib import blake2b
 from math import prod
+from typing import Any
 
+import numba
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int64
+from numpy.typing import NDArray
 from torch import Tensor
+
+from fewspikes.neuron.kernels.threads import share_out
 
 STRIDE, FIRST, SECOND = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 SHIFTS = (30, 27, 31)
 CERTAIN = 1 << 53  # as many equally likely cases
 _ALL = (1 << 64) - 1
 _CASES = 1 << 16  # of a normal number
+Words = NDArray[np.uint64]
 _GRID = 1 << 20  # on which its values are, so that no machine's last bit shows
 
 
@@ -30,6 +38,27 @@ def key(*parts: int | str) -> int:
 
 def bits(start: int, *counts: range, device: torch.device | None = None) -> Int64[Tensor, "*counts"]:
     """64 bits for each combination of the counts' numbers."""
+    if device is None or device.type == "cpu":
+        return _bits_here(start, counts)
+    return _bits_there(start, counts, device)
+
+
+def _bits_here(start: int, counts: Sequence[range]) -> Tensor:
+    """On the CPU, in one pass."""
+    found = np.array([start], np.uint64)
+    for count in counts:
+        more = np.empty((len(found), len(count)), np.uint64)
+
+        def work(part: slice, given: Words = found, out: Words = more, first: int = count.start) -> None:
+            _mix(given[part], np.uint64(first), out[part])
+
+        share_out(work, len(found), len(count))
+        found = more.reshape(-1)
+    return torch.from_numpy(found.view(np.int64)).view([len(count) for count in counts])
+
+
+def _bits_there(start: int, counts: Sequence[range], device: torch.device) -> Tensor:
+    """On any device."""
     found = torch.tensor(_signed(start), device=device)
     for count in counts:
         numbers = torch.arange(count.start, count.stop, device=device)
@@ -39,6 +68,8 @@ def bits(start: int, *counts: range, device: torch.device | None = None) -> Int6
 
 def happens(drawn: Int64[Tensor, "*shape"], probability: float) -> Bool[Tensor, "*shape"]:
     """True with a probability from 0 to 1."""
+    if drawn.device.type == "cpu":
+        return torch.from_numpy((drawn.numpy().view(np.uint64) >> np.uint64(11)) < np.uint64(cases(probability)))
     return _right(drawn, 11) < cases(probability)
 
 
@@ -86,6 +117,18 @@ def _mixed(x: Tensor) -> Tensor:
     x = (x ^ _right(x, SHIFTS[0])) * _signed(FIRST)
     x = (x ^ _right(x, SHIFTS[1])) * _signed(SECOND)
     return x ^ _right(x, SHIFTS[2])
+
+
+@numba.njit(cache=True, nogil=True)
+def _mix(given: Words, first: Any, out: Words) -> None:
+    """A row of words for each that is given."""
+    a, b, c = np.uint64(SHIFTS[0]), np.uint64(SHIFTS[1]), np.uint64(SHIFTS[2])
+    for i in range(len(given)):
+        for j in range(out.shape[1]):
+            x = given[i] + (first + np.uint64(j)) * np.uint64(STRIDE)
+            x = (x ^ (x >> a)) * np.uint64(FIRST)
+            x = (x ^ (x >> b)) * np.uint64(SECOND)
+            out[i, j] = x ^ (x >> c)
 
 
 def _mixed_number(x: int) -> int:
