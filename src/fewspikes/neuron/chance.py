@@ -69,7 +69,8 @@ def _bits_there(start: int, counts: Sequence[range], device: torch.device) -> Te
 def happens(drawn: Int64[Tensor, "*shape"], probability: float) -> Bool[Tensor, "*shape"]:
     """True with a probability from 0 to 1."""
     if drawn.device.type == "cpu":
-        return torch.from_numpy((drawn.numpy().view(np.uint64) >> np.uint64(11)) < np.uint64(cases(probability)))
+        below = (drawn.numpy().view(np.uint64) >> np.uint64(11)) < np.uint64(cases(probability))
+        return torch.from_numpy(np.asarray(below))
     return _right(drawn, 11) < cases(probability)
 
 
