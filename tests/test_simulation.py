@@ -10,6 +10,7 @@ from torch import Tensor, nn
 import fewspikes as fs
 from captured import Net
 from fewspikes.base.errors import FewSpikesError
+from fewspikes.base.moments import Moment
 from fewspikes.conversion.conversion import convert
 from fewspikes.reach.boxes import identity
 from fewspikes.reach.pairs import pairs_of
@@ -17,7 +18,7 @@ from fewspikes.simulation.plan import Plan
 from fewspikes.simulation.run import Batch
 from fewspikes.simulation.schedule import Schedule
 from fewspikes.simulation.simulation import Pipeline, simulate
-from fewspikes.simulation.steps import fired
+from fewspikes.simulation.steps import Firing, fired
 from fewspikes.simulation.trace import Recording
 
 ENGINES = ("steps", "pipeline", "events", Pipeline(membranes=2))
@@ -372,3 +373,25 @@ def test_more_synapses_than_memory_holds_are_refused(monkeypatch):
     monkeypatch.setattr("fewspikes.simulation.events._MOST_SYNAPSES", 29)
     with pytest.raises(FewSpikesError, match='more than 29 up to .*; simulate with engine="steps"'):
         simulate(snn, x, "events")
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last, "expanded"])
+@pytest.mark.parametrize("channels", [None, 3, 700])
+def test_a_step_of_a_layer_is_the_recurrence_in_any_memory_layout(layout, channels):
+    C = channels or 5
+    v = torch.randn(2, C, 9, 30) * 4
+    v = v[:, :, :1].expand(2, C, 9, 30) if layout == "expanded" else v.contiguous(memory_format=layout)
+    scale = None if channels is None else torch.rand(C) + 0.5
+    neuron = fs.FSNeuron(fs.relu_parameters(K=4, alpha=8.0), scale=scale, gain=scale)
+    firing, gated = Firing(neuron, v, Moment(0, 0, {})), neuron.gate(v).clone()
+    T, h, d, _ = neuron.parameters_for(v)
+    for t in range(4):
+        z = gated >= T[t]
+        gated = gated - h[t] * z
+        fired = firing.fire(t)
+        assert torch.equal(fired, z)
+        assert torch.equal(firing.v, gated)
+        value = firing.value(t, firing.heard(t, fired))
+        assert torch.equal(value, neuron.ungate(d[t] * z.float()))
+        assert torch.equal(value, firing.value(t, fired.clone()))  # of spikes that are not its own
+    assert Firing(neuron, v - 100, Moment(0, 0, {})).value(0, torch.zeros_like(z)) is None

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from fewspikes.base.checks import said, whole
 from fewspikes.base.errors import FewSpikesError
 from fewspikes.base.moments import Moment
+from fewspikes.base.sums import count_true
 from fewspikes.neuron.kernels import compiled, cuda
 from fewspikes.neuron.kernels.dispatch import engine_for, run
 from fewspikes.neuron.parameters import FSParameters
@@ -155,8 +156,17 @@ class FSNeuron(nn.Module):
 
     def ungate(self, y: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """What the layer makes of the code's outputs: g r y."""
-        factors = [v.to(y.dtype) for v in (self.scale, self.gain) if v is not None]
-        return y * per_channel(reduce(torch.mul, factors), y, self.axis) if factors else y
+        factor = self._factor(y.dtype)
+        return y if factor is None else y * per_channel(factor, y, self.axis)
+
+    def worth(self, d: Float[Tensor, "K"]) -> Float[Tensor, "K C"]:
+        """What a spike of each step is worth: g r d by channel; one column where all channels are alike."""
+        factor = self._factor(d.dtype)
+        return d[:, None] if factor is None else d[:, None] * factor
+
+    def _factor(self, dtype: torch.dtype) -> Tensor | None:
+        factors = [v.to(dtype) for v in (self.scale, self.gain) if v is not None]
+        return reduce(torch.mul, factors) if factors else None
 
     def parameters_for(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The parameters in x's dtype and on its device, kept for the next call."""
@@ -207,8 +217,8 @@ def count_outside(x: Tensor, domain: tuple[float, float]) -> int:
     if not x.numel():
         return 0
     lowest, highest = x.aminmax()  # NaN if any is; most layers have nothing outside
-    below = int((x < low).sum()) if not lowest >= low else 0
-    return below + (int((x > high).sum()) if not highest <= high else 0)
+    below = count_true(x < low) if not lowest >= low else 0
+    return below + (count_true(x > high) if not highest <= high else 0)
 
 
 def _vector(name: str, values: Tensor | None) -> Tensor | None:

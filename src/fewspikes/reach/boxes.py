@@ -9,7 +9,8 @@ from jaxtyping import Bool
 from torch import Tensor
 from torch.nn import functional
 
-from fewspikes.reach.factors import Factor, check_size, count, is_identity, join
+from fewspikes.base.sums import count_true
+from fewspikes.reach.factors import Factor, check_size, is_identity, join
 
 _LONG = 1024  # positions of an axis whose factor takes a megabyte
 
@@ -36,7 +37,7 @@ class Box:
     @property
     def pairs(self) -> int:
         """How many pairs it holds."""
-        return prod(count(factor.table) for factor in self.factors)
+        return prod(count_true(factor.table) for factor in self.factors)
 
     def size(self, label: int) -> int:
         """The number of positions along a label."""

@@ -120,7 +120,8 @@ class _Simulation:
     def __init__(self, snn: SpikingNetwork, values: list[Tensor], recording: Recording, progress: bool | None) -> None:
         self.snn, self.values, self.images, self.progress = snn, values, len(values[0]), progress
         self.structure = snn.structure_for(values)
-        self.plan = Plan(self.structure, snn.tensors, {name: neuron.code.K for name, neuron in snn.neurons.items()})
+        K = {name: neuron.code.K for name, neuron in snn.neurons.items()}
+        self.plan = Plan(self.structure, _laid_out(snn.tensors, values), K)
         self.outputs: list[Any] = []
         self.running: dict[int, list[Tensor]] = {}
         self.synops: int | None = None
@@ -230,6 +231,14 @@ class _Simulation:
         inputs = {name: own * self.images * times[name] for name, own in neurons.items()}
         clipped = {name: self.outside[name] for name in neurons}
         return Counts(neurons, self.images, spikes, clipped, inputs, self.synops)
+
+
+def _laid_out(tensors: Mapping[str, Tensor], values: Sequence[Tensor]) -> Mapping[str, Tensor]:
+    """Constants as the images lie in memory, so that no convolution turns its weights round at every step."""
+    if not any(x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last) for x in values):
+        return tensors
+    four = {name: x.contiguous(memory_format=torch.channels_last) for name, x in tensors.items() if x.ndim == 4}
+    return {**tensors, **four}
 
 
 def _joined(parts: Sequence[Tensor], axis: ImageAxis | None) -> Tensor:

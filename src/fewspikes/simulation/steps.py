@@ -3,10 +3,10 @@
 from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping
 
-import numpy as np
 from torch import Tensor
 
 from fewspikes.base.moments import Moment
+from fewspikes.base.sums import count_true
 from fewspikes.neuron.kernels import compiled
 from fewspikes.neuron.kernels.layout import dense
 from fewspikes.neuron.layer import FSNeuron
@@ -31,13 +31,14 @@ class Firing:
         gated = dense(neuron.gate(x))
         self.v = gated.clone() if gated is x else gated
         _, self.h, self.d, _ = (value.to(x.device) for value in neuron.parameters_for(x))
-        self._sent: tuple[Tensor, Tensor, int] | None = None  # spikes, d times these, and how many there are
+        self._sent: tuple[Tensor, Tensor, int] | None = None  # spikes, what they are worth, and how many there are
+        self._worth = neuron.worth(self.d)
 
     def fire(self, t: int) -> Tensor:
         """The spikes of one step, and what stays in the membranes."""
         threshold = self.neuron.threshold(self.v, t, self.when)
         if not threshold.ndim:
-            self._sent = compiled.fire(self.v, threshold, self.h[t], self.d[t])
+            self._sent = compiled.fire(self.v, threshold, self.h[t], self._worth[t], self.neuron.axis)
             return self._sent[0]
         z = self.v >= threshold
         self.v -= self.h[t] * z
@@ -53,10 +54,8 @@ class Firing:
     def value(self, t: int, heard: Tensor) -> Tensor | None:
         """What spikes that are heard are worth at the synapses; None where there are none."""
         if self._sent is not None and heard is self._sent[0]:
-            _, value, count = self._sent
-        else:
-            value, count = self.d[t] * heard.to(self.v.dtype), int(np.count_nonzero(heard.numpy()))
-        return self.neuron.ungate(value) if count else None
+            return self._sent[1] if self._sent[2] else None
+        return self.neuron.ungate(self.d[t] * heard.to(self.v.dtype)) if count_true(heard) else None
 
 
 def fired(plan: Plan, batch: Batch, forced: Forced | None = None) -> Iterator[tuple[int, Layer, int, Tensor]]:

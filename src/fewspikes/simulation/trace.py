@@ -6,13 +6,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from fewspikes.base.checks import said, whole
 from fewspikes.base.errors import FewSpikesError
 from fewspikes.base.files import as_path
+from fewspikes.base.sums import count_true
 from fewspikes.base.wording import counted
 from fewspikes.measure.counting import Counts
 from fewspikes.simulation.plan import Layer, Plan
@@ -182,7 +182,7 @@ class Recorder:
             first: the first of them.
             z: their spikes, [images, *shape].
         """
-        count = int(np.count_nonzero(z.numpy()))
+        count = count_true(z)
         self.per_step[layer.site][own - 1] += count
         if self.together is not None:
             self.together[layer.site][own + first * (self.interval or 0) - 1] += count

@@ -78,21 +78,28 @@ def apply(x: Tensor, T: Tensor, h: Tensor, d: Tensor, offset: Tensor, count: boo
     return y, spikes
 
 
-def fire(v: Tensor, threshold: Tensor, h: Tensor, d: Tensor) -> tuple[Tensor, Tensor, int]:
+def fire(v: Tensor, threshold: Tensor, h: Tensor, d: Tensor, axis: int) -> tuple[Tensor, Tensor, int]:
     """One step of membranes, which lose h where they fire: their spikes, d times these, and how many there are.
 
     Args:
         v: dense; it is changed.
-        threshold, h, d: one number each, in v's dtype.
+        threshold, h: one number each, in v's dtype.
+        d: one number, or one for each channel, [C].
+        axis: the channels' axis of v.
     """
     z, value = torch.empty_like(v, dtype=torch.bool), torch.empty_like(v)
-    membranes, spikes, out = flat(v), flat(z), flat(value)
-    T, lost, sent = (one.numpy()[()] for one in (threshold, h, d))
+    membranes, spikes, out, sent = flat(v), flat(z), flat(value), d.reshape(-1).numpy()
+    T, lost = (one.numpy()[()] for one in (threshold, h))
+    inner = stride_of(v, axis) if len(sent) > 1 else 1
+    tiles = _tiled(sent) if inner == 1 else sent
+    size = len(sent) if inner == 1 else inner  # elements that stay together
 
     def work(part: slice) -> int:
-        return _fire(membranes[part], T, lost, sent, spikes[part], out[part])  # type: ignore[no-any-return]
+        first, part = part.start, slice(part.start * size, part.stop * size)
+        given = membranes[part], T, lost, tiles, spikes[part], out[part]
+        return _fire(*given) if inner == 1 else _fire_rows(*given, size, first)  # type: ignore[no-any-return, call-arg]
 
-    return z, value, sum(share_out(work, len(membranes), 1))
+    return z, value, sum(share_out(work, len(membranes) // max(size, 1), size))
 
 
 def layer(
@@ -262,19 +269,41 @@ def _joined(a, b, T, h, d, offset, low, high, factors, y):  # type: ignore[no-un
 
 @_compile
 def _fire(v, T, h, d, z, value):  # type: ignore[no-untyped-def]
-    nothing, count = h - h, 0
-    for start in range(0, len(v), _BLOCK):
-        part, spikes, out = v[start : start + _BLOCK], z[start : start + _BLOCK], value[start : start + _BLOCK]
-        fired = np.int32(0)
+    count, nothing = 0, h - h
+    for start in range(0, len(v), len(d)):
+        end = min(start + len(d), len(v))
+        count += _fired(v[start:end], T, h, z[start:end])
+        part, out = z[start:end], value[start:end]
         for i in range(len(part)):
-            u = part[i]
-            is_over = u >= T
-            spikes[i] = is_over
-            part[i] = u - (h if is_over else nothing)
-            out[i] = d if is_over else nothing
-            fired += np.int32(is_over)
-        count += int(fired)
+            out[i] = d[i] if part[i] else nothing
     return count
+
+
+@_compile
+def _fire_rows(v, T, h, d, z, value, size, first):  # type: ignore[no-untyped-def]
+    count, nothing = 0, h - h
+    for row in range(len(v) // size):
+        sent = d[(first + row) % len(d)]
+        for start in range(row * size, (row + 1) * size, _BLOCK):
+            end = min(start + _BLOCK, (row + 1) * size)
+            count += _fired(v[start:end], T, h, z[start:end])
+            part, out = z[start:end], value[start:end]
+            for i in range(len(part)):
+                out[i] = sent if part[i] else nothing
+    return count
+
+
+@_inline
+def _fired(v, T, h, z):  # type: ignore[no-untyped-def]
+    """Spikes of a block, and how many."""
+    fired, nothing = np.int32(0), h - h
+    for i in range(len(v)):
+        u = v[i]
+        is_over = u >= T
+        z[i] = is_over
+        v[i] = u - (h if is_over else nothing)
+        fired += np.int32(is_over)
+    return fired
 
 
 @_inline
