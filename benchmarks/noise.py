@@ -71,9 +71,9 @@ class Network:
         return int((simulate(faulty, x, "steps", Recording(())).output.argmax(1) != wanted).sum())
 
 
-def wanted(faults: list[str], seeds: int) -> Iterator[tuple[str, str, float, int]]:
+def wanted(networks: list[str], faults: list[str], seeds: int) -> Iterator[tuple[str, str, float, int]]:
     """Network, fault, size and seed of each line; without a fault there is one line of each network."""
-    for network in _NETWORKS:
+    for network in networks:
         yield network, "none", 0.0, 0
         for fault in faults:
             yield from ((network, fault, size, seed) for size in _SIZES for seed in range(seeds))
@@ -112,12 +112,14 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=10_000, help="test images")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("-o", "--output", type=Path, default=Path("docs/results/noise.json"))
+    parser.add_argument("--network", action="append", choices=_NETWORKS, help="may be repeated; all without")
     parser.add_argument("--again", action="store_true", help="measure lines anew that the file holds")
     arguments = parser.parse_args()
     held = json.loads(arguments.output.read_text())["lines"] if arguments.output.is_file() else []
     done = {tuple(line[column] for column in _COLUMNS): line for line in held}
     make = cache(lambda name: Network(name, arguments.data, arguments.images))
-    for name, fault, size, seed in wanted(arguments.faults or list(_FAULTS), arguments.seeds):
+    networks = arguments.network or list(_NETWORKS)
+    for name, fault, size, seed in wanted(networks, arguments.faults or list(_FAULTS), arguments.seeds):
         key = (name, fault, size, seed, arguments.images)
         if key in done and not arguments.again:
             continue
