@@ -25,6 +25,10 @@ def main() -> None:
         *products(),
         *minilm(),
         *speaker(),
+        *simulation(),
+        *events(),
+        *early(),
+        *faults(),
         *integers(),
         *peers(),
         *baselines(),
@@ -383,6 +387,113 @@ def speaker() -> Iterator[str]:
             for row, own in cells
         ),
     )
+
+
+def simulation() -> Iterator[str]:
+    """All spikes of the simulation's engines beside the fast network's."""
+    content = read("simulation")
+    if content is None:
+        return
+    yield from section("The network spike by spike", content["command"], content)
+    yield (
+        "`fs.simulate` beside the fast network, on real inputs; answer and interval in steps. In float64 all engines "
+        "fire its spikes. In float32 sums are formed in another order, and one neuron that fires otherwise changes "
+        "what follows: how many spikes differ, in how many images, and how many classes. Site by site: each layer is "
+        "fed with the fast network's own spikes, and the share of all chances to fire that come out otherwise is told.\n"
+    )
+    columns = ["network", "circuits", "K", "inputs", "dtype", "engine", "spikes", "apart", "images", "classes"]
+    columns += ["output apart", "synaptic operations (by the graph)", "answer", "interval"]
+    yield from table(columns, map(_simulated, content["rows"]))
+
+
+def _simulated(row: dict[str, Any]) -> list[Any]:
+    about = [row[name] for name in ("network", "circuits", "K", "images", "dtype")]
+    if "of" in row:
+        return [*about, "site by site", "", f"{row['apart']} of {row['of']:,}", *[""] * 6]
+    synops = "" if row["synops"] is None else f"{row['synops']:,} ({row['synops_by_graph']:,})"
+    apart = [f"{row['spikes_apart']:,}", row["images_apart"], row["classes_apart"], f"{row['output_apart']:.1e}"]
+    return [*about, row["engine"], f"{row['spikes']:,}", *apart, synops, row["answer"], row["interval"] or ""]
+
+
+def events() -> Iterator[str]:
+    """The event engine's time."""
+    content = read("events")
+    if content is None:
+        return
+    yield from section("The event engine's time", content["conditions"]["command"], content)
+    line = content["line"]
+    yield (
+        f"ResNet20 on one core. A straight line through all rows: {line['seconds_without_any'] * 1e3:.0f} ms and "
+        f"{line['seconds_per_million_synops'] * 1e3:.2f} ms for each million of synaptic operations, correlation "
+        f"{line['correlation']:.3f}.\n"
+    )
+    columns = [
+        "K",
+        "price of a spike",
+        "spikes per neuron",
+        "million synops an image",
+        "ms an image",
+        "million synops/s",
+    ]
+    lines = (
+        [
+            row["settings"]["K"],
+            row["settings"].get("spike_price", 0),
+            f"{row['spikes_per_neuron']:.2f}",
+            f"{row['synops_per_image'] / 1e6:.1f}",
+            f"{row['seconds_per_image'] * 1e3:.0f}",
+            f"{row['synops_per_second'] / 1e6:.0f}",
+        ]
+        for row in content["rows"]
+    )
+    yield from table(columns, lines)
+
+
+def early() -> Iterator[str]:
+    """The accuracy of the running output."""
+    content = read("early")
+    if content is None:
+        return
+    yield from section("Early answers", content["conditions"]["command"], content)
+    yield f"The class of the running output after each of the last steps, {content['images']:,} test images.\n"
+    yield "![accuracy over the last steps](early.png)\n"
+    for row in content["rows"]:
+        yield f"{row['network']}, K = {row['K']}, ANN {row['ann_top1']:.1f}%:\n"
+        cells = (row["top1"], row["same_as_last"])
+        names = ("top-1", "as the last step's")
+        lines = ([name, *(f"{value:.1f}%" for value in own)] for name, own in zip(names, cells, strict=True))
+        yield from table(["after step", *map(str, row["steps"])], lines)
+
+
+def faults() -> Iterator[str]:
+    """Accuracy with faults."""
+    content = read("noise")
+    if content is None:
+        return
+    yield from section("Spikes lost, late, made up, and noise", content["conditions"]["command"], content)
+    images = {row["images"] for row in content["lines"]}
+    otherwise = [row["simulated_otherwise_of_10"] for row in content["lines"] if "simulated_otherwise_of_10" in row]
+    yield (
+        f"Top-1 on {', '.join(f'{n:,}' for n in sorted(images))} test images, mean and standard deviation of "
+        f"{content['conditions']['seeds']} seeds; one fault at a time, of this size (docs/simulation.md says what each "
+        f"is). `simulate` and the fast network gave another class in {sum(otherwise)} of {10 * len(otherwise):,} "
+        "comparisons.\n"
+    )
+    yield "![accuracy with faults](noise.png)\n"
+    sizes = sorted({row["size"] for row in content["curves"]} - {0.0})
+    found = {(row["network"], row["fault"], row["size"]): row for row in content["curves"]}
+    for network in dict.fromkeys(row["network"] for row in content["curves"]):
+        yield f"{network}, without faults {found[network, 'none', 0.0]['snn_top1']:.1f}%:\n"
+        names = [name for name in dict.fromkeys(row["fault"] for row in content["curves"]) if name != "none"]
+        cells = ([name, *(_spread(found.get((network, name, size))) for size in sizes)] for name in names)
+        yield from table(["fault", *(f"{size:.1%}" for size in sizes)], cells)
+
+
+def _spread(row: dict[str, Any] | None) -> str:
+    if row is None:
+        return ""
+    spread = row["standard_deviation"]
+    return f"{row['snn_top1']:.1f}" + ("" if spread is None else f" ± {spread:.1f}")
 
 
 def integers() -> Iterator[str]:
