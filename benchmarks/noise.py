@@ -23,6 +23,7 @@ from fewspikes.base.files import write_json
 from fewspikes.bench import conditions
 from fewspikes.images import loader, open_images
 from fewspikes.models import load_model
+from fewspikes.simulation.drawing import draw_faults
 from fewspikes.simulation.simulation import simulate
 from fewspikes.simulation.trace import Recording
 
@@ -113,6 +114,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("-o", "--output", type=Path, default=Path("docs/results/noise.json"))
     parser.add_argument("--network", action="append", choices=_NETWORKS, help="may be repeated; all without")
+    parser.add_argument("--picture", type=Path, help=".png or .svg")
     parser.add_argument("--again", action="store_true", help="measure lines anew that the file holds")
     arguments = parser.parse_args()
     held = json.loads(arguments.output.read_text())["lines"] if arguments.output.is_file() else []
@@ -133,6 +135,8 @@ def main() -> None:
         command = f"python benchmarks/noise.py --data DIR --images {arguments.images} --seeds {arguments.seeds}"
         told = {"command": command, "seeds": arguments.seeds, **conditions()}
         write_json(arguments.output, {"lines": lines, "curves": curves(lines), "conditions": told})
+    if arguments.picture is not None:
+        draw_faults(curves(list(done.values())), arguments.picture)
 
 
 if __name__ == "__main__":

@@ -399,7 +399,7 @@ def simulation() -> Iterator[str]:
         "`fs.simulate` beside the fast network, on real inputs; answer and interval in steps. In float64 all engines "
         "fire its spikes. In float32 sums are formed in another order, and one neuron that fires otherwise changes "
         "what follows: how many spikes differ, in how many images, and how many classes. Site by site: each layer is "
-        "fed with the fast network's own spikes, and the share of all chances to fire that come out otherwise is told.\n"
+        "fed with the fast network's own spikes, and of all chances to fire it is told how many come out otherwise.\n"
     )
     columns = ["network", "circuits", "K", "inputs", "dtype", "engine", "spikes", "apart", "images", "classes"]
     columns += ["output apart", "synaptic operations (by the graph)", "answer", "interval"]

@@ -217,5 +217,46 @@ def draw_early(rows: Sequence[Mapping[str, Any]], path: Any) -> Path:
     return place
 
 
+def draw_faults(curves: Sequence[Mapping[str, Any]], path: Any) -> Path:
+    """Accuracy over the size of each fault, a panel for each network; bars are standard deviations over seeds.
+
+    Args:
+        curves: each with `network`, `fault`, `size`, `snn_top1` in percent and `standard_deviation`; a fault "none" is
+            the network without any.
+        path: of the picture, .png or .svg.
+
+    Raises:
+        FewSpikesError: another kind of file, or no matplotlib.
+    """
+    place, networks = check_picture(path), list(dict.fromkeys(row["network"] for row in curves))
+    faults = [name for name in dict.fromkeys(row["fault"] for row in curves) if name != "none"]
+    with drawing("a curve") as plt:
+        figure, panels = plt.subplots(1, len(networks), figsize=(4.6 * len(networks), 4.0), sharey=True, squeeze=False)
+        for ax, network in zip(panels[0], networks, strict=True):
+            own = [row for row in curves if row["network"] == network]
+            for n, fault in enumerate(faults):
+                rows = sorted((row for row in own if row["fault"] == fault), key=lambda row: row["size"])
+                ax.errorbar(
+                    [row["size"] for row in rows],
+                    [row["snn_top1"] for row in rows],
+                    [row["standard_deviation"] or 0.0 for row in rows],
+                    color=plt.get_cmap("tab10")(n),
+                    marker="o",
+                    markersize=3,
+                    linewidth=1,
+                    capsize=2,
+                    label=fault if ax is panels[0][0] else None,
+                )
+            for row in own:
+                if row["fault"] == "none":
+                    ax.axhline(row["snn_top1"], color=GREY, linewidth=0.8, linestyle="--")
+            ax.set(xscale="log", xlabel="size of the fault", ylim=(0, 101))
+            ax.set_title(f"{network} (dashed: without faults)", loc="left", fontsize=9)
+        panels[0][0].set_ylabel("top-1 (%)")
+        figure.legend(loc="outside lower center", ncols=4, fontsize=7)
+        write_picture(figure, place)
+    return place
+
+
 def _short(name: str) -> str:
     return name if len(name) <= _LONGEST else f"...{name[-_LONGEST:]}"
