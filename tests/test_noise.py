@@ -203,7 +203,9 @@ def test_bits_are_the_same_by_torch_alone(counts):
     start = key(7, "lost", "site", 0, 2)
     drawn = bits(start, *counts)
     assert torch.equal(drawn, chance._bits_there(start, counts, torch.device("cpu")))
-    assert torch.equal(happens(drawn, 0.3), chance._right(drawn, 11) < chance.cases(0.3))
+    below = chance._right(drawn, 11) < chance.cases(0.3)
+    assert torch.equal(happens(drawn, 0.3), below)
+    assert torch.equal(chance.happening(start, *counts, probability=0.3), below)
 
 
 def test_bits_are_splitmix_and_the_same_everywhere():
@@ -464,3 +466,13 @@ def test_what_needs_a_clean_network_says_so(chain, tmp_path):
         fs.perturb(chain[0], fs.Faults(), lost=0.1)
     with pytest.raises(fs.FewSpikesError, match="perturb needs a converted network; got Linear"):
         fs.perturb(nn.Linear(1, 1), lost=0.1)
+
+
+@pytest.mark.parametrize("settings", [one for one in EACH_FAULT if one != {"weight_noise": 0.1}], ids=str)
+def test_with_a_gradient_a_layer_computes_the_same(settings):
+    neuron = FaultyNeuron(fs.FSNeuron(CODE, scale=torch.tensor([0.5, 2.0, 1.5])), fs.Faults(**settings), "site", FRONT)
+    x = torch.randn(50, 3, 20) * 8
+    x[0, 0, 0] = float("nan")
+    y = neuron(x.clone().requires_grad_())
+    assert y.requires_grad
+    assert torch.equal(neuron(x).nan_to_num(99.0), y.detach().nan_to_num(99.0))

@@ -12,13 +12,14 @@ from captured import Net
 from fewspikes.base.errors import FewSpikesError
 from fewspikes.base.moments import Moment
 from fewspikes.conversion.conversion import convert
+from fewspikes.neuron.firing import Firing
 from fewspikes.reach.boxes import identity
 from fewspikes.reach.pairs import pairs_of
 from fewspikes.simulation.plan import Plan
 from fewspikes.simulation.run import Batch
 from fewspikes.simulation.schedule import Schedule
 from fewspikes.simulation.simulation import Pipeline, simulate
-from fewspikes.simulation.steps import Firing, fired
+from fewspikes.simulation.steps import fired
 from fewspikes.simulation.trace import Recording
 
 ENGINES = ("steps", "pipeline", "events", Pipeline(membranes=2))

@@ -74,6 +74,22 @@ def happens(drawn: Int64[Tensor, "*shape"], probability: float) -> Bool[Tensor, 
     return _right(drawn, 11) < cases(probability)
 
 
+def happening(
+    start: int, *counts: range, probability: float, device: torch.device | None = None
+) -> Bool[Tensor, "*counts"]:
+    """`happens(bits(start, *counts))`, on the CPU in one pass."""
+    if not counts or (device is not None and device.type != "cpu"):
+        return happens(bits(start, *counts, device=device), probability)
+    given = bits(start, *counts[:-1]).numpy().view(np.uint64).reshape(-1)
+    found, first = np.empty((len(given), len(counts[-1])), np.bool_), np.uint64(counts[-1].start)
+
+    def work(part: slice) -> None:
+        _mix_below(given[part], first, np.uint64(cases(probability)), found[part])
+
+    share_out(work, len(given), len(counts[-1]))
+    return torch.from_numpy(found).view([len(count) for count in counts])
+
+
 def cases(probability: float) -> int:
     """How many of `CERTAIN` equally likely cases have this probability."""
     return round(probability * CERTAIN)
@@ -123,13 +139,25 @@ def _mixed(x: Tensor) -> Tensor:
 @numba.njit(cache=True, nogil=True)
 def _mix(given: Words, first: Any, out: Words) -> None:
     """A row of words for each that is given."""
-    a, b, c = np.uint64(SHIFTS[0]), np.uint64(SHIFTS[1]), np.uint64(SHIFTS[2])
     for i in range(len(given)):
         for j in range(out.shape[1]):
-            x = given[i] + (first + np.uint64(j)) * np.uint64(STRIDE)
-            x = (x ^ (x >> a)) * np.uint64(FIRST)
-            x = (x ^ (x >> b)) * np.uint64(SECOND)
-            out[i, j] = x ^ (x >> c)
+            out[i, j] = _word(given[i] + (first + np.uint64(j)) * np.uint64(STRIDE))
+
+
+@numba.njit(cache=True, nogil=True)
+def _mix_below(given: Words, first: Any, limit: Any, out: NDArray[np.bool_]) -> None:
+    """A row of words for each that is given: whether their first 53 bits are below a limit."""
+    for i in range(len(given)):
+        for j in range(out.shape[1]):
+            x = _word(given[i] + (first + np.uint64(j)) * np.uint64(STRIDE))
+            out[i, j] = (x >> np.uint64(11)) < limit
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def _word(x: Any) -> Any:
+    x = (x ^ (x >> np.uint64(SHIFTS[0]))) * np.uint64(FIRST)
+    x = (x ^ (x >> np.uint64(SHIFTS[1]))) * np.uint64(SECOND)
+    return x ^ (x >> np.uint64(SHIFTS[2]))
 
 
 def _mixed_number(x: int) -> int:

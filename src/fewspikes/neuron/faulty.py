@@ -9,8 +9,9 @@ from torch import Tensor
 
 from fewspikes.base.errors import FewSpikesError
 from fewspikes.base.moments import Moment, moment
-from fewspikes.neuron.chance import bits, happens, key, noisy
+from fewspikes.neuron.chance import bits, happening, happens, key, noisy
 from fewspikes.neuron.faults import Faults
+from fewspikes.neuron.firing import Firing
 from fewspikes.neuron.layer import FSNeuron, count_outside
 from fewspikes.neuron.recurrence import TriangleSpike, spike_train
 from fewspikes.neuron.tracing import check_tracing
@@ -55,7 +56,10 @@ class FaultyNeuron(FSNeuron):
         if torch.compiler.is_compiling():
             raise FewSpikesError("a network with faults is not compiled; run it as it is, or compile the clean one")
         self.faults.check_engine("fast")
-        when, x = moment(), self.gate(x)
+        when = moment()
+        if x.device.type == "cpu" and not (torch.is_grad_enabled() and x.requires_grad):
+            return self._in_steps(x, when)
+        x = self.gate(x)
         _, h, d, offset = self.parameters_for(x)
         thresholds = (self.threshold(x, t, when) for t in range(self.code.K))
         y, before = offset.expand_as(x), None
@@ -66,6 +70,20 @@ class FaultyNeuron(FSNeuron):
             before = z
         self._tell(x, spikes)
         return self.ungate(torch.where(x.isnan(), x, y))
+
+    def _in_steps(self, x: Tensor, when: Moment) -> Tensor:
+        """Where no gradient is wanted: each step in one pass over the membranes."""
+        x = x.detach()
+        firing, gated = Firing(self, x, when), self.gate(x)
+        offset = self.parameters_for(x)[3]
+        y, spikes = offset.expand_as(gated).clone(), torch.zeros(gated.shape, dtype=torch.uint8)
+        d = firing.d.tolist()
+        for t in range(self.code.K):
+            z = firing.fire(t)
+            y.add_(firing.heard(t, z).to(y.dtype), alpha=d[t])
+            spikes.add_(z.view(torch.uint8))
+        self._tell(gated, spikes)
+        return self.ungate(torch.where(gated.isnan(), gated, y))
 
     def _tell(self, x: Tensor, spikes: Tensor) -> None:
         for observe in tuple(self.spike_hooks):
@@ -90,12 +108,16 @@ class FaultyNeuron(FSNeuron):
 
     def heard(self, z: Tensor, before: Tensor | None, t: int, when: Moment) -> Tensor:
         """How many spikes the receivers hear in step t: 0, 1, or 2 where a late one comes with another."""
-        sent, late = (z.to(torch.uint8) if z.dtype == torch.bool else z), self.faults.late
+        late, spurious = self.faults.late, self.faults.spurious
+        if z.dtype == torch.bool and not late:
+            found = self._arriving(z, t, when)
+            return found | (self._happens("spurious", spurious, z, t, when) & ~z) if spurious else found
+        sent = z.to(torch.uint8) if z.dtype == torch.bool else z
         found = self._arriving(sent, t, when)
         if late:
             found = found * ~self._happens("late", late, z, t, when)
-        if self.faults.spurious:
-            found = found + (1 - sent) * self._happens("spurious", self.faults.spurious, z, t, when)
+        if spurious:
+            found = found + (1 - sent) * self._happens("spurious", spurious, z, t, when)
         if late and before is not None:
             delayed = before.to(sent.dtype) * self._happens("late", late, z, t - 1, when)
             found = found + self._arriving(delayed, t - 1, when)
@@ -105,21 +127,24 @@ class FaultyNeuron(FSNeuron):
         """Those of the spikes sent in step t that are not lost at the axon."""
         if not self.faults.lost or self.faults.lost_at_synapses:
             return sent
-        return sent * ~self._happens("lost", self.faults.lost, sent, t, when)
+        kept = ~self._happens("lost", self.faults.lost, sent, t, when)
+        return sent & kept if sent.dtype == torch.bool else sent * kept
 
     def _happens(self, kind: str, probability: float, like: Tensor, t: int, when: Moment) -> Tensor:
-        return happens(self._drawn(kind, like, t, when), probability)
+        axis, start, counts = self._chances(kind, like, t, when)
+        return self._placed(happening(start, *counts, probability=probability, device=like.device), like, axis)
 
     def _drawn(self, kind: str, like: Tensor, t: int, when: Moment) -> Tensor:
         """Bits for each neuron and image of one step."""
-        axis, sizes = self._axis(when), like.shape
-        count = sizes[axis.axis] // axis.places
+        axis, start, counts = self._chances(kind, like, t, when)
+        return self._placed(bits(start, *counts, device=like.device), like, axis)
+
+    def _chances(self, kind: str, like: Tensor, t: int, when: Moment) -> tuple[Images, int, tuple[range, range]]:
+        """What is drawn from in one step: the axis of the images, a key, and the images and neurons by number."""
+        axis = self._axis(when)
+        count = like.shape[axis.axis] // axis.places
         start = key(self.faults.seed, kind, self.name, when.time, t)
-        return self._placed(
-            bits(start, range(when.first, when.first + count), self._neurons(like, axis), device=like.device),
-            like,
-            axis,
-        )
+        return axis, start, (range(when.first, when.first + count), self._neurons(like, axis))
 
     def _once(self, kind: str, like: Tensor, when: Moment, *parts: int) -> Tensor:
         """Bits for each neuron, the same for all images."""

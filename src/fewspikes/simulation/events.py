@@ -18,12 +18,12 @@ from fewspikes.network.image_axes import ImageAxis, axes_of_images
 from fewspikes.network.spiking import SpikingNetwork
 from fewspikes.neuron.chance import FIRST, SECOND, SHIFTS, STRIDE, cases, key
 from fewspikes.neuron.faults import Faults
+from fewspikes.neuron.firing import Firing
 from fewspikes.neuron.layer import FSNeuron
 from fewspikes.operators.call import IMAGES
 from fewspikes.reach.pairs import Pairs, pairs_of
 from fewspikes.simulation.plan import Gate, Layer, Plan, Sum, Way
 from fewspikes.simulation.run import Batch
-from fewspikes.simulation.steps import Firing
 from fewspikes.simulation.synapses import Synapses, weighed
 
 _MOST_SYNAPSES = 1 << 29  # some 12 GiB while they are written out

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from fewspikes.base.progress import track
 from fewspikes.network.spiking import SpikingNetwork
+from fewspikes.neuron.firing import Firing
 from fewspikes.simulation.plan import Layer, Sum
 from fewspikes.simulation.run import Batch
 from fewspikes.simulation.schedule import Line, Schedule, Window
-from fewspikes.simulation.steps import Firing
 
 
 class Membranes:
