@@ -81,9 +81,9 @@ def test_a_network_of_one_site_takes_an_image_every_2k_steps() -> None:
     assert Converted.of(Net(torch.relu), 3).interval(6) == 12
 
 
-def test_digital_operators_lie_between_neighbours() -> None:
+def test_where_digital_operators_lie_between_all_layers_an_image_comes_every_2k_steps() -> None:
     net = Converted.of(Net(lambda x: torch.relu((y := torch.relu(x)) * torch.cat([y[:, 1:], y[:, :1]], 1))), 3)
-    assert net.interval(6, 5) == 11
+    assert net.interval(6, 5) == 12  # of the largest K: no layer takes in another's spikes
 
 
 def test_shape_arithmetic_is_no_chain() -> None:
