@@ -345,11 +345,17 @@ def test_weights_with_noise_of_each_step_average_out_over_seeds(chain):
     assert 0 < spread < spread_once
 
 
-def test_weights_with_noise_of_each_step_are_others_at_each_step():
-    model = nn.Sequential(nn.Linear(1, 1), nn.ReLU(), nn.Linear(1, 1)).double().eval()
+def copying(outputs):
+    """One neuron, whose input comes out so many times."""
+    model = nn.Sequential(nn.Linear(1, 1), nn.ReLU(), nn.Linear(1, outputs)).double().eval()
     with torch.no_grad():
         for weight, value in zip(model.parameters(), (1.0, 0.0, 1.0, 0.0), strict=True):
             weight.fill_(value)
+    return model
+
+
+def test_weights_with_noise_of_each_step_are_others_at_each_step():
+    model = copying(1)
     x = torch.full((1, 1), 7.0, dtype=torch.float64)
     snn = fs.convert(model, x, K=3, alpha=8.0)  # three spikes, worth 4, 2 and 1
     running = simulate(fs.perturb(snn, weight_noise=0.1, each="step"), x, "steps").running.flatten()
@@ -374,10 +380,7 @@ def test_spikes_lost_per_synapse_are_fewer_synaptic_operations(chain):
 
 
 def test_a_synapse_loses_spikes_that_others_of_the_same_neuron_get():
-    model = nn.Sequential(nn.Linear(1, 1), nn.ReLU(), nn.Linear(1, 60)).double().eval()
-    with torch.no_grad():
-        for weight, value in zip(model.parameters(), (1.0, 0.0, 1.0, 0.0), strict=True):
-            weight.fill_(value)
+    model = copying(60)
     x = torch.full((1, 1), 4.0, dtype=torch.float64)
     snn = fs.convert(model, x, K=3, alpha=8.0)  # one spike, worth 4
     output = simulate(fs.perturb(snn, lost=0.5, at="synapse"), x, "events").output[0]

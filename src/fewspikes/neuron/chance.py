@@ -141,7 +141,7 @@ def _mix(given: Words, first: Any, out: Words) -> None:
     """A row of words for each that is given."""
     for i in range(len(given)):
         for j in range(out.shape[1]):
-            out[i, j] = _word(given[i] + (first + np.uint64(j)) * np.uint64(STRIDE))
+            out[i, j] = _word(given[i], first + np.uint64(j))
 
 
 @numba.njit(cache=True, nogil=True)
@@ -149,12 +149,18 @@ def _mix_below(given: Words, first: Any, limit: Any, out: NDArray[np.bool_]) -> 
     """A row of words for each that is given: whether their first 53 bits are below a limit."""
     for i in range(len(given)):
         for j in range(out.shape[1]):
-            x = _word(given[i] + (first + np.uint64(j)) * np.uint64(STRIDE))
-            out[i, j] = (x >> np.uint64(11)) < limit
+            out[i, j] = case(given[i], first + np.uint64(j)) < limit
 
 
 @numba.njit(cache=True, nogil=True, inline="always")
-def _word(x: Any) -> Any:
+def case(start: Any, number: Any) -> Any:
+    """One of `CERTAIN` equally likely cases, for compiled loops: the first of the bits that `bits` gives."""
+    return _word(start, number) >> np.uint64(11)
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def _word(start: Any, number: Any) -> Any:
+    x = start + np.uint64(number) * np.uint64(STRIDE)
     x = (x ^ (x >> np.uint64(SHIFTS[0]))) * np.uint64(FIRST)
     x = (x ^ (x >> np.uint64(SHIFTS[1]))) * np.uint64(SECOND)
     return x ^ (x >> np.uint64(SHIFTS[2]))

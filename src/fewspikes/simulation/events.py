@@ -16,7 +16,7 @@ from fewspikes.graph.interpreter import Step
 from fewspikes.network.following import Following
 from fewspikes.network.image_axes import ImageAxis, axes_of_images
 from fewspikes.network.spiking import SpikingNetwork
-from fewspikes.neuron.chance import FIRST, SECOND, SHIFTS, STRIDE, cases, key
+from fewspikes.neuron.chance import case, cases, key
 from fewspikes.neuron.faults import Faults
 from fewspikes.neuron.firing import Firing
 from fewspikes.neuron.layer import FSNeuron
@@ -353,19 +353,10 @@ def _deliver(
     done = 0
     for s in heard:
         for i in range(first[s], first[s + 1]):
-            if lost == 0 or _case(start, i) >= lost:
+            if lost == 0 or case(start, i) >= lost:
                 sums[target[i]] += d * weight[i]
                 done += 1
     return done
-
-
-@numba.njit(cache=True, nogil=True)
-def _case(start: np.uint64, number: int) -> np.uint64:
-    """One of `CERTAIN` equally likely cases: the first of the bits that `chance.bits` gives."""
-    x = start + np.uint64(number) * np.uint64(STRIDE)
-    x = (x ^ (x >> np.uint64(SHIFTS[0]))) * np.uint64(FIRST)
-    x = (x ^ (x >> np.uint64(SHIFTS[1]))) * np.uint64(SECOND)
-    return (x ^ (x >> np.uint64(SHIFTS[2]))) >> np.uint64(11)
 
 
 @numba.njit(cache=True, nogil=True)
