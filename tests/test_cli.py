@@ -470,6 +470,12 @@ def test_simulate_tells_step_by_step_what_happens(folder, pictured):
     assert f"  after step {told}" in lines
 
 
+def test_simulate_takes_a_photograph_of_another_size_where_size_is_given(folder, pictured):
+    Image.new("RGB", (12, 9)).save(folder / "large.png")
+    done = run("simulate", folder / "pictured.fs", "--image", folder / "large.png", "--size", 8)
+    assert f"{folder}/large.png: class" in done.stdout
+
+
 def test_simulate_as_json_records_and_draws(folder, pictured, tmp_path):
     trace, _ = pictured
     images = [part for n in range(2) for part in ("--image", folder / f"{n}.png")]
@@ -504,6 +510,10 @@ def test_simulate_takes_images_of_a_data_set(folder, pictured, save, tmp_path):
         (("pictured.fs", "--image", "{0}/large.png"), "large.png: an image of 9 x 9 pixels"),
         (("pictured.fs", "--image", "{0}/none.png"), "none.png; give the path of a photograph"),
         (("bare.fs", "--image", "{0}/0.png"), "does not say how images become inputs; give --mean and --std"),
+        (
+            ("pictured.fs", "--image", "{0}/0.png", "--mean", "0.5", "--std", "0.5"),
+            "takes pictures of 3 channels, and --mean and --std have 1; give each 3 numbers with commas between",
+        ),
         (("pictured.fs",), "give either --image FILE, once or more, or --limit N for N images of --data"),
         (("pictured.fs", "--image", "{0}/0.png", "--engine", "clock"), "--engine must be steps, pipeline or events"),
         (("pictured.fs", "--image", "{0}/0.png", "--raster", "{0}/r.pdf"), "must end in .png or .svg"),

@@ -77,13 +77,13 @@ def test_the_interval_is_the_largest_pair_of_neighbours() -> None:
     assert branches().interval(10, 1, 4) == 14
 
 
-def test_a_network_of_one_site_takes_an_image_every_2k_steps() -> None:
-    assert Converted.of(Net(torch.relu), 3).interval(6) == 12
+def test_one_layer_of_neurons_only_fires() -> None:
+    assert Converted.of(Net(torch.relu), 3).interval(6) == 6
 
 
-def test_where_digital_operators_lie_between_all_layers_an_image_comes_every_2k_steps() -> None:
+def test_numbers_from_digital_operators_take_no_time() -> None:
     net = Converted.of(Net(lambda x: torch.relu((y := torch.relu(x)) * torch.cat([y[:, 1:], y[:, :1]], 1))), 3)
-    assert net.interval(6, 5) == 12  # of the largest K: no layer takes in another's spikes
+    assert net.interval(6, 5) == 6  # the product takes in 6 steps, or 5; the last layer nothing, then fires
 
 
 def test_shape_arithmetic_is_no_chain() -> None:

@@ -138,7 +138,7 @@ def test_the_tables_are_no_multiply_adds_and_an_analog_source_like_an_input() ->
     assert sum(snn.macs.by_node.values()) == 8 * 6 + 6 * 3
     assert snn.macs.analog == 8 * 6  # what is looked up is analog, the neurons' spikes are not
     assert snn.report.latency_steps == 10
-    assert snn.report.interval_steps == 20
+    assert snn.report.interval_steps == 10  # one layer, which only fires
     (segment,) = snn.structure.segments.of(snn.sites[0].node)
     assert [snn.graph[name].short for name in segment.sources] == ["embedding"]
     assert snn.channel_axis(snn.sites[0].name) == 1

@@ -12,6 +12,7 @@ from torch import nn
 
 from fewspikes.base.checks import MOST_SEED, said
 from fewspikes.base.errors import FewSpikesError
+from fewspikes.base.wording import counted
 from fewspikes.cli.pictures import channels, check_colours
 from fewspikes.images import Preprocessing
 from fewspikes.models.loading import LoadedModel
@@ -68,7 +69,8 @@ def preprocessing(
 ) -> Preprocessing | None:
     """The model's own preprocessing, with what the flags say in its place; None if neither is complete.
 
-    A `size` of another value than the model's own drops its resize in proportion: the shorter side scales with it.
+    With a `size`, pictures of any size are taken: the shorter side is resized to it, or, where the model has a size and
+    a resize of its own, to as much more as there.
 
     Raises:
         FewSpikesError: numbers that are none, or --mean without --std.
@@ -80,13 +82,15 @@ def preprocessing(
     if known is None:
         if means is None or stds is None or pixels is None:
             return None
-        return Preprocessing(size=pixels, mean=means, std=stds, resize=min(pixels))
+        return Preprocessing(size=pixels, mean=means, std=stds, resize=max(pixels))
     if means is not None and stds is not None:
         known = replace(known, mean=means, std=stds)
-    if pixels is not None and pixels != known.size:
-        resize = (
-            known.resize if not isinstance(known.resize, int) else round(known.resize * min(pixels) / min(known.size))
-        )
+    if pixels is not None and known.resize is None:
+        known = replace(known, size=pixels, resize=max(pixels))
+    elif pixels is not None and pixels != known.size:
+        resize = known.resize
+        if isinstance(resize, int):
+            resize = round(resize * max(pixels) / max(known.size))
         known = replace(known, size=pixels, resize=pixels if isinstance(resize, tuple) else resize)
     return known
 
@@ -107,11 +111,19 @@ def of_network(snn: SpikingNetwork, name: str, mean: str | None, std: str | None
         mean, std, size: the flags.
 
     Raises:
-        FewSpikesError: it carries none and the flags are not complete, or it takes no pictures.
+        FewSpikesError: it carries none and the flags are not complete, they are of other colours, or it takes no
+            pictures.
     """
     carried = None if snn.preprocessing is None else Preprocessing.from_json(snn.preprocessing)
     known = preprocessing(carried, mean, std, size or _size_of(name, snn, carried))
-    return required(known, name, "give --mean and --std")
+    found, shape = required(known, name, "give --mean and --std"), snn.inputs[0].shape
+    if len(shape) == 3 and shape[0] != len(found.mean):
+        numbers = "1 number" if shape[0] == 1 else f"{shape[0]} numbers with commas between"
+        raise FewSpikesError(
+            f"{name} takes pictures of {counted(shape[0], 'channel')}, and --mean and --std have {len(found.mean)}; "
+            f"give each {numbers}"
+        )
+    return found
 
 
 def _size_of(name: str, snn: SpikingNetwork, carried: Preprocessing | None) -> str | None:

@@ -35,8 +35,8 @@ def simulate(
     engine: Annotated[
         str,
         typer.Option(
-            help="steps: all images at once, step by step; pipeline: one after another, all layers at work at once; "
-            "events: spike by spike, every synaptic operation counted."
+            help="steps: all images at once, with the answer so far; pipeline: one after another, all layers at work "
+            "at once; events: spike by spike, every synaptic operation counted."
         ),
     ] = "steps",
     membranes: Annotated[

@@ -183,7 +183,8 @@ class _Transform:
         if self._wanted.resize is None and (height, width) != self._wanted.size:
             raise FewSpikesError(
                 f"an image of {height} x {width} pixels (height x width), where the network takes "
-                f"{self._wanted.size[0]} x {self._wanted.size[1]} and no resize is set; set one, or resize the images"
+                f"{self._wanted.size[0]} x {self._wanted.size[1]} and no resize is set; set one (on the command "
+                "line: --size), or resize the images"
             )
         if isinstance(self._wanted.resize, int):  # by the shorter side: the longer one may become anything
             check_pixels(*_resized(image.size, self._wanted.resize), lambda: "an image", "is resized to")

@@ -66,9 +66,10 @@ def _complete(segments: Segments, k: Mapping[str, int], node: Node, ready: Mappi
 def interval_steps(segments: Segments, k: Mapping[str, int]) -> int:
     """The steps between two images in a pipeline: the longest time that a membrane is busy with one image.
 
-    A layer takes in the spikes of the layers before it, then fires: K before + K here. What a gated product holds is
-    taken in, then kept while its gate fires. With one K everywhere, or no neighbours at all, that is 2K. In a loop over
-    time a membrane is busy from its first time step to its last.
+    A layer takes in the spikes of the layers before it, then fires: K before + K here, so 2K with one K everywhere.
+    Numbers from digital operators come at once: where nothing else is taken in, only the firing counts. What a gated
+    product holds is taken in, then kept while its gate fires. In a loop over time a membrane is busy from its first
+    time step to its last.
 
     Args:
         segments: of the network.
@@ -79,9 +80,7 @@ def interval_steps(segments: Segments, k: Mapping[str, int]) -> int:
     """
     _check(segments, k)
     ready = ready_steps(segments, k) if segments.graph.loops else {}
-    busy = [_busy(segments, k, segment, ready) for segment in segments if segments.graph.of(SITE)]
-    neighbours = any(name in k for segment in segments if segment.consumer.name in k for name in segment.sources)
-    return max(busy, default=0) if neighbours else max(2 * max(k.values(), default=0), *busy, 0)
+    return max((_busy(segments, k, segment, ready) for segment in segments), default=0)
 
 
 def _busy(segments: Segments, k: Mapping[str, int], segment: Segment, ready: Mapping[str, list[int]]) -> int:

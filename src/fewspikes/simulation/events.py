@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fewspikes.base.errors import FewSpikesError
-from fewspikes.base.moments import Moment
 from fewspikes.graph.interpreter import Step
 from fewspikes.network.following import Following
 from fewspikes.network.image_axes import ImageAxis, axes_of_images
@@ -245,9 +244,8 @@ class Shooting:
 class Failing:
     """A layer with faults of one image while it fires: all its neurons are looked at in each step."""
 
-    def __init__(self, layer: Layer, neuron: FSNeuron, x: Tensor, when: Moment) -> None:
-        self.layer, self._firing = layer, Firing(neuron, x, when)
-        self.d = self._firing.d.numpy()
+    def __init__(self, layer: Layer, firing: Firing) -> None:
+        self.layer, self._firing, self.d = layer, firing, firing.d.numpy()
 
     def fire(self, t: int) -> Numbers:
         """The neurons that fire."""
@@ -302,8 +300,10 @@ def shot(wiring: Wiring, batch: Batch, store: Flat) -> Iterator[tuple[int, Layer
     weights: dict[tuple[str, int], NDArray[Any]] = {}
     for now in range(1, plan.end + 1):
         for layer in starts.pop(now, ()):
-            neuron, x, when = batch.neurons[layer.site], batch.taken_in(layer), batch.when(layer)
-            active[layer.node] = Shooting(layer, neuron, x) if batch.faults is None else Failing(layer, neuron, x, when)
+            if batch.faults is None:
+                active[layer.node] = Shooting(layer, batch.neurons[layer.site], batch.taken_in(layer))
+            else:
+                active[layer.node] = Failing(layer, batch.firing(layer))
         for name, one in list(active.items()):
             layer, t = one.layer, now - one.layer.start - 1
             fired, done = one.fire(t), 0

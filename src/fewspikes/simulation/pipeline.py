@@ -115,9 +115,7 @@ class _Pipeline:
             for one in self.opens.get(own, ()):
                 self.membranes.open(one)
             for layer in self.layers.get(own, ()):
-                batch = self.batches[n]
-                firing = Firing(batch.neurons[layer.site], batch.taken_in(layer), batch.when(layer))
-                self.firing[n, layer.node] = layer, firing
+                self.firing[n, layer.node] = layer, self.batches[n].firing(layer)
         yield from self._fire(now, dict(flying))
         for n, line, value in self.flying.pop(now, ()):
             self._arrive(self.batches[n], n, line, value)

@@ -12,6 +12,7 @@ from fewspikes.base.moments import Moment
 from fewspikes.graph.graph import CONSTANT, INPUT
 from fewspikes.graph.interpreter import Step, execute, filled
 from fewspikes.network.spiking import SpikingNetwork
+from fewspikes.neuron.firing import Firing
 from fewspikes.neuron.layer import FSNeuron, count_outside
 from fewspikes.operators.rule import Kind
 from fewspikes.simulation.plan import Gate, Layer, Plan, Sum, Way
@@ -92,10 +93,6 @@ class Batch:
         self._silent = {layer.node: snn.neurons[layer.site] for layer in plan.layers}
         self._totals: dict[int, Tensor] = {}
 
-    def when(self, layer: Layer) -> Moment:
-        """What the faults of a layer are drawn for."""
-        return Moment(layer.time, self.first, self.plan.structure.image_axes)
-
     def _keep(self, at: int, value: Any) -> None:
         """A constant, or what bookkeeping comes to; zeros may be of the dtype that the model once had."""
         is_number = isinstance(value, Tensor) and value.is_floating_point()
@@ -124,6 +121,11 @@ class Batch:
         self.release(layer.sum)
         self.outside[layer.site] += count_outside(neuron.gate(x), neuron.code.domain)
         return x
+
+    def firing(self, layer: Layer) -> Firing:
+        """A layer that begins to fire."""
+        when = Moment(layer.time, self.first, self.plan.structure.image_axes)
+        return Firing(self.neurons[layer.site], self.taken_in(layer), when)
 
     def so_far(self, step: int) -> Tensor | None:
         """The output after a step, while spikes come to it; None before and after, and where it is no plain sum."""

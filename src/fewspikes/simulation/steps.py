@@ -29,8 +29,7 @@ def fired(plan: Plan, batch: Batch, forced: Forced | None = None) -> Iterator[tu
     active: dict[str, tuple[Layer, Firing]] = {}
     for now in range(1, plan.end + 1):
         for layer in starts.pop(now, ()):
-            firing = Firing(batch.neurons[layer.site], batch.taken_in(layer), batch.when(layer))
-            active[layer.node] = layer, firing
+            active[layer.node] = layer, batch.firing(layer)
         for layer, firing in list(active.values()):
             t = now - layer.start - 1
             z = firing.fire(t)
