@@ -219,6 +219,14 @@ def test_what_is_no_recording_is_refused(tmp_path, folder):
         fs.read_events(folder)
 
 
+@pytest.mark.parametrize("changed", [{"interval": 0}, {"versions": 3}, {"images": -1}, {"sites": [{"name": "0"}]}])
+def test_an_index_that_cannot_be_is_refused(folder, changed):
+    index = recording._RECORDING.read(folder / "index.json")
+    recording._RECORDING.write(folder / "index.json", index | changed)
+    with pytest.raises(fs.FewSpikesError, match=r"index\.json"):
+        fs.read_events(folder)
+
+
 def test_a_lost_chunk_is_noticed(folder):
     (folder / "events-000001.safetensors").unlink()
     with pytest.raises(fs.FewSpikesError, match="of its . chunks events-000001.safetensors is missing"):

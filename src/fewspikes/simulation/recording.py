@@ -265,10 +265,11 @@ def read_events(folder: Any) -> RecordedEvents:
             raise ValueError(f"of its {chunks} chunks {_name(there)} is missing")
         sites = tuple(RecordedSite(**site) for site in content["sites"])
         images, answer, steps = (whole(name, content[name], 0, _MOST) for name in ("images", "answer", "steps"))
+        interval = None if content["interval"] is None else whole("interval", content["interval"], 1, _MOST)
+        versions = {str(name): str(version) for name, version in content["versions"].items()}
         return RecordedEvents(
-            folder, sites, str(content["engine"]), images, content["interval"], answer, steps, content["versions"],
-            there, chunks is not None,
-        )  # fmt: skip
+            folder, sites, str(content["engine"]), images, interval, answer, steps, versions, there, chunks is not None
+        )
 
 
 def _name(chunk: int) -> str:
