@@ -141,7 +141,7 @@ def test_the_readme_has_the_two_commands_that_ci_runs():
     commands = [line.strip() for line in lines if line.startswith("    pip install")]
     assert commands == [
         'pip install ".[demo]" && fewspikes demo',
-        'pip install -e ".[test]" && pytest -n 2 --dist loadfile',
+        'pip install -e ".[test]" && pytest -n 2 --dist worksteal',
     ]
 
 

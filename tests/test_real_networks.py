@@ -95,20 +95,20 @@ def test_the_small_silu_network_calibrated_is_as_good_as_the_papers_tables_in_ha
 
 @pytest.fixture(scope="module")
 def photographs(data):
-    """The sample photographs: every tenth calibrates, the other 450 are measured."""
+    """The sample photographs: every tenth calibrates, 150 of the others are measured."""
     images = open_images(data / "imagenet-sample", "val", LITE0_PREPROCESSING, classes=1000)
     tenth = [i for i in range(len(images)) if i % 10 == 0]
-    rest = [i for i in range(len(images)) if i % 10]
+    rest = [i for i in range(len(images)) if i % 10 in (1, 4, 7)]
     return Subset(images, tenth), Subset(images, rest)
 
 
 @pytest.mark.parametrize(("options", "wanted"), [({"K": 8}, 97.0), ({}, 98.0)], ids=["calibrated K=8", "paper"])
-def test_efficientnet_lite0_names_the_anns_class_on_450_photographs(photographs, options, wanted):
+def test_efficientnet_lite0_names_the_anns_class_on_150_photographs(photographs, options, wanted):
     # With ReLU6 taken for a ReLU (the cap forgotten) it would lose 18 points: this guards the cap, too.
     model, (_, rest) = efficientnet_lite0(), photographs
     calibration = lite0_calibration() if options else None
     report = fs.evaluate(fs.convert(model, IMAGENET, calibration=calibration, **options), loader(rest, 25), model)
-    assert report.images == 450
+    assert report.images == 150
     assert report.agreement >= wanted
 
 
