@@ -18,7 +18,6 @@ from fewspikes.network.spiking import SpikingNetwork
 from fewspikes.neuron.chance import case, cases, key
 from fewspikes.neuron.faults import Faults
 from fewspikes.neuron.firing import Firing
-from fewspikes.neuron.layer import FSNeuron
 from fewspikes.operators.call import IMAGES
 from fewspikes.reach.pairs import Pairs, pairs_of
 from fewspikes.simulation.plan import Gate, Layer, Plan, Sum, Way
@@ -221,12 +220,10 @@ class Flat:
 class Shooting:
     """A layer of one image while it fires."""
 
-    def __init__(self, layer: Layer, neuron: FSNeuron, x: Tensor) -> None:
-        self.layer = layer
-        self.v = neuron.gate(x).flatten().numpy().copy()
-        T, h, d, _ = (value.numpy() for value in neuron.parameters_for(x))
-        self.T, self.h, self.d = T, h, d
-        self.least = np.append(np.minimum.accumulate(T[::-1])[::-1], np.inf).astype(T.dtype)
+    def __init__(self, layer: Layer, firing: Firing) -> None:
+        self.layer, self.v = layer, firing.v.flatten().numpy()
+        self.T, self.h, self.d = (value.numpy() for value in (firing.T, firing.h, firing.d))
+        self.least = np.append(np.minimum.accumulate(self.T[::-1])[::-1], np.inf).astype(self.T.dtype)
         self.able = np.flatnonzero(self.v >= self.least[0])
         self.fired = np.empty_like(self.able)
 
@@ -300,10 +297,7 @@ def shot(wiring: Wiring, batch: Batch, store: Flat) -> Iterator[tuple[int, Layer
     weights: dict[tuple[str, int], NDArray[Any]] = {}
     for now in range(1, plan.end + 1):
         for layer in starts.pop(now, ()):
-            if batch.faults is None:
-                active[layer.node] = Shooting(layer, batch.neurons[layer.site], batch.taken_in(layer))
-            else:
-                active[layer.node] = Failing(layer, batch.firing(layer))
+            active[layer.node] = (Shooting if batch.faults is None else Failing)(layer, batch.firing(layer))
         for name, one in list(active.items()):
             layer, t = one.layer, now - one.layer.start - 1
             fired, done = one.fire(t), 0

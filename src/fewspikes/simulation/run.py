@@ -115,17 +115,13 @@ class Batch:
             self._totals[sum_.number] = reduce(torch.add, [value for value in found if value is not None])
         return self._totals[sum_.number]
 
-    def taken_in(self, layer: Layer) -> Tensor:
-        """What a layer that begins to fire has taken in."""
-        x, neuron = self.total(layer.sum), self.neurons[layer.site]
-        self.release(layer.sum)
-        self.outside[layer.site] += count_outside(neuron.gate(x), neuron.code.domain)
-        return x
-
     def firing(self, layer: Layer) -> Firing:
-        """A layer that begins to fire."""
-        when = Moment(layer.time, self.first, self.plan.structure.image_axes)
-        return Firing(self.neurons[layer.site], self.taken_in(layer), when)
+        """A layer that begins to fire, with what it has taken in."""
+        neuron, when = self.neurons[layer.site], Moment(layer.time, self.first, self.plan.structure.image_axes)
+        found = Firing(neuron, self.total(layer.sum), when)
+        self.release(layer.sum)
+        self.outside[layer.site] += count_outside(found.v, neuron.code.domain)
+        return found
 
     def so_far(self, step: int) -> Tensor | None:
         """The output after a step, while spikes come to it; None before and after, and where it is no plain sum."""
