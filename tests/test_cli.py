@@ -518,6 +518,10 @@ def test_simulate_takes_images_of_a_data_set(folder, pictured, save, tmp_path):
         (("pictured.fs", "--image", "{0}/0.png", "--engine", "clock"), "--engine must be steps, pipeline or events"),
         (("pictured.fs", "--image", "{0}/0.png", "--raster", "{0}/r.pdf"), "must end in .png or .svg"),
         (("pictured.fs", "--image", "{0}/0.png", "--neuron", "{0}/r.png"), "--neuron needs a layer; give --site NAME"),
+        (
+            ("pictured.fs", "--image", "{0}/0.png", "--site", "relu", "--raster", "{0}/r.png", "--neuron", "{0}/r.png"),
+            "r.png; give two files",
+        ),
         (("pictured.fs", "--image", "{0}/0.png", "--record", "{0}"), "is not empty; give a new folder, or empty it"),
     ],
 )

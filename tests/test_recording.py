@@ -310,6 +310,20 @@ def test_a_raster_shows_the_share_of_the_neurons_that_fire(networks):
         assert torch.equal(alone[20 * n : 20 * n + 5], trace.spikes["1"][:, n].double().mean(1))
 
 
+def test_a_raster_is_white_between_the_time_steps_of_a_loop(networks):
+    snn, x = networks["looped"]
+    for engine in ("steps", fs.Pipeline(interval=1000)):  # one image at a time
+        trace = fs.simulate(snn, x, engine)
+        for name, starts in trace.starts.items():
+            (share,) = _density(trace, [name])
+            at_work = (~share.isnan()).nonzero().flatten().tolist()
+            images = 1 if engine == "steps" else len(x)
+            assert at_work == [
+                1000 * n + start + t for n in range(images) for start in sorted(starts) for t in range(5)
+            ]
+    assert any(len(starts) == 3 for starts in trace.starts.values())
+
+
 def test_one_layer_shows_a_dot_for_each_spike_of_the_first_image(networks, monkeypatch, tmp_path):
     snn, x = networks["dense"]
     drawn = []

@@ -352,6 +352,10 @@ def test_bad_input_is_one_line(converted) -> None:
         simulate(snn, x, "steps", "relu")
     with pytest.raises(FewSpikesError, match="membranes"):
         Pipeline(membranes=3)
+    with pytest.raises(FewSpikesError, match="choose a shorter interval, or fewer images"):
+        simulate(snn, x, Pipeline(interval=10**9))
+    with pytest.raises(FewSpikesError, match="the batch is on meta: move it with .cpu()"):
+        simulate(snn, x.to("meta"))
     with pytest.raises(FewSpikesError, match="needs a converted network"):
         simulate(nn.Linear(2, 2), x)
 

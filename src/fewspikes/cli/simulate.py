@@ -83,6 +83,8 @@ def simulate(
     for picture in (raster, neuron):
         if picture is not None:
             check_picture(picture)
+    if raster is not None and neuron is not None and raster.resolve() == neuron.resolve():
+        raise FewSpikesError(f"--raster and --neuron would both be {raster}; give two files")
     if neuron is not None and not site:
         raise FewSpikesError("--neuron needs a layer; give --site NAME")
     if (membranes is not None or interval is not None) and engine != "pipeline":
@@ -111,7 +113,7 @@ def simulate(
         return
     for line in _lines(snn, trace, names, shown):
         typer.echo(line)
-    for what, path in (("recorded", record), ("raster", raster), ("neuron", neuron)):
+    for what, path in (("recorded", record), ("raster", raster), (f"neuron of {shown[0]}", neuron)):
         if path is not None:
             typer.echo(f"{what}: {path}")
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from fewspikes.base.checks import MOST_SEED, at_least_0, one_of, said, whole
+from fewspikes.base.checks import MOST_SEED, finite, one_of, said, whole
 from fewspikes.base.errors import FewSpikesError
 
 _SHARES = ("lost", "late", "spurious", "stuck")
@@ -28,10 +28,11 @@ class Faults:
         threshold_noise: s >= 0; each threshold is T (1 + s n), n standard normal. `each` says how often it is drawn.
         weight_noise: s >= 0; each weight is w (1 + s n), likewise. Weights are what multiplies signals in weighted
             sums; biases and tables that are looked up have none.
-        stuck: the share of neurons, 0 to 1, that never fire, or always do.
+        stuck: the probability, 0 to 1, that a neuron never fires, or always does.
         each: "network": noise of thresholds and weights is drawn once, per neuron and step of the code and per weight.
-            "step": anew; thresholds at each step, time step and image, weights at each global step for all images and
-            for spikes alone, which only `simulate(engine="steps")` can do.
+            "step": anew; thresholds at each step, time step and image, weights at each global step for all images,
+            which only `simulate(engine="steps")` can do. Weights that take numbers, not spikes, act once, with one
+            draw.
         at: "axon": a lost spike reaches no receiver. "synapse": drawn for each of its synapses, which only
             `simulate(engine="events")` can do.
         stuck_at: "silence" or "firing", in every step.
@@ -57,8 +58,8 @@ class Faults:
 
     def __post_init__(self) -> None:
         for name in (*_SHARES, *_NOISES):
-            value, most = at_least_0(name, getattr(self, name)), 1.0 if name in _SHARES else _MOST_NOISE
-            if value > most:
+            value, most = finite(name, getattr(self, name)), 1.0 if name in _SHARES else _MOST_NOISE
+            if not 0 <= value <= most:
                 raise FewSpikesError(f"{name} must be from 0 to {most:g}; got {said(getattr(self, name))}")
             object.__setattr__(self, name, value)
         one_of("each", self.each, ("network", "step"))

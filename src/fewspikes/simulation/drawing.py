@@ -15,7 +15,7 @@ from fewspikes.simulation.courses import Course
 from fewspikes.simulation.trace import Trace
 
 _TALL, _LINE, _LEAST = 9.0, 0.2, 2.2  # inches
-_MOST_NAMES, _LONGEST = 40, 28  # beside the axis, and characters of one
+_MOST_NAMES, _LONGEST = 40, 32  # beside the axis, and characters of one
 _MOST_STEPS = 1000  # of a pipeline
 _FEW, _MANY = 200, 20_000  # neurons whose spikes are strokes; spikes that are pixels in an .svg, too
 
@@ -69,8 +69,9 @@ def _layers(plt: Any, trace: Trace, names: Sequence[str]) -> Any:
     )
     figure.colorbar(shown, ax=ax, pad=0.01).set_label("share that fires", fontsize=8)
     for n, step in enumerate(_answers(trace, first + steps - 1)):
-        ax.axvline(step + 0.5, 0 if trace.interval is None else 0.985, 1, color=TARGET, linewidth=1.6, clip_on=False,
-                   label=None if n else _answer(trace))  # fmt: skip
+        ends = (0, 1) if trace.interval is None else (1.005, 1.03)  # above the layers of other images
+        label = None if n else _answer(trace)
+        ax.axvline(step + 0.5, *ends, color=TARGET, linewidth=1.6, clip_on=False, label=label)
     every = -(-len(names) // _MOST_NAMES)
     ax.set_yticks(range(0, len(names), every), [_short(name) for name in names[::every]], fontsize=7)
     cut = f"; steps {first} to {first + steps - 1} of {last}" if first + steps - 1 < last else ""
@@ -113,12 +114,13 @@ def _density(trace: Trace, names: Sequence[str]) -> Tensor:
     counted = trace.per_step if trace.together is None else trace.together
     rows = []
     for name in names:
-        first, last = trace.times[name]
+        starts, K = trace.starts[name], trace.times[name][1] - max(trace.starts[name])
         at_work = torch.zeros(len(counted[name]), dtype=torch.int64)
         images = [trace.counts.images] if trace.together is None else [1] * trace.counts.images
         for n, count in enumerate(images):
-            begin = n * (trace.interval or 0)
-            at_work[begin + first - 1 : begin + last] += count
+            for start in starts:
+                begin = n * (trace.interval or 0) + start
+                at_work[begin : begin + K] += count
         share = counted[name].double() / (at_work * trace.counts.neurons[name]).double()
         rows.append(torch.where(at_work > 0, share, torch.nan))
     return torch.stack(rows)
@@ -159,10 +161,15 @@ def draw_course(found: Course, path: Any) -> Path:
     place, steps = check_picture(path), range(1, len(found.T) + 1)
     with drawing("the picture of a neuron") as plt:
         figure, (code, course) = plt.subplots(2, 1, figsize=(6.4, 5.2), sharex=True)
-        for values, colour, label in ((found.T, THEIRS, "T(t)"), (found.h, LEAST, "h(t)"), (found.d, OURS, "d(t)")):
-            code.plot(steps, values, "o-", color=colour, label=label, markersize=3, linewidth=1)
+        for values, colour, line, label in (
+            (found.T, THEIRS, "o-", "T(t)"),
+            (found.d, OURS, "o-", "d(t)"),
+            (found.h, LEAST, "o--", "h(t)"),  # last and dashed: that of a ReLU is d(t)
+        ):
+            code.plot(steps, values, line, color=colour, label=label, markersize=3, linewidth=1)
         course.plot(steps, found.T, color=THEIRS, label="threshold T(t)", drawstyle="steps-mid", linewidth=1)
-        course.plot(steps, found.v, "o-", color=OURS, label="potential v(t)", markersize=3, linewidth=1)
+        course.plot(steps, found.v, "o-", color=OURS, label="potential v(t)", drawstyle="steps-mid", markersize=3,
+                    linewidth=1)  # fmt: skip
         for ax in (code, course):
             ax.axhline(0, color=GREY, linewidth=0.6)
             fired = [t for t, z in zip(steps, found.z, strict=True) if z]
@@ -184,7 +191,8 @@ def _sum(found: Course) -> str:
     whole = f"({terms})" if gain and len(sent) > 1 else terms
     at = f" at {found.position}" if len(found.position) > 1 else ""
     where = f"{_short(found.site)}, neuron {found.neuron:,}{at}"
-    return f"{where}\nv(1) = {found.v[0]:.4g}; output {gain}{whole} = {found.output:.4g}"
+    unit = " in its channel's own scale" if gain else ""
+    return f"{where}\nv(1) = {found.v[0]:.4g}{unit}; output {gain}{whole} = {found.output:.4g}"
 
 
 def draw_early(rows: Sequence[Mapping[str, Any]], path: Any) -> Path:
@@ -259,4 +267,5 @@ def draw_faults(curves: Sequence[Mapping[str, Any]], path: Any) -> Path:
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= _LONGEST else f"...{name[-_LONGEST:]}"
+    """A long name without its middle: networks repeat themselves there."""
+    return name if len(name) <= _LONGEST else f"{name[: _LONGEST // 2]}...{name[-_LONGEST // 2 :]}"

@@ -80,7 +80,7 @@ class Batch:
         self.aside = Unbounded()
         self.plan, self.neurons, self.images, self.dtype = plan, snn.neurons, len(inputs[0]), snn.dtype
         given = [x.to(snn.dtype) if x.is_floating_point() else x for x in inputs]
-        self.values = plan.program.values(given, snn.tensors.__getitem__)
+        self.values = plan.program.values(given, self.shaken.still)
         for node in plan.graph.of(CONSTANT):
             self._keep(plan.places[node.name], self.values[plan.places[node.name]])
         self.moving = self._without_spikes()

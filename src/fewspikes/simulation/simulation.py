@@ -24,7 +24,7 @@ from fewspikes.simulation.plan import Layer, Plan
 from fewspikes.simulation.run import Batch
 from fewspikes.simulation.schedule import Schedule, Traffic
 from fewspikes.simulation.steps import fired
-from fewspikes.simulation.trace import Recorder, Recording, Trace
+from fewspikes.simulation.trace import LIMIT, Recorder, Recording, Trace
 
 ENGINES = ("steps", "pipeline", "events")
 
@@ -105,13 +105,14 @@ def simulate(
     args, named = ((), x) if isinstance(x, Mapping) else (x if isinstance(x, tuple) else (x,), {})
     values = bound(snn.inputs, args, named)
     check_inputs(snn.inputs, values, snn.dtype, "simulate")
+    for what, device in (("the network", snn.device), *(("the batch", value.device) for value in values)):
+        if device.type != "cpu":
+            raise FewSpikesError(f"simulate runs on the CPU; {what} is on {device}: move it with .cpu()")
     if not len(values[0]):
         raise FewSpikesError("simulate needs at least one image; got a batch of 0")
     check_finite(values, "the batch to simulate")
     if snn.faults is not None:
         snn.faults.check_engine("pipeline" if isinstance(engine, Pipeline) else engine)
-    if snn.device.type != "cpu":
-        raise FewSpikesError(f"simulate runs on the CPU; the network is on {snn.device}: move it with .cpu()")
     with torch.inference_mode(False), torch.no_grad():
         return _Simulation(snn, values, recording or Recording(), progress).run(engine)
 
@@ -188,6 +189,13 @@ class _Simulation:
     def _pipeline(self, engine: Pipeline) -> Iterator[_Fired]:
         schedule = Schedule(self.plan, engine.membranes)
         self.interval = schedule.chosen(engine.interval)
+        steps = self.plan.end + self.interval * (self.images - 1)
+        wanted = 8 * steps * len(self.times)  # of `together`
+        if wanted > LIMIT:
+            raise FewSpikesError(
+                f"with interval={self.interval} the pipeline runs for {steps:,} steps; to tell what each layer fires "
+                f"in each takes {wanted:,} bytes, the limit is {LIMIT:,}: choose a shorter interval, or fewer images"
+            )
         self.traffic = schedule.traffic(self.interval)
         return self._piped(schedule, self.interval)
 

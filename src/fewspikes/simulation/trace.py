@@ -19,7 +19,7 @@ from fewspikes.simulation.plan import Layer, Plan
 from fewspikes.simulation.recording import RecordedSite, Stream, new_folder
 from fewspikes.simulation.schedule import Traffic
 
-_LIMIT = 1 << 30
+LIMIT = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Recording:
     """
 
     sites: tuple[str, ...] | None = None
-    limit: int = _LIMIT
+    limit: int = LIMIT
     folder: str | os.PathLike[str] | None = None
 
     def __post_init__(self) -> None:
