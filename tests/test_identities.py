@@ -131,6 +131,26 @@ def spacing(*values: float) -> tuple[list[float], list[float]] | None:
     return None if found is None else (found.lowest.tolist(), found.step.tolist())
 
 
+class Unread(nn.Module):
+    """A layer that takes no notice of its second input."""
+
+    def __init__(self, rectified: bool) -> None:
+        super().__init__()
+        self.layer, self.rectified = nn.Linear(4, 4), rectified
+
+    def forward(self, x: Tensor, _y: Tensor) -> Tensor:
+        return torch.relu(self.layer(x)) if self.rectified else self.layer(x)
+
+
+@pytest.mark.parametrize("circuits", [{"input": "spikes"}, "gated"])
+@pytest.mark.parametrize(("rectified", "sites"), [(True, ["x.input", "relu"]), (False, ["x.input"])])
+def test_an_input_that_nothing_reads_sends_no_spikes(circuits, rectified, sites) -> None:
+    x = torch.rand(8, 4)
+    snn = fs.convert(Unread(rectified).eval(), (x, x), (x, x), K=4, circuits=circuits)
+    assert list(snn.neurons) == sites
+    assert torch.equal(snn(x, x), snn(x, 1 - x))
+
+
 def test_the_spacing_of_levels() -> None:
     assert spacing(0.0, 2.0, 5.0, 255.0) == ([0.0], [1.0])  # 2 and 3 apart: 1 apart
     assert spacing(0.0, 6.0, 9.0, 3 * 255.0) == ([0.0], [3.0])

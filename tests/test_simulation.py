@@ -12,6 +12,8 @@ from captured import Net
 from fewspikes.base.errors import FewSpikesError
 from fewspikes.base.moments import Moment
 from fewspikes.conversion.conversion import convert
+from fewspikes.network.timing import interval_steps as interval_of
+from fewspikes.network.timing import latency_steps as latency_of
 from fewspikes.neuron.firing import Firing
 from fewspikes.reach.boxes import identity
 from fewspikes.reach.pairs import pairs_of
@@ -215,6 +217,67 @@ def schedule(net: nn.Module, *shape: int, membranes: int = 1, circuits=None, **k
 def delays(made: Schedule) -> dict[str, list[int]]:
     """By site, how long its spikes wait before each of their ends."""
     return {layer.site: sorted(line.delay for line in made.lines[layer.node]) for layer in made.plan.layers}
+
+
+def gate_of_three(x: Tensor, a: nn.Module, b: nn.Module, c: nn.Module, held: nn.Module) -> Tensor:
+    first = torch.relu(a(x))
+    second = torch.relu(b(first))
+    return torch.cat([first, second, torch.relu(c(second))], 1) * held(x)
+
+
+def product_beside_a_maximum(x: Tensor, a: nn.Module, b: nn.Module, c: nn.Module, held: nn.Module) -> Tensor:
+    late = torch.maximum(torch.relu(b(torch.relu(a(x)))), a(x))
+    late = torch.maximum(torch.relu(c(late)), late)
+    return torch.relu(torch.sigmoid(b(x)) * held(x)[:, :2] + late)
+
+
+def product_beside_spikes(x: Tensor, a: nn.Module, b: nn.Module, c: nn.Module, held: nn.Module) -> Tensor:
+    return torch.relu(torch.relu(a(x)) * held(x)[:, :2] + torch.tanh(c(torch.sigmoid(b(x)))))
+
+
+@pytest.mark.parametrize("forward", [gate_of_three, product_beside_a_maximum, product_beside_spikes])
+def test_the_report_tells_the_pipelines_interval_whatever_each_k(forward) -> None:
+    torch.manual_seed(0)
+    net = Net(forward, *(nn.Linear(2, 2) for _ in range(3)), nn.Linear(2, 6)).double().eval()
+    x = torch.randn(8, 2, dtype=torch.float64)
+    snn = convert(net, x, x, K=4, circuits={"product": "gated"}, effort="quick", repair=False)
+    trace = simulate(snn, x, "pipeline")
+    assert torch.allclose(trace.output, snn(x), atol=1e-12)
+    assert (trace.answer, trace.interval) == (snn.report.latency_steps, snn.report.interval_steps)
+    segments, drawn = snn.structure.segments, torch.Generator().manual_seed(0)
+    for _ in range(30):
+        k = {name: int(torch.randint(1, 9, (), generator=drawn)) for name in snn.neurons}
+        by_node = {site.node: k[site.name] for site in snn.structure.sites}
+        made = Schedule(Plan(snn.structure, snn.tensors, k), 1)
+        assert (made.latency, made.interval) == (latency_of(segments, by_node), interval_of(segments, by_node))
+
+
+def test_the_layers_of_one_gate_end_together() -> None:
+    net = Net(gate_of_three, *(nn.Linear(2, 2) for _ in range(3)), nn.Linear(2, 6))
+    made, _ = schedule(net, 2, circuits={"product": "gated"})
+    # They fire in steps 1 to 4, 5 to 8 and 9 to 12; what is held would wait for 12 steps, did they not all gate in the
+    # last 4. The first ones' spikes wait 8 and 4 steps for it.
+    assert delays(made) == {"relu#1": [0, 8], "relu#2": [0, 4], "relu#3": [0]}
+    assert made.interval == 8
+
+
+@pytest.mark.parametrize(
+    ("forward", "synapses"),
+    [
+        (lambda x, a, b, c: (g := torch.relu(a(x))) + g * b(x), 2),
+        (lambda x, a, b, c: (g := torch.relu(a(x))) * b(x) + g * c(x), 2),
+        (lambda x, a, b, c: torch.relu(a(x)) * b(x) + torch.sigmoid(c(x)), 1),
+        (lambda x, a, b, c: c(g := torch.relu(a(x))) + g * b(x), 3 + 1),
+    ],
+)
+def test_synapses_through_a_product_are_beside_the_direct_ones(forward, synapses) -> None:
+    torch.manual_seed(0)
+    net, x = Net(forward, *(nn.Linear(3, 3) for _ in range(3))).double().eval(), torch.randn(8, 3, dtype=torch.float64)
+    snn = convert(net, x, x, K=3, circuits={"product": "gated"}, effort="quick", repair=False)
+    assert snn.structure.fan_out["relu"].dense().tolist() == [synapses] * 3
+    with fs.count(snn, synops=True) as counts:
+        snn(x)
+    assert simulate(snn, x, "events").counts.synops == counts.synops > 0
 
 
 def test_a_chain_by_hand() -> None:

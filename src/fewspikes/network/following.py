@@ -79,7 +79,7 @@ class Following:
         label, steps = self._labels[loop], self.graph.loops[loop].time_steps
         first, every = torch.arange(steps) == 0, torch.ones(steps, dtype=torch.bool)
         for node in nodes:
-            for name in node.reads:
+            for name in self.reads(node):
                 relation = self.known.get(name)
                 if relation and node.operator == STEP:
                     axis, backwards = node.arguments["dim"], node.arguments["reversed"]

@@ -39,7 +39,7 @@ class ConversionReport:
         neurons, layers: FS-neurons and sites in all.
         neurons_by_activation: neurons by the activation's label.
         latency_steps: sum of K over the longest chain of sites.
-        interval_steps: steps between two images in the pipeline, 2 K (the largest K_before + K_here).
+        interval_steps: between two images in the pipeline: the longest time that a membrane is busy with one image.
         paper_latency_steps: layers x K, the paper's way of counting (layers x largest K where K differs).
         sites: in the order of the graph.
         operators: every operator and its class.

@@ -7,7 +7,7 @@ states, from the time steps before. Nobody else walks the graph.
 """
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -86,6 +86,23 @@ class Segments:
             return node.reads
         return (node.arguments["gate"].name,)
 
+    def met(self, segment: Segment) -> Mapping[str, int]:
+        """What a sum takes in through weights that stay as they are: sources and gated products, with their lags."""
+        found, seen, waiting = dict[str, int](), set[str](), deque([(segment.end, 0)])
+        while waiting:
+            name, lag = waiting.popleft()
+            if name in seen or name not in self.carriers:
+                continue
+            seen.add(name)
+            node = self.graph[name]
+            if self.kind(name) is not Kind.SYNAPTIC or self.held(node) is not None:
+                found[name] = lag
+                continue
+            waiting.extendleft((read, lag) for read in node.reads)
+            after = self.graph.after(name)
+            waiting.extend([(after, lag + 1)] if after is not None else [])
+        return found
+
     def factors(self, node: Node) -> tuple[str, ...] | None:
         """The nodes that a product of two signals multiplies, whatever it is made of; None for what is no product."""
         rule = self.fates[node.name].rule if node.name in self.fates else None
@@ -124,12 +141,51 @@ class Segments:
     def reached(self, source: str, segments: tuple[Segment, ...]) -> Iterator[Relation]:
         """The connections from a source's result to the end of each segment.
 
+        Those through a gated product are synapses of their own, beside the direct ones and those through another
+        product: their weights change, and spikes pass them at other steps.
+
         Raises:
             Unknown: they cannot be followed.
         """
-        following = Following(self.graph, source, self.through, self.passed)
         between = {node.name: node for segment in segments for node in segment.nodes}
-        following.follow(sorted(between.values(), key=lambda node: self._order[node.name]))
+        nodes = sorted(between.values(), key=lambda node: self._order[node.name])
+        plain = [node for node in nodes if self.held(node) is None]
+        met = self._onwards(source, plain)
+        yield from self._ends(source, plain, segments)
+        for product in nodes:
+            if self.held(product) is not None and not met.isdisjoint(self.through(product)):
+                behind = self._onwards(product.name, plain)
+                way = [node for node in nodes if node is product or self.held(node) is None]
+                yield from self._ends(source, way, [one for one in segments if one.end in behind], behind)
+
+    def _onwards(self, name: str, nodes: Sequence[Node]) -> frozenset[str]:
+        """A node and those of the nodes that its value passes on to."""
+        found, more = set[str](), {name}
+        while more:
+            found |= more
+            more = {node.name for node in nodes if not found.isdisjoint(self._before(node))} - found
+        return frozenset(found)
+
+    def _before(self, node: Node) -> tuple[str, ...]:
+        after = self.graph.after(node.name)
+        return self.through(node) if after is None else (*self.through(node), after)
+
+    def _ends(
+        self, source: str, nodes: Sequence[Node], segments: Sequence[Segment], behind: frozenset[str] = frozenset()
+    ) -> Iterator[Relation]:
+        """What a source reaches through some nodes; those behind a product, it among them, through it alone."""
+
+        def read(node: Node) -> tuple[str, ...]:
+            names = self.through(node)
+            alone = node.name in behind and self.held(node) is None
+            return tuple(name for name in names if name in behind) if alone else names
+
+        def passed(node: Node, known: Known) -> Any:
+            alone = node.name in behind and self.held(node) is None
+            return self.passed(node, {name: known[name] for name in known if name in behind} if alone else known)
+
+        following = Following(self.graph, source, read, passed)
+        following.follow(nodes)
         for segment in segments:
             found = following.at(segment.end, segment.consumer)
             if found:

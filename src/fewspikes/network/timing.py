@@ -78,23 +78,24 @@ def interval_steps(segments: Segments, k: Mapping[str, int]) -> int:
     Raises:
         FewSpikesError: a site without a K.
     """
-    _check(segments, k)
-    ready = ready_steps(segments, k) if segments.graph.loops else {}
+    ready = ready_steps(segments, k)
     return max((_busy(segments, k, segment, ready) for segment in segments), default=0)
 
 
 def _busy(segments: Segments, k: Mapping[str, int], segment: Segment, ready: Mapping[str, list[int]]) -> int:
     """How long the membranes at a segment's end are busy with one image."""
-    consumer = segment.consumer
-    gates = [gate for node in segment.nodes if segments.held(node) is not None for gate in segments.gates(node)]
-    spiking = [name for name in segment.sources if name in k]
-    before = [k[name] for name in (*spiking, *gates) if not consumer.loop or segment.lags.get(name, 0) == 0]
-    if not before and not consumer.loop:
-        return k.get(consumer.name, 0)
-    held = segments.held(consumer)
+    consumer, held = segment.consumer, segments.held(segment.consumer)
     here = k.get(consumer.name, 0) if held is None else max(k[name] for name in segments.gates(consumer))
-    times = ready.get(consumer.name, [0]) if consumer.loop else [0]
-    return times[-1] - times[0] + max(before, default=0) + here
+    times, before = ready[consumer.name], [0]
+    for name, lag in segments.met(segment).items():
+        node = segments.graph[name]
+        if name in k and not (consumer.loop and lag):
+            before.append(k[name])
+        elif segments.held(node) is not None and not (consumer.loop and lag):
+            complete = ready[name][0 if node.loop == consumer.loop else -1]
+            if complete == times[0] - here:  # else it waits, and comes at once
+                before += [k[gate] for gate in segments.gates(node)]
+    return times[-1] - times[0] + max(before) + here
 
 
 def time_step_steps(segments: Segments, k: Mapping[str, int], loop: str) -> int:

@@ -26,8 +26,8 @@ class Faults:
         spurious: the probability, per neuron and step in which it does not fire, that the receivers hear a spike all
             the same; the neuron's membrane is not reset.
         threshold_noise: s >= 0; each threshold is T (1 + s n), n standard normal. `each` says how often it is drawn.
-        weight_noise: s >= 0; each weight is w (1 + s n), likewise. Weights are what multiplies signals in weighted
-            sums; biases and tables that are looked up have none.
+        weight_noise: s >= 0; each weight is w (1 + s n), likewise. Weights are the matrices and
+            kernels of weighted sums; biases, tables that are looked up, and factors of single signals have none.
         stuck: the probability, 0 to 1, that a neuron never fires, or always does.
         each: "network": noise of thresholds and weights is drawn once, per neuron and step of the code and per weight.
             "step": anew; thresholds at each step, time step and image, weights at each global step for all images,

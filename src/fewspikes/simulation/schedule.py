@@ -140,7 +140,7 @@ class Schedule:
         graph, bits, words = self.plan.graph, dict[str, int](), 0
         for layer in self.plan.layers:
             waits = max((line.delay for line in self.lines[layer.node]), default=0)
-            neurons = graph.sizes(layer.node, 1).numel() * (layer.time + 1)
+            neurons = graph.sizes(layer.node, 1).numel()
             bits[layer.site] = max(bits.get(layer.site, 0), waits * neurons)
         for name, waits in self._kept().items():
             words += graph.sizes(name, 1).numel() * -(-waits // interval)
@@ -243,16 +243,21 @@ class Gating:
 
 
 def _gating(plan: Plan) -> dict[str, list[Gating]]:
-    found = defaultdict(list)
+    """By product, its gate layers; they end together, so that what is held waits as shortly as it can."""
+    met = defaultdict(list)
     for layer in plan.layers:
         for gate in plan.ways[layer.node].gates:
-            found[gate.node].append(Gating(layer, gate, max(gate.opens, layer.start)))
+            met[gate.node].append((layer, gate))
+    found = dict[str, list[Gating]]()
+    for node, own in met.items():
+        complete = max(max(gate.opens, layer.start) + layer.K for layer, gate in own)
+        found[node] = [Gating(layer, gate, complete - layer.K) for layer, gate in own]
     return found
 
 
 def _complete(found: Sequence[Gating]) -> int:
     """When a product's sum is complete."""
-    return max(one.opens + one.layer.K for one in found)
+    return found[0].opens + found[0].layer.K
 
 
 def _taken(plan: Plan, gating: Mapping[str, Sequence[Gating]]) -> dict[int, int]:
