@@ -13,8 +13,9 @@ import fewspikes as fs
 from fewspikes.base.moments import at_moment
 from fewspikes.network.image_axes import ImageAxis
 from fewspikes.neuron import chance
-from fewspikes.neuron.chance import bits, happens, key, normals
+from fewspikes.neuron.chance import bits, cases, happens, key, normals
 from fewspikes.neuron.faulty import FaultyNeuron
+from fewspikes.simulation.events import _deliver
 from fewspikes.simulation.simulation import Pipeline, simulate
 from networks import Small, SqueezeExcite
 
@@ -402,6 +403,23 @@ def test_a_synapse_loses_spikes_that_others_of_the_same_neuron_get():
     output = simulate(fs.perturb(snn, lost=0.5, at="synapse"), x, "events").output[0]
     assert set(output.tolist()) == {0.0, 4.0}
     assert within(int((output == 0).sum()), 60, 0.5)
+
+
+def test_a_synapse_has_its_losses_whatever_others_there_are():
+    heard, start, lost = np.arange(2), np.uint64(key(3, "synapse")), np.uint64(cases(0.5))
+
+    def delivered(*targets):
+        first, target = np.cumsum([0, *map(len, targets)]), np.concatenate(targets).astype(np.int32)
+        sums = np.zeros(40)
+        done = _deliver(heard, 1.0, first, target, np.ones(len(target)), sums, start, lost)
+        assert done == sums.sum()
+        return sums
+
+    shared = np.arange(20)
+    every, some = delivered(np.arange(40), np.arange(0)), delivered(shared, np.arange(0))
+    assert 0 < some.sum() < 20
+    assert (some[:20] == every[:20]).all()
+    assert (delivered(shared[::2], shared)[1:20:2] == delivered(np.arange(0), shared)[1:20:2]).all()
 
 
 def test_a_perturbed_network_keeps_its_faults_with_other_neurons(chain):

@@ -347,7 +347,7 @@ def _deliver(
     done = 0
     for s in heard:
         for i in range(first[s], first[s + 1]):
-            if lost == 0 or case(start, i) >= lost:
+            if lost == 0 or case(start, s * len(sums) + target[i]) >= lost:
                 sums[target[i]] += d * weight[i]
                 done += 1
     return done
