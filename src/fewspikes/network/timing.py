@@ -87,14 +87,15 @@ def _busy(segments: Segments, k: Mapping[str, int], segment: Segment, ready: Map
     consumer, held = segment.consumer, segments.held(segment.consumer)
     here = k.get(consumer.name, 0) if held is None else max(k[name] for name in segments.gates(consumer))
     times, before = ready[consumer.name], [0]
+    taken = times[0] - here
     for name, lag in segments.met(segment).items():
         node = segments.graph[name]
-        if name in k and not (consumer.loop and lag):
+        if consumer.loop and lag:
+            continue
+        if name in k:
             before.append(k[name])
-        elif segments.held(node) is not None and not (consumer.loop and lag):
-            complete = ready[name][0 if node.loop == consumer.loop else -1]
-            if complete == times[0] - here:  # else it waits, and comes at once
-                before += [k[gate] for gate in segments.gates(node)]
+        elif segments.held(node) is not None and ready[name][0 if node.loop == consumer.loop else -1] == taken:
+            before += [k[gate] for gate in segments.gates(node)]  # else it waits, and comes at once
     return times[-1] - times[0] + max(before) + here
 
 

@@ -52,9 +52,9 @@ def with_input_spikes(
 
     def change(node: Node, made: Builder) -> Ref | None:
         begins = node.name in carriers and carriers.isdisjoint(node.reads) and node.operator != STATE
-        begins = begins and bool(graph.users(node.name))
+        is_read = bool(graph.users(node.name))
         path = node.path or node.name
-        if not begins or node.shape is None or choices.of("input", path) != "spikes":
+        if not (begins and is_read) or node.shape is None or choices.of("input", path) != "spikes":
             return None
         made.path, made.part, shape = path, INPUT_PART, node.shape
         axis = _channels(shape)
