@@ -12,8 +12,7 @@ from captured import Net
 from fewspikes.base.errors import FewSpikesError
 from fewspikes.base.moments import Moment
 from fewspikes.conversion.conversion import convert
-from fewspikes.network.timing import interval_steps as interval_of
-from fewspikes.network.timing import latency_steps as latency_of
+from fewspikes.network.timing import interval_steps, latency_steps
 from fewspikes.neuron.firing import Firing
 from fewspikes.reach.boxes import identity
 from fewspikes.reach.pairs import pairs_of
@@ -249,7 +248,7 @@ def test_the_report_tells_the_pipelines_interval_whatever_each_k(forward) -> Non
         k = {name: int(torch.randint(1, 9, (), generator=drawn)) for name in snn.neurons}
         by_node = {site.node: k[site.name] for site in snn.structure.sites}
         made = Schedule(Plan(snn.structure, snn.tensors, k), 1)
-        assert (made.latency, made.interval) == (latency_of(segments, by_node), interval_of(segments, by_node))
+        assert (made.latency, made.interval) == (latency_steps(segments, by_node), interval_steps(segments, by_node))
 
 
 def test_the_layers_of_one_gate_end_together() -> None:

@@ -13,7 +13,7 @@ from torch import nn
 from fewspikes.base.checks import MOST_SEED, said
 from fewspikes.base.errors import FewSpikesError
 from fewspikes.base.wording import counted
-from fewspikes.cli.pictures import channels, check_colours
+from fewspikes.cli.pictures import channels, check_colours, numbers_for
 from fewspikes.images import Preprocessing
 from fewspikes.models.loading import LoadedModel
 from fewspikes.network.spiking import SpikingNetwork
@@ -85,13 +85,11 @@ def preprocessing(
         return Preprocessing(size=pixels, mean=means, std=stds, resize=max(pixels))
     if means is not None and stds is not None:
         known = replace(known, mean=means, std=stds)
-    if pixels is not None and known.resize is None:
-        known = replace(known, size=pixels, resize=max(pixels))
-    elif pixels is not None and pixels != known.size:
-        resize = known.resize
-        if isinstance(resize, int):
-            resize = round(resize * max(pixels) / max(known.size))
-        known = replace(known, size=pixels, resize=pixels if isinstance(resize, tuple) else resize)
+    if pixels is not None and (known.resize is None or pixels != known.size):
+        resize: int | tuple[int, int] = pixels
+        if not isinstance(known.resize, tuple):
+            resize = round((known.resize or max(known.size)) * max(pixels) / max(known.size))
+        known = replace(known, size=pixels, resize=resize)
     return known
 
 
@@ -118,10 +116,9 @@ def of_network(snn: SpikingNetwork, name: str, mean: str | None, std: str | None
     known = preprocessing(carried, mean, std, size or _size_of(name, snn, carried))
     found, shape = required(known, name, "give --mean and --std"), snn.inputs[0].shape
     if len(shape) == 3 and shape[0] != len(found.mean):
-        numbers = "1 number" if shape[0] == 1 else f"{shape[0]} numbers with commas between"
         raise FewSpikesError(
             f"{name} takes pictures of {counted(shape[0], 'channel')}, and --mean and --std have {len(found.mean)}; "
-            f"give each {numbers}"
+            f"give each {numbers_for(shape[0])}"
         )
     return found
 

@@ -18,6 +18,11 @@ def channels(model: nn.Module, height: int, width: int) -> int:
     return 3
 
 
+def numbers_for(colours: int) -> str:
+    """What --mean and --std take each, in words."""
+    return "1 number" if colours == 1 else f"{colours} numbers with commas between"
+
+
 def check_colours(model: nn.Module, example: torch.Tensor, name: str) -> None:
     """Raise FewSpikesError for a network that does not run because it takes another number of colours.
 
@@ -33,10 +38,9 @@ def check_colours(model: nn.Module, example: torch.Tensor, name: str) -> None:
         with torch.inference_mode():
             model(example.clone())
     except Exception:
-        numbers = "1 number" if wanted == 1 else f"{wanted} numbers with commas between"
         raise FewSpikesError(
             f"{name} takes pictures of {wanted} channels, and the mean and std of their pixels are of {given}; give "
-            f"--mean and --std with {numbers}"
+            f"--mean and --std with {numbers_for(wanted)}"
         ) from None
 
 

@@ -25,7 +25,7 @@ class Following:
         graph: with shapes.
         source: a node. One within a loop is a source at each time step: its last axis is time.
         reads: what a node reads that a signal passes through it from.
-        through: the connections of a node's result from those of what it reads.
+        through: the connections of a node's result from those of what it reads so.
     """
 
     def __init__(self, graph: Graph, source: str, reads: Callable[[Node], Iterable[str]], through: Through) -> None:
@@ -45,7 +45,7 @@ class Following:
             elif node.operator in (HISTORY, LAST):
                 self.known[node.name] = self._left(node)
             elif not node.loop and any(name in self.known for name in self.reads(node)):
-                self.known[node.name] = self.through(node, self.known)
+                self.known[node.name] = self._through(node, self.known)
 
     def at(self, end: str, consumer: Node) -> Relation:
         """The connections of a value to what takes it, which within a loop does so at each time step: a last axis."""
@@ -93,8 +93,11 @@ class Following:
         known = dict(start)
         for node in nodes:
             if node.operator not in (STEP, STATE) and any(name in known for name in self.reads(node)):
-                known[node.name] = self.through(node, known)
+                known[node.name] = self._through(node, known)
         return known
+
+    def _through(self, node: Node, known: Mapping[str, Any]) -> Any:
+        return self.through(node, {name: known[name] for name in self.reads(node) if name in known})
 
     def _over_time(self, name: str) -> Relation:
         """The connections of a value of a loop with time as a last axis."""

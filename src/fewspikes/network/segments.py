@@ -7,7 +7,7 @@ states, from the time steps before. Nobody else walks the graph.
 """
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -88,20 +88,16 @@ class Segments:
 
     def met(self, segment: Segment) -> Mapping[str, int]:
         """What a sum takes in through weights that stay as they are: sources and gated products, with their lags."""
-        found, seen, waiting = dict[str, int](), set[str](), deque([(segment.end, 0)])
-        while waiting:
-            name, lag = waiting.popleft()
-            if name in seen or name not in self.carriers:
-                continue
-            seen.add(name)
-            node = self.graph[name]
-            if self.kind(name) is not Kind.SYNAPTIC or self.held(node) is not None:
-                found[name] = lag
-                continue
-            waiting.extendleft((read, lag) for read in node.reads)
-            after = self.graph.after(name)
-            waiting.extend([(after, lag + 1)] if after is not None else [])
-        return found
+
+        def is_product(node: Node) -> bool:
+            return self.held(node) is not None
+
+        lags = self._lags(segment.end, lambda node: () if is_product(node) else node.reads)
+        return {
+            name: lag
+            for name, lag in lags.items()
+            if self.kind(name) is not Kind.SYNAPTIC or is_product(self.graph[name])
+        }
 
     def factors(self, node: Node) -> tuple[str, ...] | None:
         """The nodes that a product of two signals multiplies, whatever it is made of; None for what is no product."""
@@ -180,11 +176,7 @@ class Segments:
             alone = node.name in behind and self.held(node) is None
             return tuple(name for name in names if name in behind) if alone else names
 
-        def passed(node: Node, known: Known) -> Any:
-            alone = node.name in behind and self.held(node) is None
-            return self.passed(node, {name: known[name] for name in known if name in behind} if alone else known)
-
-        following = Following(self.graph, source, read, passed)
+        following = Following(self.graph, source, read, self.passed)
         following.follow(nodes)
         for segment in segments:
             found = following.at(segment.end, segment.consumer)
@@ -251,7 +243,21 @@ class Segments:
         return {node.name: at for at, node in enumerate(self.graph)}
 
     def _back_from(self, consumer: Node, end: str) -> Segment:
-        between, sources = set[str](), set[str]()
+        lags = self._lags(end, self.through)
+        between = {name for name in lags if self.kind(name) is Kind.SYNAPTIC}
+        analog = (Kind.DIGITAL, Kind.LOOKUP)
+        sources = {name for name in lags if self.graph[name].operator in (SITE, INPUT) or self.kind(name) in analog}
+        ordered = [tuple(sorted(names, key=self._order.__getitem__)) for names in (between, sources - between)]
+        nodes = tuple(self.graph[name] for name in ordered[0])
+        return Segment(consumer, end, nodes, ordered[1], lags)
+
+    def _lags(self, end: str, reads: Callable[[Node], tuple[str, ...]]) -> dict[str, int]:
+        """The carriers that a value comes from by linear maps, with how many time steps earlier, at least.
+
+        Args:
+            end: the value's node.
+            reads: what to go back to from a node of a linear map.
+        """
         lags, waiting = dict[str, int](), deque([(end, 0)])  # those of the same time step first
         while waiting:
             name, lag = waiting.popleft()
@@ -259,15 +265,10 @@ class Segments:
                 continue
             lags[name] = lag
             if self.kind(name) is Kind.SYNAPTIC:
-                between.add(name)
-                waiting.extendleft((read, lag) for read in self.through(self.graph[name]))
+                waiting.extendleft((read, lag) for read in reads(self.graph[name]))
                 after = self.graph.after(name)
                 waiting.extend([(after, lag + 1)] if after is not None else [])
-            elif self.graph[name].operator in (SITE, INPUT) or self.kind(name) in (Kind.DIGITAL, Kind.LOOKUP):
-                sources.add(name)
-        ordered = [tuple(sorted(names, key=self._order.__getitem__)) for names in (between, sources)]
-        nodes = tuple(self.graph[name] for name in ordered[0])
-        return Segment(consumer, end, nodes, ordered[1], lags)
+        return lags
 
     def passed(self, node: Node, known: Known) -> Any:
         """The connections of a node's result; a tuple of them for an operator of several results."""
@@ -276,10 +277,7 @@ class Segments:
                 return known[node.arguments["self"].name][node.arguments["index"]]
             rule = self.fates[node.name].rule
             assert isinstance(rule, Linear)
-            passing = (
-                known if rule.held is None else {name: known[name] for name in self.through(node) if name in known}
-            )
-            found = list(rule.reach(self.call(node, passing)))
+            found = list(rule.reach(self.call(node, known)))
             if rule.several:
                 return tuple(unite(_tidied(boxes)) for boxes in found)  # type: ignore[arg-type]
             boxes = _tidied(found)  # type: ignore[arg-type]

@@ -73,10 +73,9 @@ class FaultyNeuron(FSNeuron):
 
     def _in_steps(self, x: Tensor, when: Moment) -> Tensor:
         """Where no gradient is wanted: each step in one pass over the membranes."""
-        x = x.detach()
-        firing, gated = Firing(self, x, when), self.gate(x)
-        offset = self.parameters_for(x)[3]
-        y, spikes = offset.expand_as(gated).clone(), torch.zeros(gated.shape, dtype=torch.uint8)
+        firing = Firing(self, x.detach(), when)
+        gated = firing.v.clone()
+        y, spikes = firing.offset.expand_as(gated).clone(), torch.zeros(gated.shape, dtype=torch.uint8)
         d = firing.d.tolist()
         for t in range(self.code.K):
             z = firing.fire(t)

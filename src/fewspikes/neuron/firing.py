@@ -23,7 +23,7 @@ class Firing:
         self._before: Tensor | None = None
         gated = dense(neuron.gate(x))
         self.v = gated.clone() if gated is x else gated
-        self.T, self.h, self.d, _ = (value.to(x.device) for value in neuron.parameters_for(x))
+        self.T, self.h, self.d, self.offset = (value.to(x.device) for value in neuron.parameters_for(x))
         self._sent: tuple[Tensor, Tensor, int] | None = None  # spikes, what they are worth, and how many there are
         self._worth = neuron.worth(self.d)
 

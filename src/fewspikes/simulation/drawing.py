@@ -85,8 +85,7 @@ def _layers(plt: Any, trace: Trace, names: Sequence[str]) -> Any:
 
 def _dots(plt: Any, trace: Trace, name: str) -> Any:
     """A layer's neurons over the global steps of the first image."""
-    starts, (first, last), count = trace.starts[name], trace.times[name], trace.counts.neurons[name]
-    K = last - max(starts)
+    (starts, K), (first, last), count = _firing(trace, name), trace.times[name], trace.counts.neurons[name]
     trains = trace.spikes[name].reshape(len(starts), K, trace.counts.images, -1)[:, :, 0]
     figure, ax = plt.subplots(figsize=(8.2, 4.4))
     apart = torch.Generator().manual_seed(0)
@@ -114,7 +113,7 @@ def _density(trace: Trace, names: Sequence[str]) -> Tensor:
     counted = trace.per_step if trace.together is None else trace.together
     rows = []
     for name in names:
-        starts, K = trace.starts[name], trace.times[name][1] - max(trace.starts[name])
+        starts, K = _firing(trace, name)
         at_work = torch.zeros(len(counted[name]), dtype=torch.int64)
         images = [trace.counts.images] if trace.together is None else [1] * trace.counts.images
         for n, count in enumerate(images):
@@ -124,6 +123,12 @@ def _density(trace: Trace, names: Sequence[str]) -> Tensor:
         share = counted[name].double() / (at_work * trace.counts.neurons[name]).double()
         rows.append(torch.where(at_work > 0, share, torch.nan))
     return torch.stack(rows)
+
+
+def _firing(trace: Trace, name: str) -> tuple[tuple[int, ...], int]:
+    """The steps after which a layer fires, and for how many."""
+    starts = trace.starts[name]
+    return starts, trace.times[name][1] - max(starts)
 
 
 def _answers(trace: Trace, steps: int) -> list[int]:

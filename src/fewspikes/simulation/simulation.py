@@ -24,7 +24,7 @@ from fewspikes.simulation.plan import Layer, Plan
 from fewspikes.simulation.run import Batch
 from fewspikes.simulation.schedule import Schedule, Traffic
 from fewspikes.simulation.steps import fired
-from fewspikes.simulation.trace import LIMIT, Recorder, Recording, Trace
+from fewspikes.simulation.trace import Recorder, Recording, Trace
 
 ENGINES = ("steps", "pipeline", "events")
 
@@ -189,13 +189,6 @@ class _Simulation:
     def _pipeline(self, engine: Pipeline) -> Iterator[_Fired]:
         schedule = Schedule(self.plan, engine.membranes)
         self.interval = schedule.chosen(engine.interval)
-        steps = self.plan.end + self.interval * (self.images - 1)
-        wanted = 8 * steps * len(self.times)  # of `together`
-        if wanted > LIMIT:
-            raise FewSpikesError(
-                f"with interval={self.interval} the pipeline runs for {steps:,} steps; to tell what each layer fires "
-                f"in each takes {wanted:,} bytes, the limit is {LIMIT:,}: choose a shorter interval, or fewer images"
-            )
         self.traffic = schedule.traffic(self.interval)
         return self._piped(schedule, self.interval)
 

@@ -19,7 +19,7 @@ from fewspikes.simulation.plan import Layer, Plan
 from fewspikes.simulation.recording import RecordedSite, Stream, new_folder
 from fewspikes.simulation.schedule import Traffic
 
-LIMIT = 1 << 30
+_LIMIT = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Recording:
     """
 
     sites: tuple[str, ...] | None = None
-    limit: int = LIMIT
+    limit: int = _LIMIT
     folder: str | os.PathLike[str] | None = None
 
     def __post_init__(self) -> None:
@@ -155,10 +155,19 @@ class Recorder:
         Args:
             engine: that runs.
             interval: of a pipeline, the steps between two images.
+
+        Raises:
+            FewSpikesError: a pipeline of too many steps.
         """
         self.interval = interval
         if interval is not None:
             steps = self.plan.end + interval * (self.images - 1)
+            wanted = 8 * steps * len(self.shapes)
+            if wanted > _LIMIT:
+                raise FewSpikesError(
+                    f"with interval={interval} the pipeline runs for {steps:,} steps; to tell what each layer fires in "
+                    f"each takes {wanted:,} bytes, the limit is {_LIMIT:,}: choose a shorter interval, or fewer images"
+                )
             self.together = {name: torch.zeros(steps, dtype=torch.int64) for name in self.shapes}
         if self.folder is None:
             yield
