@@ -55,15 +55,61 @@ class Skip(nn.Module):
         return x * torch.relu(self.h(torch.relu(self.g(x))))
 
 
-def test_a_gated_product_beside_a_skip_is_ready_when_its_gate_has_fired() -> None:
-    # Both factors are neurons of 4: the first gates, f. It has fired after K_f = 5, but what it meets is complete after
-    # 5 + 6 + 7 only; the gate's spikes wait, and pass in 5 steps more.
+def test_of_two_layers_of_one_size_the_later_gates_and_waits_for_nothing() -> None:
     made = rewritten(Skip(), 3, circuits=GATED)
+    assert len(made.sites) == 3
+    (gated,) = (node for node in made.graph if node.short == "fewspikes::gated")
+    assert gated.arguments["gate"].name == made.sites[2].node
+    digital = rewritten(Skip(), 3, circuits={})
+    for net in (made, digital):
+        assert latency_steps(segments(net), steps(net, 5, 6, 7)) == 5 + 6 + 7
+    assert interval_steps(segments(made), steps(made, 5, 6, 7)) == 13  # g collects 6 steps after f's, h 7 after g's
+
+
+def test_a_gated_product_beside_a_skip_is_ready_when_its_gate_has_fired() -> None:
+    # The smaller factor gates: 1 neuron, f. It has fired after K_f = 5, but what it meets is complete after 5 + 6 + 7
+    # only; the gate's spikes wait, and pass in 5 steps more.
+    def forward(x: Tensor, f: nn.Module, g: nn.Module, h: nn.Module) -> Tensor:
+        x = torch.relu(f(x))
+        return x * torch.relu(h(torch.relu(g(x))))
+
+    made = rewritten(Net(forward, nn.Linear(3, 1), nn.Linear(1, 2), nn.Linear(2, 4)), 3, circuits=GATED)
     assert len(made.sites) == 3
     assert latency_steps(segments(made), steps(made, 5, 6, 7)) == 5 + 6 + 7 + 5
     assert interval_steps(segments(made), steps(made, 5, 6, 7)) == 13  # g collects 6 steps after f's, h 7 after g's
-    digital = rewritten(Skip(), 3, circuits={})
-    assert latency_steps(segments(digital), steps(digital, 5, 6, 7)) == 5 + 6 + 7
+
+
+STATES = {  # by cell, K of each layer of it to one time step: those that fire one after the other
+    "lstm": 4,  # the gates; i g; tanh(c); h, which goes on to weights
+    "gru": 4,  # r; n; z (h - n); h
+    "written": 3,  # the gates; n; h, of what n gated in the meantime
+}
+
+
+class Written(nn.Module):
+    """A gated recurrent unit as papers write it, with two products: h' = (1 - z) n + z h."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gates, self.new, self.own = nn.Linear(7, 8), nn.Linear(3, 4), nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = x.new_zeros(x.shape[0], 4)
+        for t in range(x.shape[1]):
+            r, z = torch.sigmoid(self.gates(torch.cat([x[:, t], h], 1))).chunk(2, 1)
+            n = torch.tanh(self.new(x[:, t]) + r * self.own(h))
+            h = (1 - z) * n + z * h
+        return h
+
+
+@pytest.mark.parametrize("name", STATES)
+def test_the_steps_of_a_recurrent_cell_of_gated_products(name: str) -> None:
+    net = Written() if name == "written" else Net(lambda x, f: f(x)[0][:, -1], RECURRENT[name]())
+    few, more = (
+        latency_steps(segments(made), {site.node: 5 for site in made.sites})
+        for made in (rewritten(net, time, 3, circuits=GATED) for time in (4, 6))
+    )
+    assert more - few == 2 * STATES[name] * 5
 
 
 def test_a_late_gate_needs_no_more_steps() -> None:

@@ -206,13 +206,13 @@ class Pooled(nn.Module):
 
 
 class Gated(nn.Module):
-    """x * sigmoid(g(x)): x gates, the sigmoid's value is held, and neurons for f(x) = x carry the product on."""
+    """x * sigmoid(g(x)): the sigmoid gates x, or x, where it is the smaller, the sigmoid; neurons carry the product on."""
 
     shape, circuits = (5,), {"product": "gated"}
 
-    def __init__(self):
+    def __init__(self, before):
         super().__init__()
-        self.first, self.gate, self.last = nn.Linear(5, 6), nn.Linear(6, 6), nn.Linear(6, 3)
+        self.first, self.gate, self.last = nn.Linear(5, before), nn.Linear(before, 6), nn.Linear(6, 3)
 
     def forward(self, x):
         x = F.tanh(self.first(x))
@@ -220,7 +220,8 @@ class Gated(nn.Module):
 
     def drawn(self, g):
         x = g.fires("tanh", dense(self.first, g.image))
-        product = g.gated(x, g.fires("sigmoid", dense(self.gate, x)))
+        late = g.fires("sigmoid", dense(self.gate, x))
+        product = g.gated(late, x) if len(x) == len(late) else g.gated(x * len(late), late)
         return dense(self.last, g.fires("mul", product))
 
 
@@ -232,7 +233,8 @@ NETWORKS = {
     "skip": lambda: Convolutions(F.relu, skip=True),
     "skip silu": lambda: Convolutions(F.silu, skip=True),
     "max": Pooled,
-    "gated": Gated,
+    "gated by the later": lambda: Gated(6),
+    "gated by the smaller": lambda: Gated(1),
 }
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fewspikes.graph.builder import Builder, rebuilt
-from fewspikes.graph.graph import HISTORY, INPUT, LAST, NEXT, OUTPUT, SITE, Batch, Graph, Node, Ref, replaced
+from fewspikes.graph.graph import HISTORY, INPUT, LAST, NEXT, OUTPUT, SITE, STATE, STEP, Batch, Graph, Node, Ref, replaced
 from fewspikes.neuron.activation import POWERS_OF_TWO, Activation
 from fewspikes.operators.call import IMAGES, Call
 from fewspikes.operators.choices import Choices
@@ -121,6 +121,7 @@ class _Gating:
         self.open: dict[str, tuple[str, str]] = {}  # by node, the module and circuit whose product it is a sum of
         self.carried: dict[str, Ref] = {}  # by node of the old graph, the neurons that carry it
         self.shifting: dict[str, Ref] = {}  # by node of the old graph, the neurons of powers of two that carry it
+        self.depths: dict[str, int] = {}  # by node of the new graph, the layers that fire before its value is complete
 
     def changed(self, node: Node, g: Builder) -> Ref | None:
         """What stands for a node."""
@@ -146,10 +147,10 @@ class _Gating:
         return found if found is not None and found[1] in (GATED, SHIFTED) else None
 
     def _product(self, node: Node, g: Builder, row: Digital, shifts: bool) -> Ref:
-        """The product: a factor that is neurons gates before one that is none, then the smaller one, then the first."""
+        """The product. Neurons gate before what is none, then the smaller factor, then the later, then the first."""
         names = [value.name for value in node.arguments.values() if isinstance(value, Ref)]
         first, second = names[0], names[-1]  # the same of a square
-        other = first != second and self._cost(second, shifts) < self._cost(first, shifts)
+        other = first != second and self._cost(second, shifts, g) < self._cost(first, shifts, g)
         gate, held = (second, first) if other else (first, second)
         g.part = self.open[node.name][1]
         if shifts:
@@ -165,8 +166,21 @@ class _Gating:
             operator, arguments = _ROWS, {"gate": spikes, "held": value}
         return g.append(operator, arguments, node.shape)
 
-    def _cost(self, name: str, shifts: bool) -> tuple[bool, int]:
-        return not shifts and name not in self.fired, prod(self.graph.sizes(name, IMAGES))
+    def _cost(self, name: str, shifts: bool, g: Builder) -> tuple[bool, int, int]:
+        return not shifts and name not in self.fired, prod(self.graph.sizes(name, IMAGES)), -self._depth(name, g)
+
+    def _depth(self, name: str, g: Builder) -> int:
+        """How many layers fire, one after the other, before a value is complete."""
+        for node in g.nodes[len(self.depths) :]:
+            before = [self.depths[read] for read in node.reads]
+            if node.operator == STATE:  # complete when the loop can start
+                steps = self.graph.loops[node.loop].of(STEP)
+                before += [self.depths[g.now(step.arguments["self"]).name] for step in steps]
+            if node.operator in (_ELEMENTS, _ROWS, _COLUMNS):  # the gate's spikes wait for what is held
+                before.append(self.depths[node.arguments["held"].name] + 1)
+            fires = node.name in self.ends or node.operator == SITE
+            self.depths[node.name] = max(before, default=0) + fires
+        return self.depths[g.now(Ref(name)).name]
 
     def _carried(self, name: str, g: Builder) -> Ref:
         """Neurons for f(x) = x that carry a value, in front of moves that took the images from axis 0."""
