@@ -32,7 +32,8 @@ from fewspikes.bench import conditions
 
 RATE, WINDOW, STEP, MELS, FRAMES = 16_000, 400, 160, 40, 160  # of the encoder: 25 ms every 10 ms, 1.6 s at a time
 LANGUAGES, VARIANTS = ("en-us", "en-gb", "de", "fr"), ("m1", "m3", "m5", "m7", "f1", "f2", "f3", "f4")
-SENTENCES, STEPS, SEED = 4, (12, 8), 0  # of each voice, steps of the codes, seed
+CALIBRATING, MEASURING = 4, 16  # sentences of each voice
+STEPS, SEED = (12, 8), 0  # of the codes
 LONGER = 320  # frames of a sequence longer than all that were seen
 
 
@@ -116,8 +117,8 @@ def sentences(count: int) -> list[str]:
 
 def spoken(voices: Sequence[str], texts: Sequence[str], frames: int) -> tuple[Tensor, Tensor]:
     """The first frames of what each voice says, no two the same, and the number of the voice."""
-    made = Voices()
-    said = [(number, text) for at, text in enumerate(texts) if (number := at // SENTENCES) < len(voices)]
+    made, each = Voices(), len(texts) // len(voices)
+    said = [(at // each, text) for at, text in enumerate(texts[: each * len(voices)])]
     waves = [(number, spectrogram(made.say(voices[number], text))) for number, text in said]
     long = [(number, mels[:frames]) for number, mels in waves if len(mels) >= frames]
     return torch.stack([mels for _, mels in long]), torch.tensor([number for number, _ in long])
@@ -153,10 +154,12 @@ def main() -> None:
     parser.add_argument("-o", "--output", default="docs/results/speaker.json")
     given = parser.parse_args()
     voices = [f"{language}+{variant}" for variant in VARIANTS for language in LANGUAGES]
-    model, texts, half = encoder(given.wheel), sentences(len(voices) * SENTENCES), len(voices) // 2 * SENTENCES
-    seen, _ = spoken(voices[::2], texts[:half], FRAMES)
-    held, by = spoken(voices[1::2], texts[half:], FRAMES)
-    longer, by_longer = spoken(voices[1::2], texts[half:], LONGER)
+    known, others, model = voices[::2], voices[1::2], encoder(given.wheel)
+    count = CALIBRATING * len(known)
+    texts = sentences(count + MEASURING * len(others))
+    seen, _ = spoken(known, texts[:count], FRAMES)
+    held, by = spoken(others, texts[count:], FRAMES)
+    longer, by_longer = spoken(others, texts[count:], LONGER)
     rows = []
     for k in STEPS:
         for product in ("digital", "gated"):

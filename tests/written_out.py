@@ -206,7 +206,7 @@ class Pooled(nn.Module):
 
 
 class Gated(nn.Module):
-    """x * sigmoid(g(x)): the sigmoid gates x, or x, where it is the smaller, the sigmoid; neurons carry the product on."""
+    """x * sigmoid(g(x)): the sigmoid gates x, or a smaller x the sigmoid; neurons for f(x) = x carry the product on."""
 
     shape, circuits = (5,), {"product": "gated"}
 

@@ -17,13 +17,14 @@ from torch.utils import _pytree as pytree
 from fewspikes.base.errors import FewSpikesError
 from fewspikes.graph.functions import named as by_name
 from fewspikes.graph.graph import CONSTANT, INPUT, OUTPUT, Graph, Node, Ref, Shape, replaced, shape_between
+from fewspikes.graph.in_place import without_changes
 from fewspikes.graph.inputs import InputSpec, as_named, check_autocast, check_elements, check_finite, specs_of
 from fewspikes.graph.model import check_model, check_together, in_order, inner, misplaced
 from fewspikes.graph.nested import alike, held
 from fewspikes.graph.reasons import is_interruption, reason_of
 from fewspikes.graph.watching import Watch, check_stateless
 
-Exported = tuple[torch.export.ExportedProgram, Any]  # and what holds the tensors that it returns
+Exported = tuple[torch.export.ExportedProgram, fx.Graph, Any]  # and what holds the tensors that it returns
 
 _NO_FACTORS = ("cond", "ind", "mask", "repeats", "offsets")  # in names of arguments that are no floats: indices
 
@@ -60,10 +61,10 @@ def captured_model(model: nn.Module, example_inputs: Any) -> Captured:
     behind = misplaced(model, named) if keywords else ()
     inputs = tuple(replace(spec, by_name=spec.name in behind) for spec in specs_of(named))
     check_together(model, named, inputs)
-    exported, returned, watch = _export(model, named, keywords)
+    exported, watch = _export(model, named, keywords)
     check_stateless(model, named, keywords, watch.assigned)
     device = next(iter(named.values())).device
-    return _translated(exported, returned, inputs, keywords, device)
+    return _translated(*exported, inputs, keywords, device)
 
 
 def _pair(value: Tensor) -> Tensor:
@@ -71,10 +72,10 @@ def _pair(value: Tensor) -> Tensor:
     return torch.cat([value, value]) if len(value) == 1 else value.clone()  # torch.export merges equal objects
 
 
-def _export(model: nn.Module, named: dict[str, Tensor], keywords: bool) -> tuple[Any, Any, Watch]:
+def _export(model: nn.Module, named: dict[str, Tensor], keywords: bool) -> tuple[Exported, Watch]:
     watch = Watch(model)
     try:
-        return *_exported(model, {name: _pair(value) for name, value in named.items()}, keywords, watch), watch
+        return _exported(model, {name: _pair(value) for name, value in named.items()}, keywords, watch), watch
     except FewSpikesError:
         raise
     except (Exception, SystemExit) as error:  # torch.export raises nearly every class there is
@@ -95,7 +96,7 @@ def _runs(model: nn.Module, named: dict[str, Tensor], keywords: bool) -> bool:
 
 
 def _exported(model: nn.Module, named: dict[str, Tensor], keywords: bool, watch: Watch) -> Exported:
-    """The model's graph, which returns its tensors in a row, and its output with a `Ref` to its place for each."""
+    """The model, its graph, which returns its tensors in a row, and its output with a `Ref` to its place for each."""
     args, kwargs = ((), named) if keywords else (tuple(named.values()), {})
     shapes, batch = torch.export.ShapesCollection(), torch.export.Dim("batch")
     for value in named.values():
@@ -103,7 +104,10 @@ def _exported(model: nn.Module, named: dict[str, Tensor], keywords: bool, watch:
     with torch.no_grad(), _quiet(), _tensors_alone(model) as outputs:
         with watch.watching():
             whole = torch.export.export(model, args, kwargs, dynamic_shapes=shapes, strict=False)
-        return whole.run_decompositions({}), outputs[-1]
+        graph = without_changes(whole.graph)
+        if graph is None:
+            whole = whole.run_decompositions({})
+        return whole, graph or whole.graph, outputs[-1]
 
 
 @contextmanager
@@ -161,6 +165,7 @@ def _nothing(record: logging.LogRecord) -> bool:
 
 def _translated(
     exported: torch.export.ExportedProgram,
+    graph: fx.Graph,
     returned: Any,
     inputs: tuple[InputSpec, ...],
     keywords: bool,
@@ -177,7 +182,7 @@ def _translated(
         )
     sources = {spec.arg.name: spec for spec in signature.input_specs}
     names = [name for name, spec in sources.items() if spec.kind is InputKind.USER_INPUT]
-    _check_sizes(exported.graph, names)
+    _check_sizes(graph, names)
     tensors: dict[str, Tensor] = {}
     first: dict[int, str] = {}  # one node for each weight, however many names it has in the model
     instead: dict[str, str] = {}
@@ -186,7 +191,7 @@ def _translated(
         return _ours(value, instead)
 
     nodes: list[Node] = []
-    for node in exported.graph.nodes:
+    for node in graph.nodes:
         value = node.meta.get("val")
         shape, dtype = _shape(value), value.dtype if isinstance(value, Tensor) else None
         if node.op == "placeholder" and sources[node.name].kind is InputKind.USER_INPUT:

@@ -13,7 +13,21 @@ import torch
 from torch import Tensor
 
 from fewspikes.graph.builder import Builder, rebuilt
-from fewspikes.graph.graph import HISTORY, INPUT, LAST, NEXT, OUTPUT, SITE, STATE, STEP, Batch, Graph, Node, Ref, replaced
+from fewspikes.graph.graph import (
+    HISTORY,
+    INPUT,
+    LAST,
+    NEXT,
+    OUTPUT,
+    SITE,
+    STATE,
+    STEP,
+    Batch,
+    Graph,
+    Node,
+    Ref,
+    replaced,
+)
 from fewspikes.neuron.activation import POWERS_OF_TWO, Activation
 from fewspikes.operators.call import IMAGES, Call
 from fewspikes.operators.choices import Choices
