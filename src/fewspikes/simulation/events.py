@@ -287,19 +287,15 @@ def shot(wiring: Wiring, batch: Batch, store: Flat) -> Iterator[tuple[int, Layer
         that their spikes have taken at sums; those at gates come with an empty array when they are taken.
     """
     plan = wiring.plan
-    starts, waiting = (
-        defaultdict[int, list[Layer]](list),
-        defaultdict[int, list[tuple[Layer, Gated, Any, Numbers, Loss]]](list),
-    )
-    for layer in plan.layers:
-        starts[layer.start + 1].append(layer)
+    waiting = defaultdict[int, list[tuple[Layer, Gated, Any, Numbers, Loss]]](list)
     active: dict[str, Shooting | Failing] = {}
     weights: dict[tuple[str, int], NDArray[Any]] = {}
-    for now in range(1, plan.end + 1):
-        for layer in starts.pop(now, ()):
-            active[layer.node] = (Shooting if batch.faults is None else Failing)(layer, batch.firing(layer))
-        for name, one in list(active.items()):
-            layer, t = one.layer, now - one.layer.start - 1
+    for now, working in plan.steps():
+        for layer, t in working:
+            name = layer.node
+            if t == 0:
+                active[name] = (Shooting if batch.faults is None else Failing)(layer, batch.firing(layer))
+            one = active[name]
             fired, done = one.fire(t), 0
             for again, heard in enumerate(one.heard(t, fired)):
                 loss = Loss(batch.faults, layer, batch.first, t, again)

@@ -165,6 +165,16 @@ class Plan:
         node, time = self.origin[name]
         return self._ready[node][time]
 
+    def steps(self) -> Iterator[tuple[int, list[tuple[Layer, int]]]]:
+        """Each global step, and who is at work in it: layers in the order in which they begin, and t of their codes."""
+        starts = defaultdict[int, list[Layer]](list)
+        for layer in self.layers:
+            starts[layer.start].append(layer)
+        working: list[Layer] = []
+        for now in range(1, self.end + 1):
+            working = [layer for layer in working if now <= layer.start + layer.K] + starts[now - 1]
+            yield now, [(layer, now - layer.start - 1) for layer in working]
+
     def _layer(self, node: Node, sites: Mapping[str, str], k: Mapping[str, int]) -> Layer:
         origin, time = self.origin[node.name]
         site = sites[origin]

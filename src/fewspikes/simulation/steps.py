@@ -23,15 +23,11 @@ def fired(plan: Plan, batch: Batch, forced: Forced | None = None) -> Iterator[tu
     Yields:
         The global step, the layer, the step of its code (from 0), and its spikes.
     """
-    starts, waiting = defaultdict[int, list[Layer]](list), defaultdict[int, list[tuple[Gate, Tensor]]](list)
-    for layer in plan.layers:
-        starts[layer.start + 1].append(layer)
-    active: dict[str, tuple[Layer, Firing]] = {}
-    for now in range(1, plan.end + 1):
-        for layer in starts.pop(now, ()):
-            active[layer.node] = layer, batch.firing(layer)
-        for layer, firing in list(active.values()):
-            t = now - layer.start - 1
+    waiting = defaultdict[int, list[tuple[Gate, Tensor]]](list)
+    active: dict[str, Firing] = {}
+    for now, working in plan.steps():
+        for layer, t in working:
+            firing = active[layer.node] = active[layer.node] if t else batch.firing(layer)
             z = firing.fire(t)
             yield now, layer, t, z
             sent = firing.value(t, firing.heard(t, z if forced is None else forced[layer.site, layer.time][t]))
