@@ -289,3 +289,27 @@ def test_a_condition_is_no_factor():
 
     x = torch.randn(3, 4, 4)
     torch.testing.assert_close(fewspikes.convert(Masked().eval(), x).as_ann()(x), torch.relu(x * torch.eye(4)))
+
+
+def test_hooks_that_a_model_installs_when_it_first_runs_are_not_there_twice():
+    class Hooked(nn.Module):
+        """Records what its layer gives, by a hook, as models of transformers do."""
+
+        def __init__(self):
+            super().__init__()
+            self.layer, self.seen, self.is_hooked = nn.Linear(4, 4), [], False
+
+        def forward(self, x):
+            if not self.is_hooked:
+                self.layer.register_forward_hook(lambda module, given, result: self.seen.append(result))
+                self.is_hooked = True
+            self.seen.clear()
+            y = torch.relu(self.layer(x))
+            return y + sum(self.seen)
+
+    model, x = Hooked().eval(), torch.randn(3, 4)
+    y = model.layer(x)
+    wanted = torch.relu(y) + y
+    assert torch.equal(run(model, x[:1], x), wanted)
+    assert not model.layer._forward_hooks
+    assert torch.equal(model(x), wanted)

@@ -20,7 +20,9 @@ _PLAIN: set[Any] = {  # operators that torch.export would write in others, for w
     torch.ops.aten.contiguous.default,
     torch.ops.aten.chunk.default,
 }
+_CASTS: set[Any] = {getattr(torch.ops.aten.to, name) for name in ("dtype", "dtype_layout", "device", "other")}
 _WRITTEN: dict[Any, Any] = {  # the same, written in others here
+    **dict.fromkeys(_CASTS, torch.ops.aten._to_copy.default),
     torch.ops.aten.unflatten.int: torch.ops.aten.reshape.default,
     torch.ops.aten.view_as.default: torch.ops.aten.reshape.default,
     torch.ops.aten.expand_as.default: torch.ops.aten.expand.default,
@@ -94,16 +96,29 @@ def _written(graph: fx.Graph, node: fx.Node) -> fx.Node:
     """The node, or what stands in its place."""
     if node.target not in _WRITTEN:
         return node
-    x, other, *sizes = list[Any](node.args)
     with graph.inserting_before(node):
-        new = _sizes(graph, x if sizes else other)
-        if sizes:
-            axis = other % len(new)
-            new[axis : axis + 1] = sizes[0]
-        made = _call(graph, _WRITTEN[node.target], (x, new), dict(node.meta))
+        made = _cast(graph, node) if node.target in _CASTS else _shaped(graph, node)
     node.replace_all_uses_with(made)
     graph.erase_node(node)
     return made
+
+
+def _cast(graph: fx.Graph, node: fx.Node) -> fx.Node:
+    """What is cast, or left where it is."""
+    x: Any = node.args[0]
+    if list(_storages(x)) == list(_storages(node)):
+        return x  # type: ignore[no-any-return]
+    return _call(graph, _WRITTEN[node.target], [x], dict(node.meta), dtype=node.meta["val"].dtype)
+
+
+def _shaped(graph: fx.Graph, node: fx.Node) -> fx.Node:
+    """What has another tensor's sizes, or others on one of its axes."""
+    x, other, *sizes = list[Any](node.args)
+    new = _sizes(graph, x if sizes else other)
+    if sizes:
+        axis = other % len(new)
+        new[axis : axis + 1] = sizes[0]
+    return _call(graph, _WRITTEN[node.target], (x, new), dict(node.meta))
 
 
 def _sizes(graph: fx.Graph, x: Any) -> list[Any]:

@@ -2,6 +2,7 @@
 
 import re
 import warnings
+from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -15,6 +16,7 @@ from fewspikes.base.errors import FewSpikesError
 
 _ASSIGNED = re.compile(r"tensor attributes? (.+?) (?:was|were) assigned during export")
 _SHOWN = 3  # names in a message
+_HOLDERS = (dict, list, set, OrderedDict, defaultdict, Counter, deque)  # OrderedDicts hold a module's hooks, too
 
 
 class Watch:
@@ -74,9 +76,9 @@ def check_stateless(model: nn.Module, named: Mapping[str, Tensor], keywords: boo
 
 @contextmanager
 def _unchanged(model: nn.Module) -> Iterator[None]:
-    """Afterwards every module has the attributes that it had before, and its lists and dicts what was in them."""
+    """Afterwards every module has the attributes that it had before, its hooks, and in its lists and dicts what was."""
     kept = [(module, dict(vars(module))) for module in model.modules()]
-    held = [(value, value.copy()) for _, own in kept for value in own.values() if type(value) in (dict, list, set)]
+    held = [(value, value.copy()) for _, own in kept for value in own.values() if type(value) in _HOLDERS]
     try:
         yield
     finally:
@@ -85,7 +87,7 @@ def _unchanged(model: nn.Module) -> Iterator[None]:
             vars(module).update(attributes)
         for value, before in held:
             value.clear()
-            value.extend(before) if isinstance(value, list) else value.update(before)
+            value.extend(before) if isinstance(value, list | deque) else value.update(before)
 
 
 def _called(model: nn.Module, named: Mapping[str, Tensor], keywords: bool) -> list[Any]:
