@@ -148,7 +148,7 @@ class Conversion:
             self._settle(constants)
             base = self.base()
         every = 0 if budget is None else budget.held_out_every
-        size = batch_size(base.report.neurons)
+        size = batch_size(base.structure.neuron_count)
         batches = track(source, "calibrating", source.total, self.progress)
         deal = Deal(batches, size, None if learns else repairs.IMAGES, every, outliers=True)
         entries = {name: entry.axis for name, entry in self.prepared.entries.items()}

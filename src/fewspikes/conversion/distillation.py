@@ -86,7 +86,7 @@ def distil(
     whole("seed", seed, 0, MOST_SEED)
     ann = reference_of(snn, reference)
     source = Source(loader, snn.inputs, snn.dtype, "distilling data", snn.device)
-    deal = Deal(source, batch_size(snn.report.neurons), outliers=True)
+    deal = Deal(source, batch_size(snn.structure.neuron_count), outliers=True)
     with torch.inference_mode(False):
         deque(deal, maxlen=0)
         images, left = deal.kept, deal.left_out

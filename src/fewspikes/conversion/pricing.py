@@ -31,7 +31,7 @@ def site_prices(
 ) -> dict[str, float]:
     """Each site's own price of a spike per neuron, in its error over its variance."""
     found = effects(snn, {site.name: [snn.neurons[site.name].code] for site in snn.sites}, images, progress)
-    sizes = {site.name: site.neurons / snn.report.neurons for site in snn.report.sites}
+    sizes = {name: count / snn.structure.neuron_count for name, count in snn.structure.neurons.items()}
     own = {name: max(float(errors[0]), _TINY) for name, errors in found.own.items()}
     carried = {name: max(float(found.errors[name][0]), _TINY) / own[name] for name in own}
     return {name: spike_price * sizes[name] / carried[name] for name in own}

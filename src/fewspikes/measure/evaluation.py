@@ -203,7 +203,8 @@ def evaluated(
     ann = reference_of(snn, reference)
     expect, heard = (None, None) if both is None else (both.expect, both.snn.add)
     source = Source(loader, snn.inputs, snn.dtype, "evaluation data", snn.device, classes_of(snn), expect)
-    deal = Deal(track(source, "evaluating", source.total, progress), batch_size(snn.report.neurons), keep=_TIMED)
+    batches = track(source, "evaluating", source.total, progress)
+    deal = Deal(batches, batch_size(snn.structure.neuron_count), keep=_TIMED)
     beside = Beside(deal, ann if both is None else _heard(ann, both.ann.add), keep=False)
     found = measure(snn, beside, synops=synops, heard=heard)
     called: list[Callable[..., Any]] = [ann, lambda *inputs: snn(snn.by_name(inputs))]

@@ -33,6 +33,7 @@ _IMAGES = 256  # on ResNet20 the choice of K is then nearly that of twice as man
 _LEAST_IMAGES = 8
 _ELEMENTS = 1 << 29  # neurons times images that are looked at: a large network gets fewer images
 _AT_ONCE = 1 << 22  # neurons times images in one batch
+_AT_LEAST, _AT_MOST = 16, 1 << 24  # images, which a batch has where they are no more neurons: small ones take longer
 _TINY = 1e-12
 
 Vector = NDArray[np.float64]
@@ -139,7 +140,7 @@ def effects(
     return Effects(
         {name: sums / seen for name, sums in errors.items()},
         {name: sums / _spread(moments[name]) for name, sums in own.items()},
-        {name: sums / (seen * snn.report.neurons) for name, sums in spikes.items()},
+        {name: sums / (seen * snn.structure.neuron_count) for name, sums in spikes.items()},
         seen,
     )
 
@@ -206,7 +207,7 @@ def _probed(snn: SpikingNetwork, batch: Batch, scales: list[float], random: torc
         outputs = floats(ann(*(value.clone() if value.is_inference() else value for value in batch)))
         wanted = [output for tap in taps.values() for output in tap.outputs]
         rows = []
-        for _ in range(1 if snn.report.neurons > _LARGE else _PROBES):
+        for _ in range(1 if snn.structure.neuron_count > _LARGE else _PROBES):
             signs = [torch.randint(0, 2, y.shape, generator=random).to(y) * 2 - 1 for y in outputs]
             along = torch.stack([(s * y).sum() * c for s, y, c in zip(signs, outputs, scales, strict=True)]).sum()
             rows.append(torch.autograd.grad(along, wanted, retain_graph=True, materialize_grads=True))
@@ -268,7 +269,7 @@ def _scales(snn: SpikingNetwork, batches: Sequence[Batch]) -> list[float]:
 
 def portion(snn: SpikingNetwork, images: Images, most: int = _IMAGES) -> list[Batch]:
     """The first images, in batches that a pass backwards has room for; fewer of them for a large network."""
-    neurons = max(snn.report.neurons, 1)
+    neurons = max(snn.structure.neuron_count, 1)
     wanted = min(most, max(_LEAST_IMAGES, _ELEMENTS // neurons))
-    size = max(1, min(32, _AT_ONCE // neurons))
+    size = max(1, min(32, max(_AT_ONCE // neurons, min(_AT_LEAST, _AT_MOST // neurons))))
     return replace(images.take(slice(wanted)), size=size).batches

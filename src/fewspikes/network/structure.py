@@ -88,6 +88,11 @@ class Structure:
         return {site.name: self._per_image(site.node) for site in self.sites}
 
     @cached_property
+    def neuron_count(self) -> int:
+        """Neurons per image."""
+        return sum(self.neurons.values())
+
+    @cached_property
     def followers(self) -> dict[str, Follower]:
         """By site name, the sites that take the grid of another one's code, and so are exact."""
         return followers(self.segments, self.sites)

@@ -169,7 +169,7 @@ class _Simulation:
         return [value[first : first + count] for value in self.values]
 
     def _steps(self) -> Iterator[_Fired]:
-        size = batch_size(self.snn.report.neurons)
+        size = batch_size(self.snn.structure.neuron_count)
         for first in track(range(0, self.images, size), "simulating", -(-self.images // size), self.progress):
             batch, before = Batch(self.plan, self.snn, self._part(first, size), None, first, self.outside), 0
             for own, layer, t, z in fired(self.plan, batch):
