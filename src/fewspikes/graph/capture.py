@@ -1,4 +1,4 @@
-"""A trained model becomes a graph of ATen operators, its weights beside it. All that is known of torch.fx is here."""
+"""A trained model becomes a graph of ATen operators, its weights beside it. torch.fx is known here and in in_place."""
 
 import logging
 import re
