@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.export import ExportedProgram
 
+from fewspikes.graph import in_place
 from fewspikes.graph.capture import captured_model
 from fewspikes.graph.interpreter import Running
 
@@ -85,8 +86,41 @@ def seen_by_a_piece(x):
     return y + x[:, 0]
 
 
-def drawn_from_a_sum(x):
+def whole_numbers(x):
     return torch.ones(x.shape[0], 4, 6, dtype=torch.int64).add_(2) * x
+
+
+def compared_in_place(x):
+    mask = x.clone().gt_(0.5)
+    return x * (mask + mask)
+
+
+def raised(x):
+    return x.pow_(2.0) + x
+
+
+def one_row_of_many(x):
+    y = x[:, :1].expand_as(x)
+    y[:, 0].mul_(2.0)
+    return y + 1
+
+
+def row_with_an_axis_more(x):
+    row = x[:, 1]
+    row.unsqueeze_(1)
+    return row + x
+
+
+def cast_in_order(x):
+    return x.transpose(1, 2).to(torch.float64, memory_format=torch.contiguous_format).view(x.shape[0], -1)
+
+
+def mapped(x):
+    return torch.vmap(torch.sin)(x).relu_()
+
+
+ELSEWHERE = [parts, seen_by_a_view, seen_by_the_whole, seen_by_a_piece, whole_numbers, compared_in_place, raised]
+ELSEWHERE += [one_row_of_many, row_with_an_axis_more, cast_in_order, mapped]
 
 
 @pytest.mark.parametrize("function", KNOWN, ids=lambda function: function.__name__)
@@ -96,15 +130,44 @@ def test_what_no_other_view_shows_needs_no_second_trace(function):
     assert again == 0
 
 
-@pytest.mark.parametrize(
-    "function",
-    [parts, seen_by_a_view, seen_by_the_whole, seen_by_a_piece, drawn_from_a_sum],
-    ids=lambda function: function.__name__,
-)
-def test_what_another_view_shows_is_left_to_torch(function):
+@pytest.mark.parametrize("function", ELSEWHERE, ids=lambda function: function.__name__)
+def test_what_another_view_shows_or_is_not_known_is_left_to_torch(function):
     got, wanted, again = compared(function)
+    assert got.dtype == wanted.dtype
     assert torch.equal(got, wanted)
     assert again == 1
+
+
+GIVEN = {  # what the operators are called with that take more than a tensor
+    "threshold": (0.1, 0.2),
+    "clamp": (-0.5, 0.5),
+    "clamp_min": (0.1,),
+    "clamp_max": (0.1,),
+    **dict.fromkeys(("add", "sub", "mul", "div"), (2.5,)),
+    "fill": (0.5,),
+    **dict.fromkeys(("dropout", "feature_dropout", "alpha_dropout"), (0.5, False)),
+}
+TENSORS = {"addcmul": 2, "addcdiv": 2, "copy": 1}  # other tensors of the same shape
+
+
+@pytest.mark.parametrize("name", sorted(in_place._CHANGING))
+def test_each_operator_becomes_one_that_returns_the_same(name):
+    change = getattr(torch.ops.aten, f"{name}_")
+
+    def function(x):
+        y = x.square() + 0.5
+        if name == "lerp":
+            change(y, x, 0.25)
+        elif name == "masked_fill":
+            change(y, x > 0, 2.0)
+        else:
+            change(y, *GIVEN.get(name, [x + n for n in range(TENSORS.get(name, 0))]))
+        return y
+
+    got, wanted, again = compared(function)
+    assert got.dtype == wanted.dtype
+    assert torch.equal(got, wanted)
+    assert again == 0
 
 
 VIEWS = [

@@ -9,30 +9,32 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
+from torch._subclasses.fake_tensor import FakeTensor
 
+_aten: Any = torch.ops.aten
+_CHANGING: set[Any] = {  # what is known by its name without "_": the result has the tensor's own shape and dtype
+    *("relu", "silu", "mish", "gelu", "elu", "leaky_relu", "hardtanh", "hardswish", "hardsigmoid", "threshold"),
+    *("sigmoid", "tanh", "exp", "log", "sqrt", "rsqrt", "reciprocal", "square", "neg", "abs", "sin", "cos", "erf"),
+    *("clamp", "clamp_min", "clamp_max", "add", "sub", "mul", "div", "addcmul", "addcdiv", "lerp"),
+    *("fill", "copy", "masked_fill", "dropout", "feature_dropout", "alpha_dropout"),
+}
 _BACK: dict[Any, Any] = {  # a view's operator -> what writes the view back into what it shows
-    torch.ops.aten.slice.Tensor: torch.ops.aten.slice_scatter.default,
-    torch.ops.aten.select.int: torch.ops.aten.select_scatter.default,
+    _aten.slice.Tensor: _aten.slice_scatter.default,
+    _aten.select.int: _aten.select_scatter.default,
 }
 _PLAIN: set[Any] = {  # operators that torch.export would write in others, for which we have rows
-    torch.ops.aten.reshape.default,
-    torch.ops.aten.flatten.using_ints,
-    torch.ops.aten.contiguous.default,
-    torch.ops.aten.chunk.default,
+    *(_aten.reshape.default, _aten.flatten.using_ints, _aten.contiguous.default, _aten.chunk.default),
+    *(_aten.batch_norm.default, _aten.dropout.default, _aten.feature_dropout.default, _aten.alpha_dropout.default),
 }
-_CASTS: set[Any] = {getattr(torch.ops.aten.to, name) for name in ("dtype", "dtype_layout", "device", "other")}
+_CASTS: set[Any] = {_aten.to.dtype, _aten.to.dtype_layout, _aten.to.device, _aten.to.other}
 _WRITTEN: dict[Any, Any] = {  # the same, written in others here
-    **dict.fromkeys(_CASTS, torch.ops.aten._to_copy.default),
-    torch.ops.aten.unflatten.int: torch.ops.aten.reshape.default,
-    torch.ops.aten.view_as.default: torch.ops.aten.reshape.default,
-    torch.ops.aten.expand_as.default: torch.ops.aten.expand.default,
+    **dict.fromkeys(_CASTS, _aten._to_copy.default),
+    _aten.unflatten.int: _aten.reshape.default,
+    _aten.view_as.default: _aten.reshape.default,
+    _aten.expand_as.default: _aten.expand.default,
 }
-_TRAINED: dict[Any, str] = {  # the same, by the name of the argument that is True in training
-    torch.ops.aten.dropout.default: "train",
-    torch.ops.aten.feature_dropout.default: "train",
-    torch.ops.aten.alpha_dropout.default: "train",
-    torch.ops.aten.batch_norm.default: "training",
-}
+_TRAINING = ("train", "training", "use_input_stats")  # arguments that are True in training, where states may change
+_SIZES = ("_operator", "math")  # modules of functions that compute sizes, and take a list apart
 
 
 def without_changes(graph: fx.Graph) -> fx.Graph | None:
@@ -49,7 +51,7 @@ def without_changes(graph: fx.Graph) -> fx.Graph | None:
     place = {node: number for number, node in enumerate(made.nodes)}
     sharing: dict[int, list[fx.Node]] = {}  # by storage, the nodes whose values lie there
     for node in list(made.nodes):
-        if node.op == "get_attr" or (node.op == "call_function" and not _is_known(node)):
+        if node.op == "get_attr" or (node.op == "call_function" and not _is_known(node)) or not _is_plain(node):
             return None
         if not _changes(node):
             _share(_written(made, node), sharing)
@@ -63,21 +65,22 @@ def _changes(node: fx.Node) -> bool:
 
 
 def _is_known(node: fx.Node) -> bool:
-    """Whether torch.export would leave the operator as it is, or we have a row for it."""
-    target = node.target
+    """Whether torch.export would leave the operator as it is, or it is one of those above."""
+    target: Any = node.target
     if not isinstance(target, torch._ops.OpOverload):
-        return not isinstance(target, torch._ops.HigherOrderOperator)
-    if target.namespace != "aten" or target is torch.ops.aten.sym_numel.default:
+        return getattr(target, "__module__", "") in _SIZES or getattr(target, "__name__", "").startswith("sym_")
+    given = _arguments(node)
+    if target.namespace != "aten" or target is _aten.sym_numel.default or any(given.get(name) for name in _TRAINING):
         return False
-    if _changes(node) or target in _PLAIN or target in _WRITTEN:
-        return True
-    if target in _TRAINED:
-        return not _argument(node, _TRAINED[target])
+    if _changes(node):
+        return _counterpart(node) is not None
+    if target in _CASTS:
+        return given.get("memory_format") is None
     is_composite = torch._C._dispatch_has_kernel_for_dispatch_key(
         target.name(), torch._C.DispatchKey.CompositeImplicitAutograd
     )
     aliases = any(one.alias_info is not None for one in target._schema.arguments)
-    return not (is_composite and (aliases or _is_taken_apart(target)))
+    return target in _PLAIN or target in _WRITTEN or not (is_composite and (aliases or _is_taken_apart(target)))
 
 
 def _is_taken_apart(target: Any) -> bool:
@@ -86,10 +89,21 @@ def _is_taken_apart(target: Any) -> bool:
     return bool(_should_decompose_because_unsafe_op(target))
 
 
-def _argument(node: fx.Node, name: str) -> Any:
+def _arguments(node: fx.Node) -> dict[str, Any]:
     schema: Any = node.target
-    given = dict(zip((one.name for one in schema._schema.arguments), node.args, strict=False)) | node.kwargs
-    return given[name]
+    return dict(zip((one.name for one in schema._schema.arguments), node.args, strict=False)) | node.kwargs
+
+
+def _values(node: fx.Node) -> Iterator[Tensor]:
+    value = node.meta.get("val")
+    for one in value if isinstance(value, list | tuple) else (value,):
+        if isinstance(one, Tensor):
+            yield one
+
+
+def _is_plain(node: fx.Node) -> bool:
+    """Whether its values lie in memory of their own or another's: no sparse ones, nor such of torch.func."""
+    return all(type(value) is FakeTensor and value.layout is torch.strided for value in _values(node))
 
 
 def _written(graph: fx.Graph, node: fx.Node) -> fx.Node:
@@ -126,7 +140,7 @@ def _sizes(graph: fx.Graph, x: Any) -> list[Any]:
     found: list[Any] = list(x.meta["val"].shape)
     for axis, size in enumerate(found):
         if not isinstance(size, int):
-            found[axis] = _call(graph, torch.ops.aten.sym_size.int, (x, axis), {"val": size})
+            found[axis] = _call(graph, _aten.sym_size.int, (x, axis), {"val": size})
     return found
 
 
@@ -142,26 +156,24 @@ def _share(node: fx.Node, sharing: dict[int, list[fx.Node]]) -> None:
 
 
 def _storages(node: fx.Node) -> Iterator[int]:
-    value = node.meta.get("val")
-    for one in value if isinstance(value, list | tuple) else (value,):
-        if isinstance(one, Tensor):
-            yield one.untyped_storage()._cdata
+    for value in _values(node):
+        yield value.untyped_storage()._cdata
 
 
 def _replaced(graph: fx.Graph, node: fx.Node, sharing: dict[int, list[fx.Node]], place: dict[fx.Node, int]) -> bool:
     """Whether a node that changes its first argument could be replaced; new nodes stand in front of it."""
-    operator = _counterpart(node)
-    if operator is None:
-        return False
     chain: list[Any] = [node.args[0]]  # the tensor, what it is a view of, and so on
     while chain[-1].target in _BACK:
         chain.append(chain[-1].args[0])
     now = place[node]
-    for one in (one for storage in _storages(node) for one in sharing[storage]):
+    shown = [one for storage in _storages(node) for one in sharing.get(storage, ())]
+    if chain[-1] not in shown or not _is_injective(chain[-1].meta["val"]):
+        return False
+    for one in shown:
         if one.op == "placeholder" or (one not in chain and any(place.get(user, now) > now for user in one.users)):
             return False
     with graph.inserting_before(node):
-        new = _call(graph, operator, node.args, dict(node.meta), **node.kwargs)
+        new = _call(graph, _counterpart(node), node.args, dict(node.meta), **node.kwargs)
         instead = [new]
         for view in chain[:-1]:
             args, meta = (view.args[0], instead[-1], *view.args[1:]), node.meta | {"val": view.args[0].meta["val"]}
@@ -176,18 +188,30 @@ def _replaced(graph: fx.Graph, node: fx.Node, sharing: dict[int, list[fx.Node]],
     return True
 
 
+def _is_injective(value: Tensor) -> bool:
+    """Whether no two elements lie at the same place, as those of an expanded tensor do."""
+    sizes, strides = ([_known(number) for number in numbers] for numbers in (value.shape, value.stride()))
+    reach = 1
+    for stride, size in sorted(zip(strides, sizes, strict=True)):
+        if size > 1 and stride < reach:
+            return False
+        reach = max(reach, stride * size)
+    return True
+
+
+def _known(number: Any) -> int:
+    """A size for the example's batch; 0, which no stride should be, where it does not depend on the batch alone."""
+    return number if isinstance(number, int) else int(number.node.hint or 0)
+
+
 def _counterpart(node: fx.Node) -> Any:
     """The operator that returns the changed tensor as a new one of the same shape and dtype; None if there is none."""
     target: Any = node.target
-    written = [one.alias_info is not None and one.alias_info.is_write for one in target._schema.arguments]
-    packet = getattr(torch.ops.aten, target._schema.name.partition("::")[2].removesuffix("_"), None)
-    operator = getattr(packet, target._overloadname, None)
-    if not target._schema.name.endswith("_") or written != [True, *[False] * (len(written) - 1)] or operator is None:
+    name = target._schema.name.removeprefix("aten::").removesuffix("_")
+    operator = getattr(getattr(_aten, name, None), target._overloadname, None)
+    if name not in _CHANGING or operator is None or not target._schema.name.endswith("_"):
         return None
-    names = [[one.name for one in op._schema.arguments[1:]] for op in (target, operator)]
-    trains = operator in _TRAINED and _argument(node, _TRAINED[operator])
-    if names[0] != names[1] or operator._schema.is_mutable or trains:
-        return None
-    values: list[Any] = [one.meta.get("val") for one in node.all_input_nodes]
-    dtypes = {one.dtype for one in values if isinstance(one, Tensor)} - {torch.bool}
-    return operator if dtypes == {values[0].dtype} and values[0].is_floating_point() else None
+    types = [[str(one.type) for one in schema.arguments] for schema in (target._schema, operator._schema)]
+    dtypes = {value.dtype for one in node.all_input_nodes for value in _values(one)} - {torch.bool}
+    same = dtypes == {node.meta["val"].dtype} and node.meta["val"].is_floating_point()
+    return operator if same and types[0] == types[1] else None
