@@ -31,6 +31,7 @@ from fewspikes.operators import (
 )
 from fewspikes.operators.call import Call
 from fewspikes.operators.choices import Choices
+from fewspikes.operators.rewriting import prepared
 from fewspikes.operators.rule import Digital, Linear, Neurons, Rules, Shapes, Written
 from fewspikes.operators.rules import RULES, carriers, listed
 from fewspikes.operators.trial import Trial
@@ -247,3 +248,39 @@ def test_arguments_go_by_name_with_defaults_filled_in() -> None:
     assert list(node.arguments) == ["input", "weight", "bias", "stride", "padding", "dilation", "groups"]
     assert (node.arguments["stride"], node.arguments["groups"]) == ([1, 1], 1)
     assert isinstance(node.arguments["input"], Ref)
+
+
+OTHER_NAMES = {
+    "multiply": (lambda x, y: torch.multiply(x, y), lambda x, y: x * y),
+    "multiply by a number": (lambda x, y: torch.multiply(x, 2.5) + y, lambda x, y: x * 2.5 + y),
+    "divide": (lambda x, y: torch.divide(x, y), lambda x, y: x / y),
+    "true_divide": (lambda x, y: torch.true_divide(x, 2.0) + y, lambda x, y: x / 2.0 + y),
+    "subtract": (lambda x, y: torch.subtract(x, y, alpha=2), lambda x, y: torch.sub(x, y, alpha=2)),
+    "negative": (lambda x, y: torch.negative(x) + y, lambda x, y: -x + y),
+    "absolute": (lambda x, y: torch.absolute(x) + y, lambda x, y: x.abs() + y),
+    "linalg.matmul": (lambda x, y: torch.linalg.matmul(x, y.mT), lambda x, y: x @ y.mT),
+    "special.softmax": (lambda x, y: torch.special.softmax(x, -1) + y, lambda x, y: x.softmax(-1) + y),
+    "special.log_softmax": (lambda x, y: torch.special.log_softmax(x, -1) + y, lambda x, y: x.log_softmax(-1) + y),
+    "special.logsumexp": (
+        lambda x, y: torch.special.logsumexp(x, -1) + y[..., 0],
+        lambda x, y: x.logsumexp(-1) + y[..., 0],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OTHER_NAMES)
+def test_another_name_of_an_operator_is_the_operator(name):
+    class Named(torch.nn.Module):
+        def __init__(self, function):
+            super().__init__()
+            self.function = function
+
+        def forward(self, x, y):
+            return self.function(torch.relu(x), torch.sigmoid(y))
+
+    given = (torch.zeros(1, 4, 4), torch.zeros(1, 4, 4))
+    own, other = (
+        [(node.operator, node.shape) for node in prepared(captured_model(Named(function).eval(), given)).graph]
+        for function in OTHER_NAMES[name]
+    )
+    assert own == other

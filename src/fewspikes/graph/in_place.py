@@ -12,12 +12,14 @@ from torch import Tensor, fx
 from torch._subclasses.fake_tensor import FakeTensor
 
 _aten: Any = torch.ops.aten
-_CHANGING: set[Any] = {  # what is known by its name without "_": the result has the tensor's own shape and dtype
-    *("relu", "silu", "mish", "gelu", "elu", "leaky_relu", "hardtanh", "hardswish", "hardsigmoid", "threshold"),
-    *("sigmoid", "tanh", "exp", "log", "sqrt", "rsqrt", "reciprocal", "square", "neg", "abs", "sin", "cos", "erf"),
-    *("clamp", "clamp_min", "clamp_max", "add", "sub", "mul", "div", "addcmul", "addcdiv", "lerp"),
-    *("fill", "copy", "masked_fill", "dropout", "feature_dropout", "alpha_dropout"),
-}
+_CHANGING = (  # what leaves a tensor of the same shape and dtype; those that return one have the name without "_"
+    *(_aten.relu_, _aten.silu_, _aten.mish_, _aten.gelu_, _aten.elu_, _aten.leaky_relu_, _aten.hardtanh_),
+    *(_aten.hardswish_, _aten.hardsigmoid_, _aten.threshold_, _aten.sigmoid_, _aten.tanh_, _aten.exp_, _aten.log_),
+    *(_aten.sqrt_, _aten.rsqrt_, _aten.reciprocal_, _aten.square_, _aten.neg_, _aten.abs_, _aten.sin_, _aten.cos_),
+    *(_aten.erf_, _aten.clamp_, _aten.clamp_min_, _aten.clamp_max_, _aten.add_, _aten.sub_, _aten.mul_, _aten.div_),
+    *(_aten.addcmul_, _aten.addcdiv_, _aten.lerp_, _aten.fill_, _aten.copy_, _aten.masked_fill_, _aten.dropout_),
+    *(_aten.feature_dropout_, _aten.alpha_dropout_),
+)
 _BACK: dict[Any, Any] = {  # a view's operator -> what writes the view back into what it shows
     _aten.slice.Tensor: _aten.slice_scatter.default,
     _aten.select.int: _aten.select_scatter.default,
@@ -207,9 +209,10 @@ def _known(number: Any) -> int:
 def _counterpart(node: fx.Node) -> Any:
     """The operator that returns the changed tensor as a new one of the same shape and dtype; None if there is none."""
     target: Any = node.target
-    name = target._schema.name.removeprefix("aten::").removesuffix("_")
-    operator = getattr(getattr(_aten, name, None), target._overloadname, None)
-    if name not in _CHANGING or operator is None or not target._schema.name.endswith("_"):
+    if target.overloadpacket not in _CHANGING:
+        return None
+    operator = getattr(getattr(_aten, target.overloadpacket.__name__.removesuffix("_")), target._overloadname, None)
+    if operator is None:
         return None
     types = [[str(one.type) for one in schema.arguments] for schema in (target._schema, operator._schema)]
     dtypes = {value.dtype for one in node.all_input_nodes for value in _values(one)} - {torch.bool}

@@ -33,7 +33,7 @@ _IMAGES = 256  # on ResNet20 the choice of K is then nearly that of twice as man
 _LEAST_IMAGES = 8
 _ELEMENTS = 1 << 29  # neurons times images that are looked at: a large network gets fewer images
 _AT_ONCE = 1 << 22  # neurons times images in one batch
-_AT_LEAST, _AT_MOST = 16, 1 << 24  # images, which a batch has where they are no more neurons: small ones take longer
+_FEW, _MORE = 16, 4  # so many times as much where a batch had fewer images than that: small batches take longer
 _TINY = 1e-12
 
 Vector = NDArray[np.float64]
@@ -271,5 +271,5 @@ def portion(snn: SpikingNetwork, images: Images, most: int = _IMAGES) -> list[Ba
     """The first images, in batches that a pass backwards has room for; fewer of them for a large network."""
     neurons = max(snn.structure.neuron_count, 1)
     wanted = min(most, max(_LEAST_IMAGES, _ELEMENTS // neurons))
-    size = max(1, min(32, max(_AT_ONCE // neurons, min(_AT_LEAST, _AT_MOST // neurons))))
-    return replace(images.take(slice(wanted)), size=size).batches
+    size = max(_AT_ONCE // neurons, min(_FEW, _MORE * _AT_ONCE // neurons))
+    return replace(images.take(slice(wanted)), size=max(1, min(32, size))).batches

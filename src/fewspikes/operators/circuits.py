@@ -23,6 +23,27 @@ def identity(call: Call, g: Builder) -> Any:
     return g.now(call.node.arguments["self"])
 
 
+_SAME = {  # another name of an operator -> its own, and the overload where that has another name
+    **dict.fromkeys(("divide", "true_divide"), ("div", "")),
+    "multiply": ("mul", ""),
+    "subtract": ("sub", ""),
+    "negative": ("neg", ""),
+    "absolute": ("abs", ""),
+    "linalg_matmul": ("matmul", ""),
+    "special_softmax": ("softmax", "int"),
+    "special_log_softmax": ("log_softmax", "int"),
+    "special_logsumexp": ("logsumexp", ""),
+}
+
+
+@circuit(*_SAME, early=True)
+def renamed(call: Call, g: Builder) -> Any:
+    """Another name of an operator."""
+    name, overload = _SAME[call.node.short]
+    operator = f"aten.{name}.{overload or call.node.operator.rpartition('.')[2]}"
+    return g.append(operator, g.now(call.node.arguments), call.node.shape, call.node.dtype)
+
+
 @circuit("dropout", "feature_dropout", "alpha_dropout", early=True)
 def dropped_out(call: Call, g: Builder) -> Any:
     """Dropout of a network in eval mode."""
@@ -178,6 +199,7 @@ def squeezed(call: Call, g: Builder) -> Any:
 
 ROWS = (
     identity,
+    renamed,
     dropped_out,
     same_dtype,
     cast_like,
