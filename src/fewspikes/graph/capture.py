@@ -17,7 +17,7 @@ from torch.utils import _pytree as pytree
 from fewspikes.base.errors import FewSpikesError
 from fewspikes.graph.functions import named as by_name
 from fewspikes.graph.graph import CONSTANT, INPUT, OUTPUT, Graph, Node, Ref, Shape, replaced, shape_between
-from fewspikes.graph.in_place import without_changes
+from fewspikes.graph.in_place import size_at, without_changes
 from fewspikes.graph.inputs import InputSpec, as_named, check_autocast, check_elements, check_finite, specs_of
 from fewspikes.graph.model import check_model, check_together, in_order, inner, misplaced
 from fewspikes.graph.nested import alike, held
@@ -221,7 +221,7 @@ def _check_dtypes(node: fx.Node) -> None:
     """A product of tensors needs one dtype when it runs, though torch.export takes any."""
     if not isinstance(node.target, torch._ops.OpOverload) or torch.Tag.pointwise in node.target.tags:
         return
-    given = {p.name: value for p, value in zip(node.target._schema.arguments, node.args, strict=False)} | node.kwargs
+    given = _arguments(_operator(node), node.args, node.kwargs)
     values = {name: value.meta.get("val") for name, value in given.items() if isinstance(value, fx.Node)}
     dtypes = {
         str(value.dtype): value.is_floating_point()
@@ -263,8 +263,8 @@ def _runs_on_zeros(node: fx.Node) -> bool:
     def zeros(value: Any) -> Any:
         found = value.meta["val"] if isinstance(value, fx.Node) else value
         if not isinstance(found, Tensor):
-            return found if isinstance(found, int | float | bool) or found is value else _at(found, 1)
-        return torch.zeros([_at(size, 1) for size in found.shape], dtype=found.dtype)
+            return found if isinstance(found, int | float | bool) or found is value else size_at(found, 1)
+        return torch.zeros([size_at(size, 1) for size in found.shape], dtype=found.dtype)
 
     try:
         node.target(*fx.map_arg(node.args, zeros), **fx.map_arg(node.kwargs, zeros))  # type: ignore[operator]
@@ -315,16 +315,8 @@ def _shape(value: Any) -> Shape | None:
     """The shape of a traced value, its symbolic sizes as multiples of the batch."""
     if not isinstance(value, Tensor):
         return None
-    few, more = ([_at(size, images) for size in value.shape] for images in (97, 98))
+    few, more = ([size_at(size, images) for size in value.shape] for images in (97, 98))
     return shape_between(few, more, 97, 98)
-
-
-def _at(size: Any, images: int) -> int:
-    """A size for so many images; the batch is the only symbol there is."""
-    if isinstance(size, int):
-        return size
-    expression = size.node.expr
-    return int(expression.subs(dict.fromkeys(expression.free_symbols, images)))
 
 
 def _named(inputs: tuple[InputSpec, ...], names: list[str], keywords: bool) -> tuple[InputSpec, ...]:

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, fx
 from torch._subclasses.fake_tensor import FakeTensor
 
+from fewspikes.graph.functions import named
+
 _aten: Any = torch.ops.aten
 _CHANGING = (  # what leaves a tensor of the same shape and dtype; those that return one have the name without "_"
     *(_aten.relu_, _aten.silu_, _aten.mish_, _aten.gelu_, _aten.elu_, _aten.leaky_relu_, _aten.hardtanh_),
@@ -71,11 +73,13 @@ def _is_known(node: fx.Node) -> bool:
     target: Any = node.target
     if not isinstance(target, torch._ops.OpOverload):
         return getattr(target, "__module__", "") in _SIZES or getattr(target, "__name__", "").startswith("sym_")
-    given = _arguments(node)
-    if target.namespace != "aten" or target is _aten.sym_numel.default or any(given.get(name) for name in _TRAINING):
+    if target.namespace != "aten" or target is _aten.sym_numel.default:
+        return False
+    given = named(str(target), node.args, node.kwargs)
+    if any(given.get(name) for name in _TRAINING):
         return False
     if _changes(node):
-        return _counterpart(node) is not None
+        return target.overloadpacket in _CHANGING
     if target in _CASTS:
         return given.get("memory_format") is None
     is_composite = torch._C._dispatch_has_kernel_for_dispatch_key(
@@ -89,11 +93,6 @@ def _is_taken_apart(target: Any) -> bool:
     from torch._decomp import _should_decompose_because_unsafe_op
 
     return bool(_should_decompose_because_unsafe_op(target))
-
-
-def _arguments(node: fx.Node) -> dict[str, Any]:
-    schema: Any = node.target
-    return dict(zip((one.name for one in schema._schema.arguments), node.args, strict=False)) | node.kwargs
 
 
 def _values(node: fx.Node) -> Iterator[Tensor]:
@@ -167,15 +166,15 @@ def _replaced(graph: fx.Graph, node: fx.Node, sharing: dict[int, list[fx.Node]],
     chain: list[Any] = [node.args[0]]  # the tensor, what it is a view of, and so on
     while chain[-1].target in _BACK:
         chain.append(chain[-1].args[0])
-    now = place[node]
+    now, operator = place[node], _counterpart(node)
     shown = [one for storage in _storages(node) for one in sharing.get(storage, ())]
-    if chain[-1] not in shown or not _is_injective(chain[-1].meta["val"]):
+    if operator is None or chain[-1] not in shown or not _is_injective(chain[-1].meta["val"]):
         return False
     for one in shown:
         if one.op == "placeholder" or (one not in chain and any(place.get(user, now) > now for user in one.users)):
             return False
     with graph.inserting_before(node):
-        new = _call(graph, _counterpart(node), node.args, dict(node.meta), **node.kwargs)
+        new = _call(graph, operator, node.args, dict(node.meta), **node.kwargs)
         instead = [new]
         for view in chain[:-1]:
             args, meta = (view.args[0], instead[-1], *view.args[1:]), node.meta | {"val": view.args[0].meta["val"]}
@@ -192,7 +191,7 @@ def _replaced(graph: fx.Graph, node: fx.Node, sharing: dict[int, list[fx.Node]],
 
 def _is_injective(value: Tensor) -> bool:
     """Whether no two elements lie at the same place, as those of an expanded tensor do."""
-    sizes, strides = ([_known(number) for number in numbers] for numbers in (value.shape, value.stride()))
+    sizes, strides = ([size_at(number, 2) for number in numbers] for numbers in (value.shape, value.stride()))
     reach = 1
     for stride, size in sorted(zip(strides, sizes, strict=True)):
         if size > 1 and stride < reach:
@@ -201,16 +200,17 @@ def _is_injective(value: Tensor) -> bool:
     return True
 
 
-def _known(number: Any) -> int:
-    """A size for the example's batch; 0, which no stride should be, where it does not depend on the batch alone."""
-    return number if isinstance(number, int) else int(number.node.hint or 0)
+def size_at(size: Any, images: int) -> int:
+    """A size for so many images; the batch is the only symbol there is."""
+    if isinstance(size, int):
+        return size
+    expression = size.node.expr
+    return int(expression.subs(dict.fromkeys(expression.free_symbols, images)))
 
 
 def _counterpart(node: fx.Node) -> Any:
     """The operator that returns the changed tensor as a new one of the same shape and dtype; None if there is none."""
     target: Any = node.target
-    if target.overloadpacket not in _CHANGING:
-        return None
     operator = getattr(getattr(_aten, target.overloadpacket.__name__.removesuffix("_")), target._overloadname, None)
     if operator is None:
         return None

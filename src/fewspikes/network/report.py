@@ -148,7 +148,7 @@ def report_of(
         by_activation[entry.activation] = by_activation.get(entry.activation, 0) + entry.neurons
     k = {entry.name: entry.K for entry in sites}
     return ConversionReport(
-        neurons=sum(entry.neurons for entry in sites),
+        neurons=structure.neuron_count,
         layers=len(sites),
         neurons_by_activation=by_activation,
         latency_steps=structure.latency_steps(k),

@@ -30,6 +30,7 @@ _SAME = {  # another name of an operator -> its own, and the overload where that
     "negative": ("neg", ""),
     "absolute": ("abs", ""),
     "linalg_matmul": ("matmul", ""),
+    "special_expit": ("sigmoid", ""),
     "special_softmax": ("softmax", "int"),
     "special_log_softmax": ("log_softmax", "int"),
     "special_logsumexp": ("logsumexp", ""),

@@ -10,12 +10,6 @@ from fewspikes.operators.constants import number
 from fewspikes.operators.rule import circuit
 
 
-@circuit("special_expit")
-def logistic(call: Call, g: Builder) -> Any:
-    """Another name of the sigmoid."""
-    return g.call("sigmoid", g.now(call.node.arguments["self"]), like=call.node.shape)
-
-
 @circuit("rrelu", takes=lambda call: not call["training"])
 def of_mean_slope(call: Call, g: Builder) -> Any:
     """A ReLU of random slopes, in eval mode: leaky by their mean."""
@@ -99,4 +93,4 @@ def _broadcast(call: Call, *names: str) -> Shape:
     return tuple(next((size for size in sizes if size != 1), 1) for sizes in zip(*padded, strict=True))
 
 
-ROWS = (logistic, of_mean_slope, unchanged, turned, prelu, gated, interpolated, added, divided)
+ROWS = (of_mean_slope, unchanged, turned, prelu, gated, interpolated, added, divided)
